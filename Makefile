@@ -1,0 +1,14 @@
+# One door for everything; each target is one line. .ci/run calls the same tools.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+
+.PHONY: run test check openapi bench demo warm conformance clean-cache
+
+run: ; $(PYTHON) -m app.cli serve
+demo: ; $(PYTHON) -m app.cli demo
+test: ; $(PYTHON) -m pytest -q
+check: ; PYTHON=$(PYTHON) .ci/check
+openapi: ; $(PYTHON) -m app.openapi
+bench: ; $(PYTHON) -m benchmarks
+warm: ; $(PYTHON) -m core.warm
+conformance: ; $(PYTHON) -m pytest -q tests/conformance
+clean-cache: ; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
