@@ -1,0 +1,55 @@
+"""The compiler of page loops: one decorator, one cache that can never be stale.
+
+A *compiled page loop* runs page after page over the columns of `mm_types.State` at a few nanoseconds a
+page and returns at the first page that needs a decision it does not own. The same functions run
+uncompiled with `NUMBA_DISABLE_JIT=1` (for stepping, coverage and as an oracle of the compiled ones).
+
+numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another
+file would go unnoticed. The cache folder is therefore named after a hash of every source file under
+`core/`: an edit anywhere means a fresh folder. This module is the one place in `core/` that looks at its
+own surroundings; nothing here touches a simulated value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CORE = Path(__file__).parent
+
+
+def _source_hash() -> str:
+    """A short digest of every Python file below `core/`, in path order."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(CORE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_dir() -> Path:
+    """Where compiled loops are kept: `$PAGEWALK_CACHE` or the user's cache folder, by source hash."""
+    root = os.environ.get("PAGEWALK_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "pagewalk" / _source_hash()
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    numba.config.CACHE_DIR = str(cache_dir())
+
+
+def njit(function: F) -> F:
+    """Compile one page loop: cached on disk, without the GIL, integer arithmetic as C has it."""
+    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+def inline(function: F) -> F:
+    """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
+    compiled: F = numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled
