@@ -1,0 +1,256 @@
+"""The tables: mem_map and the other columns, and the Python objects that give them names.
+
+Everything that grows with memory is a column of a numpy array; everything that a person would point at
+(an address space, a mapping, a file) is a small Python object that holds indices into them.
+
+    State.mem       one row a frame, by pfn       struct page
+    State.pt        one row a page table          512 entries in x86-64's own bits (int64, bit 63 = NX)
+    State.xa        one row a radix node          512 slots of a file's page cache
+    State.buddy     free-list links by order      see page_alloc
+    State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
+    State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
+    State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
+    State.mms       one row an address space      rss counters, page-table counts, pgd
+    State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
+    State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
+    State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
+    State.vmf       one row                       the operation at hand: what a page loop is asked and answers
+    State.runs      runs of like faults           what a page loop reports as events
+
+A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
+in one anonymous mapping of the host (`arena`): an untouched row costs nothing, and zero is the empty value.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from core import vmstat
+from core.abi.mman import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from core.mm.mempolicy import Mempolicy
+
+Array = npt.NDArray[Any]
+
+ZONES_PER_NODE = 4
+ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
+ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
+MAX_ORDER = 11  # orders 0..10, as in 6.1
+NR_LRU = 5
+LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
+WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
+
+MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES = range(4)
+
+# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page.
+PAGE = np.dtype([
+    ("flags", "i4"), ("refcount", "i4"), ("mapcount", "i4"), ("memcg", "i4"), ("mapping", "i4"),
+    ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
+])  # fmt: skip
+
+ZONE = np.dtype([
+    ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
+    ("free", "i8"), ("boost", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
+    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
+])  # fmt: skip
+
+LRUVEC = np.dtype([("head", "i8", (NR_LRU,)), ("tail", "i8", (NR_LRU,)), ("nr", "i8", (NR_LRU,))])
+
+# page_counter of memory (pages) and the cgroup's own (not its children's) statistics
+MEMCG = np.dtype([
+    ("parent", "i8"), ("usage", "i8"), ("max", "i8"), ("high", "i8"), ("watermark", "i8"), ("failcnt", "i8"),
+    ("kmem_bytes", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
+])  # fmt: skip
+PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
+
+# nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
+MM = np.dtype([("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8")])
+
+# The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
+VMF = np.dtype([
+    # asked
+    ("mm", "i8"), ("memcg", "i8"), ("node", "i8"), ("cpu", "i8"),
+    ("vm_start", "i8"), ("vm_end", "i8"), ("vm_pgoff", "i8"), ("vm_flags", "i8"),  # start, end in pages
+    ("kind", "i8"), ("prot", "i8"), ("anon_vma", "i8"), ("file", "i8"), ("root", "i8"), ("file_pages", "i8"),
+    ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
+    ("major", "i8"), ("flags", "i8"),
+    # answered
+    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"),
+    ("count", "i8", (16,)),
+])  # fmt: skip
+
+RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
+MAX_RUNS = 1024
+
+
+class State(NamedTuple):
+    """Every column of one simulated machine; passed whole to each page loop."""
+
+    mem: Array
+    pt: Array
+    xa: Array
+    buddy: Array
+    zones: Array
+    zonelists: Array
+    lruvecs: Array
+    memcgs: Array
+    mms: Array
+    node_stat: Array
+    numa_stat: Array
+    vm_event: Array
+    stock: Array
+    ctl: Array
+    vmf: Array
+    runs: Array
+
+
+# ctl columns
+CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, CTL_MAX_PFN, CTL_NR_FREE_PT = range(8)
+CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
+CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
+CTL_SLAB_PAGES = 10  # frames that slab has taken for it
+CTL_SLABU_BYTES = 11
+CTL_SLABU_PAGES = 12
+NR_CTL = 16
+
+_MADV_NOHUGEPAGE = 15
+_MAP_NORESERVE = 0x4000
+
+
+def arena(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """A zeroed array in its own anonymous mapping: only rows that are written cost memory.
+
+    `np.zeros` is not lazy once the host's malloc has raised its mmap threshold, and numpy asks for
+    huge pages for large arrays, so that one touched row would cost 2 MiB.
+    """
+    kind = np.dtype(dtype)
+    count = 1
+    for extent in shape:
+        count *= extent
+    size = max(count * kind.itemsize, 1)
+    if size <= 1 << 15:
+        return np.zeros(shape, kind)
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    try:
+        area.madvise(_MADV_NOHUGEPAGE)
+    except OSError:  # a host without transparent huge pages has nothing to switch off
+        pass
+    return np.frombuffer(area, kind, count).reshape(shape)
+
+
+class AnonVma:
+    """The anchor of reverse mapping for anonymous pages (mm/rmap.c).
+
+    `id` is what `mem.mapping` holds for PG_ANON pages. `vmas` are the mappings that may hold such a page:
+    the one that created it and, after forks, its descendants'. `index` of a page is vma.pgoff-relative.
+    """
+
+    __slots__ = ("id", "parent", "root", "vmas", "children")
+
+    def __init__(self, id: int, parent: AnonVma | None = None) -> None:
+        self.id = id
+        self.parent = parent
+        self.root: AnonVma = parent.root if parent else self
+        self.vmas: list[Vma] = []
+        self.children = 0
+
+
+class Inode:
+    """A file of the simulated disk, or a shmem object: its size and its page cache.
+
+    `root` is the row of its radix tree in `State.xa` (0 = no page cached yet). `vmas` are its mappings
+    (i_mmap). `shmem`: lives in memory only, counted in Shmem. `seals`, blocks and time do not exist here.
+    """
+
+    __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
+                 "nr_dirty", "writable", "refs", "kernel", "hugetlb")  # fmt: skip
+
+    def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
+        self.id = id
+        self.path = path  # as /proc/<pid>/maps shows it, e.g. "/data/f" or "/dev/zero (deleted)"
+        self.size = size  # bytes
+        self.shmem = shmem
+        self.root = 0
+        self.nr_pages = 0
+        self.vmas: list[Vma] = []
+        self.nlink = 1
+        self.ino = ino
+        self.dev = dev
+        self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
+        self.nr_dirty = 0
+        self.writable = True
+        self.refs = 0
+        self.kernel = False
+        self.hugetlb = False
+
+    @property
+    def nr_file_pages(self) -> int:
+        """Pages up to the end of the file."""
+        return (self.size + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT
+
+
+class Vma:
+    """One mapping (struct vm_area_struct). Addresses are page numbers: [start, end)."""
+
+    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special")
+
+    def __init__(self, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: Inode | None = None) -> None:
+        self.mm = mm
+        self.start = start  # vpn
+        self.end = end  # vpn, exclusive
+        self.flags = flags  # VM_*
+        self.pgoff = pgoff  # pages; of a private anonymous mapping: its address >> 12 when made
+        self.file = file
+        self.anon_vma: AnonVma | None = None
+        self.chain: list[AnonVma] = []  # every anon_vma whose pages may be mapped here (anon_vma_chain)
+        self.policy: Mempolicy | None = None
+        self.name = ""  # "[vdso]", "[vvar]", or "" (heap and stack are named by address)
+        self.special = False  # vdso, vvar: no ->fault of ours
+
+    @property
+    def pages(self) -> int:
+        """Length in pages."""
+        return self.end - self.start
+
+    def __repr__(self) -> str:
+        return f"Vma({self.start << 12:#x}-{self.end << 12:#x} flags={self.flags:#x} {self.name})"
+
+
+class Mm:
+    """An address space (struct mm_struct): its mappings in address order and its counters.
+
+    `id` is its row in `State.mms` (rss, page tables). Counters in pages: total_vm, data_vm, exec_vm,
+    stack_vm, locked_vm, pinned_vm. High-water marks: hiwater_rss, hiwater_vm.
+    """
+
+    __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
+                 "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
+                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
+                 "thp_disable")  # fmt: skip
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.vmas: list[Vma] = []  # sorted by start
+        self.starts: list[int] = []  # their starts, for bisect
+        self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = self.pinned_vm = 0
+        self.hiwater_rss = self.hiwater_vm = 0
+        self.start_brk = self.brk = 0  # bytes
+        self.start_stack = 0  # bytes
+        self.start_code = self.end_code = self.start_data = self.end_data = 0
+        self.mmap_base = 0x7FFFF7FFF000
+        self.def_flags = 0
+        self.users = 1
+        self.oom_skip = False
+        self.exe: Inode | None = None
+        self.ksm_merging = 0
+        self.thp_disable = False
+
+    @property
+    def map_count(self) -> int:
+        """Number of mappings."""
+        return len(self.vmas)
