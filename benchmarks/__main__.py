@@ -1,0 +1,79 @@
+"""`make bench`: the simulated kernel beside the real kernel of this machine, and the service beside a bare route, in one run.
+
+    python -m benchmarks [--json [FILE]] [--only core|service] [--repetitions N] [--strict]
+
+Exit code 0, or 1 with --strict when a target is missed.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from pathlib import Path
+
+from benchmarks import real_kernel, service, simulated
+from benchmarks.report import Row, at_most, faster, repeat, table, within, write_json
+
+
+def core_rows(repetitions: int) -> list[Row]:
+    """The races: each repetition measures the real kernel and ours one after the other."""
+    real_kernel.build()
+    simulated.warm_up()
+    real: dict[str, list[float]] = {}
+    ours: dict[str, list[float]] = {}
+
+    def note(side: dict[str, list[float]], figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            side.setdefault(name, []).append(value)
+
+    for _ in range(repetitions):
+        note(real, real_kernel.measure("anon_write_seq", 1024))
+        note(ours, {f"seq_{k}": v for k, v in simulated.first_write("sequential").items()})
+        note(real, real_kernel.measure("anon_write_rand", 1024))
+        note(ours, {f"random_{k}": v for k, v in simulated.first_write("random").items()})
+        note(real, real_kernel.measure("anon_read", 1024))
+        note(ours, {"zero_page": simulated.zero_page_read()})
+        note(real, real_kernel.measure("fork", 512))
+        note(ours, simulated.fork_and_cow())
+        note(ours, simulated.single_calls())
+        note(ours, simulated.sparse_terabyte())
+    sequential, rand = real["anon_first_write_seq"], real["anon_first_write_rand"]
+    return [
+        faster("first write, 1 GiB sequential", "ns/page", ours["seq_write"], sequential, 25, 55),
+        faster("  the same on recycled frames", "ns/page", ours["seq_again"], sequential, 25, 55),
+        faster("first write, 1 GiB random order", "ns/page", ours["random_write"], rand, 18, 80),
+        faster("  the same on recycled frames", "ns/page", ours["random_again"], rand, 18, 80),
+        faster("first read, zero page, 1 GiB", "ns/page", ours["zero_page"], real["anon_read_zeropage_seq"], 15),
+        faster("copy-on-write in the child, 512 MiB", "ns/page", ours["cow"], real["cow_write_seq(child)"], 25),
+        faster("fork of 512 MiB", "ns/page", ours["fork"], real["fork_copy_per_page"], 4),
+        faster("munmap of 1 GiB", "ns/page", ours["seq_munmap"], real["munmap_after_seq"], 9),
+        at_most("touch of one page, a fault, Kernel.call", "us", ours["fault"], 20),
+        at_most("touch of one page, mapped, Kernel.call", "us", ours["mapped"], 20),
+        within("1,000 pages over 1 TiB against over 2 GiB", "ms", ours["sparse"], ours["dense"], high=2),
+        at_most("boot of the default machine", "ms", repeat(15, simulated.boot_ms), 5),
+        at_most("one idle session more, resident", "MB", [simulated.idle_session_mb()], 1),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", nargs="?", type=Path, const=Path(__file__).parent / "results.json", help="write the figures to FILE")
+    parser.add_argument("--only", choices=("core", "service"), help="measure one half")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    options = parser.parse_args(arguments)
+    rows: list[Row] = []
+    if options.only != "service":
+        rows += core_rows(options.repetitions)
+    if options.only != "core":
+        rows += service.rows(options.repetitions)
+    print(table(rows))
+    print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cpus; medians of {options.repetitions}; ns and us are CPU time")
+    if options.json:
+        write_json(options.json, rows, {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()})
+    return 1 if options.strict and not all(row.ok for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The service's half: cold start, the one-request path beside a bare FastAPI route, and faults per second over REST.
+
+Servers run on the first core, this client on the last. The client speaks HTTP/1.1 over plain sockets (a library client would be the slower side).
+Requests per second and latencies are wall-clock time, so run this on a quiet machine.
+"""
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks import real_kernel
+from benchmarks.report import Row, at_most, faster, within
+
+PAGE = 4096
+WINDOW = 4096  # pages of one touch
+CONNECTIONS = 16
+READY = "pagewalk ready on "
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _on_first_core() -> None:
+    os.sched_setaffinity(0, {CPUS[0]})
+
+
+def _wait(port: int, process: subprocess.Popen[str], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.01)
+    raise SystemExit(f"benchmark: {process.args!r} did not start")
+
+
+@contextmanager
+def server(module: str, port: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m module arguments` on the first core until the block ends."""
+    command = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=_on_first_core)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def cold_start() -> float:
+    """Seconds from exec of `pagewalk serve` (warm compile cache) to a kernel that has answered a first fault over HTTP; `ready` line required."""
+    port = free_port()
+    begin = time.monotonic()
+    with server("app.cli", port, "serve", "--port", str(port)) as process:
+        assert process.stdout is not None
+        line = next((text for text in process.stdout if text.startswith(READY)), "")
+        spent = time.monotonic() - begin
+    if not line:
+        raise SystemExit("benchmark: pagewalk serve never printed its ready line")
+    return spent
+
+
+class Client:
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, request: bytes) -> None:
+        self.socket.sendall(request)
+
+    def receive(self) -> tuple[int, bytes]:
+        """(status, body) of the next answer."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._more()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:")
+        while len(body) < length:
+            body += self._more()
+        return int(head[9:12]), body
+
+    def _more(self) -> bytes:
+        data = self.socket.recv(65536)
+        if not data:
+            raise SystemExit("benchmark: the server closed the connection")
+        return data
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.send(encode(path, body))
+        status, data = self.receive()
+        answer: dict[str, Any] = json.loads(data)
+        if status not in (200, 201) or answer.get("errno"):
+            raise SystemExit(f"benchmark: POST {path} {body}: {status} {data[:300]!r}")
+        return answer
+
+
+def encode(path: str, body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+class Session:
+    """One machine with one process over HTTP."""
+
+    def __init__(self, port: int, memory: str) -> None:
+        self.client = Client(port)
+        machine = {"memory": memory, "transparent_hugepage": "never"}
+        self.path = "/v1/sessions/" + str(self.client.post("/v1/sessions", {"machine": machine})["id"])
+        self.pid = self.client.post(self.path + "/processes", {"comm": "bench"})
+        self.process = f"{self.path}/processes/{self._pid(self.pid)}"
+
+    @staticmethod
+    def _pid(answer: dict[str, Any]) -> int:
+        return int(answer["pid"] if "pid" in answer else answer["result"]["pid"])
+
+    def call(self, op: str, **body: Any) -> dict[str, Any]:
+        return self.client.post(f"{self.process}/{op}", body)
+
+    def mmap(self, length: int) -> int:
+        answer = self.call("mmap", length=length, prot="rw", flags=["private", "anonymous"])
+        return int(answer["result"]["address"], 16)
+
+
+def load(port: int, request: bytes, connections: int, seconds: float) -> tuple[float, list[float]]:
+    """A closed loop on `connections` sockets for `seconds`: (requests per second, sorted latencies in microseconds)."""
+    selector = selectors.DefaultSelector()
+    sent: dict[Client, float] = {}
+    latencies: list[float] = []
+    clients = [Client(port) for _ in range(connections)]
+    for client in clients:
+        selector.register(client.socket, selectors.EVENT_READ, client)
+    begin = time.perf_counter()
+    for client in clients:
+        sent[client] = time.perf_counter()
+        client.send(request)
+    while (now := time.perf_counter()) < begin + seconds:
+        for key, _ in selector.select(1):
+            client = key.data
+            status, body = client.receive()
+            if status != 200:
+                raise SystemExit(f"benchmark: {status} {body[:300]!r}")
+            now = time.perf_counter()
+            latencies.append((now - sent[client]) * 1e6)
+            sent[client] = now
+            client.send(request)
+    rate = len(latencies) / (now - begin)
+    for client in clients:
+        client.socket.close()
+    return rate, sorted(latencies)
+
+
+def one_request(port: int, path: str, address: int, seconds: float) -> dict[str, float]:
+    """Rate at 16 connections, p50 and p99 at one, of a touch of one mapped page."""
+    request = encode(path, {"address": hex(address), "length": PAGE, "access": "write"})
+    load(port, request, CONNECTIONS, 0.5)
+    rate, _ = load(port, request, CONNECTIONS, seconds)
+    _, alone = load(port, request, 1, seconds)
+    return {"rate": rate, "p50": statistics.median(alone), "p99": alone[int(len(alone) * 0.99)]}
+
+
+def rest_touch(session: Session, windows: int = 64) -> float:
+    """Wall-clock nanoseconds per page of first writes of 4,096 pages a request."""
+    address = session.mmap(windows * WINDOW * PAGE)
+    begin = time.perf_counter()
+    for index in range(windows):
+        answer = session.call("touch", address=hex(address + index * WINDOW * PAGE), length=WINDOW * PAGE, access="write")
+        if answer["faults"]["minor"] != WINDOW:
+            raise SystemExit(f"benchmark: {answer['faults']} faults instead of {WINDOW}")
+    spent = time.perf_counter() - begin
+    session.call("munmap", address=hex(address), length=windows * WINDOW * PAGE)
+    return spent / (windows * WINDOW) * 1e9
+
+
+def rows(repetitions: int, seconds: float = 2.0) -> list[Row]:
+    """Every figure of the service; bare route and service alternate."""
+    real_kernel.build()
+    os.sched_setaffinity(0, {CPUS[-1]})
+    try:
+        return _rows(repetitions, seconds)
+    finally:
+        os.sched_setaffinity(0, set(CPUS))
+
+
+def _rows(repetitions: int, seconds: float) -> list[Row]:
+    cold_start()  # fills the compile cache if nobody has
+    starts = [cold_start() for _ in range(repetitions)]
+    bare: dict[str, list[float]] = {}
+    ours: dict[str, list[float]] = {}
+    rest: list[float] = []
+    real: list[float] = []
+    bare_port, port = free_port(), free_port()
+    with server("benchmarks.bare", bare_port, str(bare_port)) as base, server("app.cli", port, "serve", "--port", str(port)) as service:
+        _wait(bare_port, base)
+        _wait(port, service)
+        session, large = Session(port, "512M"), Session(port, "2G")
+        address = session.mmap(PAGE)
+        session.call("touch", address=hex(address), length=PAGE, access="write")
+        for _ in range(repetitions):
+            for side, where in ((bare, bare_port), (ours, port)):
+                for name, value in one_request(where, session.process + "/touch", address, seconds).items():
+                    side.setdefault(name, []).append(value)
+            real.append(real_kernel.measure("anon_write_seq", 1024)["anon_first_write_seq"])
+            rest.append(rest_touch(large))
+    return [
+        at_most("cold start of pagewalk serve, warm cache", "s", starts, 2),
+        within("one op a request, 16 connections (bare FastAPI)", "req/s", ours["rate"], bare["rate"], low=0.6),
+        within("  its p50, one connection", "us", ours["p50"], bare["p50"], high=3),
+        within("  its p99, one connection", "us", ours["p99"], bare["p99"], high=3),
+        faster("first write over REST, 4,096 pages a request", "ns/page", rest, real, 10),
+    ]
