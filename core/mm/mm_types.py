@@ -116,7 +116,8 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
-NR_CTL = 16
+CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+NR_CTL = 32
 
 _MADV_NOHUGEPAGE = 15
 _MAP_NORESERVE = 0x4000

@@ -1,0 +1,181 @@
+"""LRU lists: five per cgroup and node, in exact order (mm/swap.c, include/linux/mm_inline.h).
+
+    inactive_anon  active_anon  inactive_file  active_file  unevictable
+
+A list is threaded through two columns of mem_map (`next`, `prev`); the head is the youngest page, reclaim
+takes from the tail. Which list a page belongs to follows from its flags alone: PG_SWAPBACKED clear → file
+(a MADV_FREEd anonymous page counts as file), PG_ACTIVE → active, PG_UNEVICTABLE → unevictable. Lengths are
+kept per list (`lruvec.nr`), per zone and per node; `Active(anon)` in meminfo is the node's.
+
+A new anonymous page starts at the head of inactive_anon, a new file page at the head of inactive_file.
+`mark_page_accessed` is what read(2) does to a page: first sight sets PG_referenced, the second moves it to
+the active list. Linux collects additions in per-CPU batches of 15 before they reach a list; here they
+reach it at once.
+"""
+
+from __future__ import annotations
+
+from core.abi.page_flags import (
+    PG_ACTIVE,
+    PG_LRU,
+    PG_REFERENCED,
+    PG_SWAPBACKED,
+    PG_UNEVICTABLE,
+    PG_WORKINGSET,
+)
+from core.jit import inline, njit
+from core.mm.mm_types import CTL_NR_NODES, State
+from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEACTIVATE
+
+
+@inline
+def page_lru(flags):
+    """The list that a page with these flags belongs to (folio_lru_list)."""
+    if flags & PG_UNEVICTABLE:
+        return 4
+    lru = 0 if flags & PG_SWAPBACKED else 2
+    return lru + 1 if flags & PG_ACTIVE else lru
+
+
+@inline
+def update_lru_size(s, zid, lruvec, lru, nr):
+    """Lengths of a list: its own, the zone's and the node's."""
+    s.lruvecs[lruvec].nr[lru] += nr
+    s.zones[zid].stat[lru] += nr
+    s.node_stat[s.zones[zid].node, lru] += nr
+
+
+@inline
+def list_add(s, lruvec, lru, pfn):
+    """Link a page at the head of a list; lengths are the caller's."""
+    vec = s.lruvecs[lruvec]
+    head = vec.head[lru]
+    page = s.mem[pfn]
+    page.next = head
+    page.prev = 0
+    if head:
+        s.mem[head].prev = pfn
+    else:
+        vec.tail[lru] = pfn
+    vec.head[lru] = pfn
+
+
+@inline
+def list_add_tail(s, lruvec, lru, pfn):
+    """Link a page at the tail of a list, where reclaim looks first."""
+    vec = s.lruvecs[lruvec]
+    tail = vec.tail[lru]
+    page = s.mem[pfn]
+    page.prev = tail
+    page.next = 0
+    if tail:
+        s.mem[tail].next = pfn
+    else:
+        vec.head[lru] = pfn
+    vec.tail[lru] = pfn
+
+
+@inline
+def list_del(s, lruvec, lru, pfn):
+    """Unlink a page; lengths are the caller's."""
+    page = s.mem[pfn]
+    vec = s.lruvecs[lruvec]
+    if page.prev:
+        s.mem[page.prev].next = page.next
+    else:
+        vec.head[lru] = page.next
+    if page.next:
+        s.mem[page.next].prev = page.prev
+    else:
+        vec.tail[lru] = page.prev
+    page.next = 0
+    page.prev = 0
+
+
+@inline
+def lruvec_of(s, memcg, node):
+    """The row of a cgroup's lists on a node."""
+    return memcg * s.ctl[CTL_NR_NODES] + node
+
+
+@inline
+def lru_add(s, zid, pfn):
+    """Put a page on the list its flags name."""
+    page = s.mem[pfn]
+    page.flags |= PG_LRU
+    lru = page_lru(page.flags)
+    lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
+    list_add(s, lruvec, lru, pfn)
+    update_lru_size(s, zid, lruvec, lru, 1)
+
+
+@inline
+def lru_del(s, zid, pfn):
+    """Take a page off its list; PG_LRU is cleared."""
+    page = s.mem[pfn]
+    lru = page_lru(page.flags)
+    lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
+    list_del(s, lruvec, lru, pfn)
+    update_lru_size(s, zid, lruvec, lru, -1)
+    page.flags &= ~PG_LRU
+
+
+@inline
+def activate_page(s, zid, pfn):
+    """Move an inactive page to the head of its active list (folio_activate)."""
+    page = s.mem[pfn]
+    if page.flags & PG_LRU and not page.flags & (PG_ACTIVE | PG_UNEVICTABLE):
+        lru_del(s, zid, pfn)
+        page.flags |= PG_ACTIVE
+        lru_add(s, zid, pfn)
+        s.vm_event[PGACTIVATE] += 1
+        s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += 1
+
+
+@inline
+def mark_page_accessed(s, zid, pfn):
+    """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
+    page = s.mem[pfn]
+    if not page.flags & PG_REFERENCED:
+        page.flags |= PG_REFERENCED
+    elif page.flags & PG_UNEVICTABLE:
+        return
+    elif not page.flags & PG_ACTIVE:
+        activate_page(s, zid, pfn)
+        page.flags &= ~PG_REFERENCED
+
+
+@inline
+def deactivate_file_page(s, zid, pfn):
+    """invalidate_mapping_pages found the page in use: to the inactive list, tail if clean (lru_deactivate_file_fn).
+
+    A mapped page stays where it is.
+    """
+    page = s.mem[pfn]
+    if not page.flags & PG_LRU or page.flags & PG_UNEVICTABLE or page.mapcount > 0:
+        return
+    was_active = page.flags & PG_ACTIVE
+    lru_del(s, zid, pfn)
+    page.flags &= ~(PG_ACTIVE | PG_REFERENCED)
+    lru_add(s, zid, pfn)
+    if was_active:
+        s.vm_event[PGDEACTIVATE] += 1
+        s.memcgs[page.memcg].stat[MEMCG_PGDEACTIVATE] += 1
+
+
+@inline
+def clear_lru_flags(s, pfn):
+    """What a page forgets when it leaves its owner for good (__folio_clear_lru_flags)."""
+    s.mem[pfn].flags &= ~(PG_ACTIVE | PG_UNEVICTABLE | PG_REFERENCED | PG_WORKINGSET)
+
+
+@njit
+def lru_pages(s: State, lruvec: int, lru: int, out) -> int:  # type: ignore[no-untyped-def]
+    """Write the pfns of one list, youngest first, into `out`; returns how many (at most len(out))."""
+    pfn = s.lruvecs[lruvec].head[lru]
+    n = 0
+    while pfn and n < len(out):
+        out[n] = pfn
+        n += 1
+        pfn = s.mem[pfn].next
+    return n
