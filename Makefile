@@ -11,4 +11,4 @@ openapi: ; $(PYTHON) -m app.openapi
 bench: ; $(PYTHON) -m benchmarks
 warm: ; $(PYTHON) -m core.warm
 conformance: ; $(PYTHON) -m pytest -q tests/conformance
-clean-cache: ; find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+clean-cache: ; rm -rf "$$($(PYTHON) -c "from core.jit import cache_dir; print(cache_dir().parent)")"; find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +

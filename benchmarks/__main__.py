@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.only != "core":
         rows += service.rows(options.repetitions)
     print(table(rows))
-    print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cpus; medians of {options.repetitions}; ns and us are CPU time")
+    print(f"\n{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cpus; medians of {options.repetitions}")
     if options.json:
         write_json(options.json, rows, {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count()})
     return 1 if options.strict and not all(row.ok for row in rows) else 0

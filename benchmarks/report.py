@@ -54,8 +54,9 @@ def table(rows: list[Row]) -> str:
 def _line(row: Row) -> str:
     real = f"{row.real:12,.1f}" if row.real is not None else f"{'-':>12s}"
     ratio = f"{row.ratio:8.2f}" if row.ratio is not None else f"{'-':>8s}"
+    verdict = "yes" if row.ok else "NO "
     low, high = row.spread
-    return f"{row.name:52s} {row.unit:8s} {real} {row.ours:12,.1f} {ratio}  {row.target:22s} {'yes' if row.ok else 'NO ':3s}   ({low:,.1f} .. {high:,.1f})"
+    return f"{row.name:52s} {row.unit:8s} {real} {row.ours:12,.1f} {ratio}  {row.target:22s} {verdict}   ({low:,.1f} .. {high:,.1f})"
 
 
 def write_json(path: Path, rows: list[Row], machine: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """The service's half: cold start, the one-request path beside a bare FastAPI route, and faults per second over REST.
 
-Servers run on the first core, this client on the last. The client speaks HTTP/1.1 over plain sockets (a library client would be the slower side).
+Servers run on the first core, this client on the last. The client speaks HTTP/1.1 over plain sockets (a library would be the slower side).
 Requests per second and latencies are wall-clock time, so run this on a quiet machine.
 """
 from __future__ import annotations
@@ -66,7 +66,7 @@ def server(module: str, port: int, *arguments: str) -> Iterator[subprocess.Popen
 
 
 def cold_start() -> float:
-    """Seconds from exec of `pagewalk serve` (warm compile cache) to a kernel that has answered a first fault over HTTP; `ready` line required."""
+    """Seconds from exec of `pagewalk serve` (warm compile cache) to its ready line."""
     port = free_port()
     begin = time.monotonic()
     with server("app.cli", port, "serve", "--port", str(port)) as process:
@@ -116,7 +116,8 @@ class Client:
 
 def encode(path: str, body: dict[str, Any]) -> bytes:
     data = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data
 
 
 class Session:

@@ -1,7 +1,7 @@
 """Our side: the same operations on a simulated machine, through the core's public surface only (`Kernel.boot`, `Kernel.call`).
 
-Times are CPU nanoseconds per page of the call itself, on a freshly booted kernel: the columns of a new session are still unbacked memory, and
-backing them is part of the price (`again` measures the same call on recycled frames).
+Times are CPU nanoseconds per page of the call itself, on a freshly booted kernel: the columns of a new session are still unbacked
+memory, and backing them is part of the price (`again` measures the same call on recycled frames).
 """
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ def idle_session_mb(count: int = 40) -> float:
 
 
 def sparse_terabyte(pages: int = 1_000) -> dict[str, float]:
-    """Milliseconds for mmap, touch of `pages` pages and munmap: spread over 1 TiB, and over as many 2 MiB steps (each page needs a page table in both)."""
+    """Milliseconds for mmap, touch of `pages` pages and munmap: spread over 1 TiB, and over as many 2 MiB steps.
+
+    Each page needs a page table of its own in both, so the difference is what the empty terabyte costs.
+    """
 
     def cost(length: int, stride: int) -> float:
         program = Program("512M")
