@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt "
+SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e "
 
 
 def command_lines(prefix: str) -> list[str]:
@@ -71,3 +73,23 @@ def test_nothing_generated_or_private_is_committed() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "pyproject.toml" in tracked
     assert not [path for path in tracked if re.search(r"(^|/)(__pycache__|\.venv|\.mypy_cache)/|\.(pyc|so|nbi|nbc)$", path)]
+
+
+SETTING_ROWS = dict(re.findall(r"^\| `PAGEWALK_(\w+)`[^|]*\| (?:`([^`]*)`|none) \|", README, re.MULTILINE))
+
+
+def test_readme_lists_every_setting_and_no_other() -> None:
+    assert set(SETTING_ROWS) - {"CACHE"} == {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_readme_tells_the_true_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's default, given as the environment would give it, makes the default settings."""
+    written = SETTING_ROWS[name.upper()]
+    monkeypatch.delenv(f"PAGEWALK_{name.upper()}", raising=False)
+    default = getattr(Settings(), name)
+    if not written:
+        assert default is None
+        return
+    monkeypatch.setenv(f"PAGEWALK_{name.upper()}", written)
+    assert getattr(Settings(), name) == default
