@@ -1,0 +1,223 @@
+"""The system-call table: every operation that changes a kernel, one literal row each.
+
+This is the one place that answers "what is there?". The service makes its routes, its request models, its batch and
+journal union and the printed table of calls from it; `Kernel.call` finds the handler in it. To add a call: write its
+function in `core/syscalls/{mm,process,numa,file}.py` and add its row here.
+
+A row says
+    number   x86-64's number of the call (arch/x86/entry/syscalls/syscall_64.tbl); None: not a call of Linux, but
+             something a machine does (a CPU's accesses, a shell's `echo`, time that passes)
+    support  "full": as Linux does it · "partial": the note says what differs · "none": answers ENOSYS
+    note     what an honest reader has to know; empty where there is nothing to say
+    doc      one sentence; the errnos are those of the manual page
+    params   its arguments, by kind: kinds are parsed by the caller, a handler gets ints, strings and lists
+    returns  the keys of its result, by kind
+    process  True: made by a process (`handler(k, task, **args)`); False: by the machine (`handler(k, **args)`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Support = Literal["full", "partial", "none"]
+Handler = Callable[..., dict[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One argument: its kind, what it means, and what values it takes.
+
+    kind: "int", "size" (bytes), "address", "str", "bool", "prot" ("rw", "none"), "flags" (a list of choices), "choice",
+    "ints" (a list), "bytes", "duration" (ns), "signal", "object". minimum and maximum bound ints, sizes and list members.
+    """
+
+    kind: str
+    doc: str
+    required: bool = True
+    default: Any = None
+    choices: tuple[str, ...] | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One row of the table; the fields are explained at the head of the file."""
+
+    name: str
+    number: int | None
+    support: Support
+    note: str
+    doc: str
+    params: dict[str, Param] = field(default_factory=dict)
+    returns: dict[str, str] = field(default_factory=dict)
+    process: bool = True
+
+
+U64 = (1 << 64) - 1
+I64 = (1 << 63) - 1
+MAX_INDEX = (1 << 36) - 1  # page indices of a 48-bit address space
+
+MMAP_FLAGS = (
+    "private", "shared", "anonymous", "fixed", "fixed_noreplace", "populate", "noreserve", "locked", "hugetlb",
+    "stack", "growsdown",
+)  # fmt: skip
+ADVICE = (
+    "normal", "random", "sequential", "willneed", "dontneed", "free", "remove", "dontfork", "dofork", "mergeable",
+    "unmergeable", "hugepage", "nohugepage", "dontdump", "dodump", "wipeonfork", "keeponfork", "cold", "pageout",
+    "populate_read", "populate_write", "dontneed_locked", "collapse",
+)  # fmt: skip
+POLICIES = ("default", "preferred", "bind", "interleave", "local", "preferred_many")
+MBIND_FLAGS = ("strict", "move", "move_all", "static_nodes", "relative_nodes")
+RESOURCES = ("as", "data", "stack", "memlock")
+FADVICE = ("normal", "random", "sequential", "willneed", "dontneed", "noreuse")
+PRCTL = ("set_name", "set_thp_disable", "get_thp_disable")
+ORDERS = ("sequential", "reverse", "random", "zipf")
+
+# Arguments that many calls share
+ADDRESS = Param("address", "Start of the range; a multiple of 4096.")
+LENGTH = Param("size", "Length of the range in bytes; rounded up to whole pages.")
+PATH = Param("str", "Path of a file on the simulated disk, for example /data/f.")
+OFFSET = Param("size", "Where in the file, in bytes.", False, 0, maximum=I64)
+NODES = Param("ints", "The NUMA nodes of the policy.", False, (), minimum=0, maximum=63)
+MODE = Param("choice", "The memory policy.", choices=POLICIES)
+
+_ROWS: tuple[Call, ...] = (
+    # ---------------------------------------------------------------- mappings
+    Call("mmap", 9, "partial", "hugetlb answers ENOMEM, as Linux does with an empty pool (nr_hugepages 0). align is ours.",
+         "Map memory or a file: choose an address from mmap_base downwards, or take the one given.",
+         {"length": Param("size", "Length in bytes; rounded up to whole pages."),
+          "prot": Param("prot", "Access: letters of rwx, or none.", False, "rw"),
+          "flags": Param("flags", "private or shared, and what else applies; left out: private, and anonymous if there is no file.", False, None,
+                         MMAP_FLAGS),
+          "address": Param("address", "A hint, or with fixed the very place.", False, 0),
+          "align": Param("size", "The start shall be a multiple of this power of two.", False, 0, maximum=1 << 46),
+          "file": Param("str", "Path of the file to map; without it the mapping must be anonymous.", False),
+          "offset": Param("size", "Where in the file the mapping begins; a multiple of 4096.", False, 0)},
+         {"address": "address"}),
+    Call("munmap", 11, "full", "", "Remove the mappings of a range; a range without any is no error.",
+         {"address": ADDRESS, "length": LENGTH}),
+    Call("mprotect", 10, "full", "", "Change the access of a range, splitting and merging mappings.",
+         {"address": ADDRESS, "length": LENGTH, "prot": Param("prot", "The new access: letters of rwx, or none.")}),
+    Call("mremap", 25, "full", "", "Grow, shrink or move a mapping; its pages move with their page-table entries.",
+         {"address": ADDRESS,
+          "old_length": Param("size", "The mapping's present length; 0 duplicates a shared mapping."),
+          "new_length": Param("size", "Its new length."),
+          "may_move": Param("bool", "MREMAP_MAYMOVE: another address will do if there is no room here.", False, True),
+          "new_address": Param("address", "MREMAP_FIXED: move it to this place.", False),
+          "dontunmap": Param("bool", "MREMAP_DONTUNMAP: leave the old mapping, emptied, where it was.", False, False)},
+         {"address": "address"}),
+    Call("brk", 12, "full", "Takes a change, as sbrk() does, and answers ENOMEM where brk() returns the old break.",
+         "Move the end of the heap.",
+         {"increment": Param("int", "Bytes to add (negative: to give back; 0: ask).", False, 0, minimum=-I64, maximum=I64)},
+         {"address": "address"}),
+    Call("madvise", 28, "partial",
+         "pageout drops clean file pages that only this process maps; anonymous pages stay, for want of swap. collapse answers EINVAL "
+         "while transparent huge pages are not simulated. mergeable, hugepage and the like set the flag that smaps shows.",
+         "Tell what a range will be used for, or what may be done with it.",
+         {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),
+    Call("mlock", 149, "full", "onfault is mlock2's MLOCK_ONFAULT.", "Fault a range in and keep it in memory.",
+         {"address": Param("address", "Start of the range; rounded down to a page."), "length": LENGTH,
+          "onfault": Param("bool", "Lock pages as they are touched, not now.", False, False)}),
+    Call("munlock", 150, "full", "", "Let a range be evictable again.",
+         {"address": Param("address", "Start of the range; rounded down to a page."), "length": LENGTH}),
+    Call("mlockall", 151, "full", "", "Lock all mappings of a process, present or future.",
+         {"flags": Param("flags", "current, future, onfault.", False, ("current",), ("current", "future", "onfault"))}),
+    Call("munlockall", 152, "full", "", "Unlock all mappings of a process.", {}),
+    Call("msync", 26, "full", "", "Write a shared file mapping's dirty pages to the disk.",
+         {"address": ADDRESS, "length": LENGTH,
+          "flags": Param("flags", "sync waits, async does nothing since 2.6.19, invalidate fails on locked mappings.", False, ("sync",),
+                         ("sync", "async", "invalidate"))}),
+    Call("mincore", 27, "full", "Answers the number of resident pages, not a vector.", "Ask how many pages of a range are in memory.",
+         {"address": ADDRESS, "length": LENGTH}, {"resident": "int", "pages": "int"}),
+    Call("touch", None, "full", "Not a call of Linux: the CPU really makes these accesses, one a page, in this order.",
+         "Read, write or execute one byte in each page of a range.",
+         {"address": Param("address", "Where the accesses begin."),
+          "length": Param("size", "Bytes; an access goes to each page that begins here (4096: one page).", False, 4096),
+          "access": Param("choice", "What the CPU does.", False, "read", ("read", "write", "exec")),
+          "stride": Param("int", "From one page to the next, in pages.", False, 1, minimum=1, maximum=MAX_INDEX),
+          "order": Param("choice", "The order of the pages; random: each once; zipf: as many accesses, the first pages the most.", False,
+                         "sequential", ORDERS),
+          "seed": Param("int", "Of random and zipf.", False, 0, minimum=0, maximum=I64),
+          "pages": Param("ints", "Which pages, by index from the address, in this order; length and order are not used.", False, None,
+                         minimum=0, maximum=MAX_INDEX),
+          "repeat": Param("int", "How many times over.", False, 1, minimum=1, maximum=1 << 32),
+          "fill": Param("int", "A write: fill whole pages with this byte.", False, None, minimum=0, maximum=255)},
+         {"touched": "int"}),
+    # ---------------------------------------------------------------- processes
+    Call("fork", 57, "full", "", "Make a child: mappings copied, private anonymous pages shared copy-on-write.", {}, {"pid": "int"}),
+    Call("exec", 59, "partial", "The program image is a model: code, data, heap, stack and a C library, the same for every path.",
+         "Replace the address space by that of a fresh program.",
+         {"path": Param("str", "The program; its base name becomes the process's comm.")}),
+    Call("exit", 60, "full", "exit_group: our processes have one thread.", "End the process; its memory is given back.",
+         {"status": Param("int", "Exit status.", False, 0, minimum=0, maximum=255)}),
+    Call("kill", 62, "partial", "The process in the path is the target; handlers are not run (catch_signals covers SIGSEGV and SIGBUS).",
+         "Send a signal to this process.", {"signal": Param("signal", "SIGKILL, 9, ...", False, "SIGTERM")}),
+    Call("wait", 61, "partial", "Never blocks: with children but none dead it answers pid 0, as WNOHANG does.",
+         "Reap a dead child and read how it ended.",
+         {"pid": Param("int", "This child, or -1 for any.", False, -1, minimum=-1, maximum=1 << 22)},
+         {"pid": "int", "status": "int", "signal": "int"}),
+    Call("setrlimit", 160, "partial", "as, data, stack and memlock: the limits that memory management asks for.",
+         "Set the soft and hard limit of a resource.",
+         {"resource": Param("choice", "Which limit.", choices=RESOURCES),
+          "limit": Param("size", "Bytes; left out: unlimited.", False)}),
+    Call("prctl", 157, "partial", "The options below only.", "Change a property of the process.",
+         {"option": Param("choice", "Which property.", choices=PRCTL),
+          "name": Param("str", "set_name: the new comm, cut at 15 bytes.", False),
+          "value": Param("int", "set_thp_disable: 0 or 1.", False, 0, minimum=0, maximum=1)},
+         {"value": "int"}),
+    Call("sched_setaffinity", 203, "full", "", "Say which CPUs the process may run on; it moves to the first of them if it must.",
+         {"cpus": Param("ints", "CPU numbers.", minimum=0, maximum=8191)}),
+    # ---------------------------------------------------------------- NUMA
+    Call("mbind", 237, "partial", "The policy is kept, splits and merges mappings, is shown by numa_maps; pages already there stay.",
+         "Set the memory policy of a range.",
+         {"address": ADDRESS, "length": LENGTH, "mode": MODE, "nodes": NODES,
+          "flags": Param("flags", "What to do with pages in the wrong place, and how to read the nodes.", False, (), MBIND_FLAGS)}),
+    Call("set_mempolicy", 238, "partial", "The policy is kept and inherited by fork; the allocator follows it with the NUMA mechanism.",
+         "Set the memory policy of the process.",
+         {"mode": MODE, "nodes": NODES,
+          "flags": Param("flags", "How to read the nodes.", False, (), ("static_nodes", "relative_nodes"))}),
+    Call("migrate_pages", 256, "none", "Migration is not simulated yet.", "Move a process's pages from some nodes to others.",
+         {"old_nodes": Param("ints", "From.", minimum=0, maximum=63), "new_nodes": Param("ints", "To.", minimum=0, maximum=63)},
+         {"not_moved": "int"}),
+    Call("move_pages", 279, "partial", "Tells where pages are; moving them (nodes given) answers ENOSYS: migration is not simulated yet.",
+         "Ask on which node pages are, or move them.",
+         {"address": ADDRESS, "pages": Param("ints", "Which pages, by index from the address.", minimum=0, maximum=MAX_INDEX),
+          "nodes": Param("ints", "Where to move each.", False, None, minimum=0, maximum=63)},
+         {"status": "str"}),
+    # ---------------------------------------------------------------- files
+    Call("read", 0, "full", "Opens, reads and closes, as pread() in 64 KiB pieces does; the content itself is not simulated.",
+         "Read a file through the page cache.",
+         {"path": PATH, "offset": OFFSET, "length": Param("size", "Bytes to read; ends at the end of the file.")}, {"bytes": "int"}),
+    Call("write", 1, "full", "Opens (creating), writes and closes, as pwrite() in 64 KiB pieces does.",
+         "Write a file through the page cache.",
+         {"path": PATH, "offset": OFFSET, "length": Param("size", "Bytes to write.")}, {"bytes": "int"}),
+    Call("fsync", 74, "full", "", "Write a file's dirty pages to the disk.", {"path": PATH}),
+    Call("fadvise", 221, "partial",
+         "dontneed drops clean pages, willneed reads ahead; the others change the open file, which closes at once.",
+         "Tell how a file will be used.",
+         {"path": PATH, "advice": Param("choice", "What is advised.", choices=FADVICE), "offset": OFFSET,
+          "length": Param("size", "Bytes; 0: to the end of the file.", False, 0, maximum=I64)}),
+    Call("truncate", 76, "full", "", "Set a file's size; cached and mapped pages beyond it go.",
+         {"path": PATH, "length": Param("size", "The new size in bytes.")}),
+    # ---------------------------------------------------------------- the machine
+    Call("spawn", None, "full", "A program made from outside; it is a child of init (pid 1).", "Start a program.",
+         {"comm": Param("str", "Its name; cut at 15 bytes."),
+          "cgroup": Param("str", "Path of its cgroup.", False, "/"),
+          "oom_score_adj": Param("int", "Its OOM adjustment.", False, 0, minimum=-1000, maximum=1000),
+          "catch_signals": Param("bool", "It handles SIGSEGV and SIGBUS and lives on.", False, False),
+          "program": Param("str", "Path of its executable, as maps shows it.", False)},
+         {"pid": "int"}, process=False),
+    Call("put", None, "full", "echo data > path.", "Write one of the kernel's files.",
+         {"path": Param("str", "For example /proc/sys/vm/swappiness."), "data": Param("bytes", "What is written.")}, process=False),
+    Call("mkdir", 83, "full", "", "Make a directory: a cgroup below /sys/fs/cgroup.", {"path": Param("str", "Its path.")}, process=False),
+    Call("rmdir", 84, "full", "", "Remove a cgroup, or a file of /data.", {"path": Param("str", "Its path.")}, process=False),
+    Call("create_file", None, "full", "Its content costs nothing.", "Put a file of random bytes on the simulated disk.",
+         {"path": PATH, "size": Param("size", "Its size in bytes.", maximum=I64)}, process=False),
+    Call("advance", None, "full", "", "Let simulated time pass; the daemons run.",
+         {"duration_ns": Param("duration", "How long.", minimum=0)}, process=False),
+)  # fmt: skip
+
+CALLS: dict[str, Call] = {row.name: row for row in _ROWS}
