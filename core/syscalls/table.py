@@ -90,7 +90,7 @@ _ROWS: tuple[Call, ...] = (
          "Map memory or a file: choose an address from mmap_base downwards, or take the one given.",
          {"length": Param("size", "Length in bytes; rounded up to whole pages."),
           "prot": Param("prot", "Access: letters of rwx, or none.", False, "rw"),
-          "flags": Param("flags", "private or shared, and what else applies; left out: private, and anonymous if there is no file.", False, None,
+          "flags": Param("flags", "private or shared and more; left out: private, and anonymous if there is no file.", False, None,
                          MMAP_FLAGS),
           "address": Param("address", "A hint, or with fixed the very place.", False, 0),
           "align": Param("size", "The start shall be a multiple of this power of two.", False, 0, maximum=1 << 46),
