@@ -5,8 +5,8 @@ operation is the dict of the batch union (`{"op": "mmap", "pid": 101, ...}`); an
 (`{"result", "errno", "signal", "faults", "killed", ...}`). What the simulated kernel refuses is an answer; what the
 service refuses to do is `Refused`.
 
-    KernelTarget   Kernel.call, Kernel.read: no socket, no event loop
-    HttpTarget     one route for each operation, as a client would write it
+    app.inprocess.KernelTarget   Kernel.call, Kernel.read: no socket, no event loop
+    HttpTarget                   one route for each operation, as a client would write it
 """
 
 from __future__ import annotations
@@ -55,79 +55,6 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Give the session back."""
-
-
-# ---- in process ------------------------------------------------------------------------------------------------
-
-
-def answer_of(result: Any, clock_ns: int) -> Answer:
-    """The API's answer for a `core.Result`. Addresses stay integers here; `app.schemas` prints them as hex."""
-    return {
-        "result": result.result,
-        "errno": result.errno,
-        "signal": result.signal,
-        "fault_address": result.fault_address,
-        "faults": {"minor": result.minor, "major": result.major},
-        "killed": list(result.killed),
-        "elapsed_ns": result.elapsed_ns,
-        "clock_ns": clock_ns,
-    }
-
-
-class KernelTarget:
-    """A `core.Kernel` of this process."""
-
-    def __init__(self, machine: Mapping[str, Any] | None = None, seed: int = 0) -> None:
-        from core import Kernel, Machine
-
-        try:
-            built = Machine.from_dict(dict(machine or {}))
-        except ValueError as error:
-            raise Refused(422, str(error)) from error
-        self.kernel = Kernel.boot(built, seed)
-
-    def apply(self, op: Operation) -> Answer:
-        from core import FsError
-
-        args = {key: value for key, value in op.items() if key not in ("op", "pid")}
-        if isinstance(args.get("data"), str):
-            args["data"] = args["data"].encode()
-        try:
-            result = self.kernel.call(op["op"], op.get("pid"), **args)
-        except FsError as error:
-            raise Refused(FS_STATUS.get(error.errno, 422), str(error), error.errno) from error
-        except LookupError as error:
-            raise Refused(404, str(error)) from error
-        except (ValueError, TypeError) as error:
-            raise Refused(422, str(error)) from error
-        return answer_of(result, self.kernel.clock_ns)
-
-    def read(self, path: str) -> bytes:
-        return self._file(lambda: self.kernel.read(path))
-
-    def pread(self, path: str, offset: int, length: int) -> bytes:
-        return self._file(lambda: self.kernel.pread(path, offset, length))
-
-    def live(self) -> set[int]:
-        rows = self.kernel.view("processes")
-        return {row["pid"] for row in rows if row["state"] not in DEAD_STATES}
-
-    def close(self) -> None:
-        pass
-
-    @staticmethod
-    def _file(action: Callable[[], bytes]) -> bytes:
-        from core import FsError
-
-        try:
-            return action()
-        except FsError as error:
-            raise Refused(FS_STATUS.get(error.errno, 422), str(error), error.errno) from error
-        except LookupError as error:
-            raise Refused(404, str(error)) from error
-
-
-FS_STATUS = {"ENOENT": 404, "ESRCH": 404, "EBUSY": 409, "EEXIST": 409, "EACCES": 403, "EPERM": 403}
 
 
 # ---- over HTTP -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from app.target import HttpTarget, KernelTarget, Target
+from app.target import HttpTarget, Target
 from tests.conformance.compare import Case, Report, compare
 
 CASES = Path(__file__).parent / "cases"
@@ -22,6 +22,8 @@ def target_for(case: Case, url: str | None) -> Target:
     """A fresh kernel with the case's machine."""
     if url:
         return HttpTarget(url, case.scenario.machine, seed=1)
+    from app.inprocess import KernelTarget
+
     return KernelTarget(case.scenario.machine, seed=1)
 
 

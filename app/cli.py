@@ -1,0 +1,255 @@
+"""The command `pagewalk`: serve, demo, run, version."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+OK, FAILED, USAGE, REFUSED = 0, 1, 2, 3
+
+EPILOG = """\
+exit codes:
+  0  done: everything asked for was carried out, and demo checked everything that it claims
+  1  failed: an operation could not be carried out, a claim of the demo did not hold, the address is taken
+  2  usage: an unknown option, a file that cannot be read as operations, a bad setting
+  3  refused: serve on an address that others can reach, without authentication
+130  interrupted
+
+environment: every setting is PAGEWALK_<NAME> (PAGEWALK_HOST, PAGEWALK_PORT, PAGEWALK_DATA, PAGEWALK_TOKEN, ...);
+flags win.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="pagewalk",
+        description="A Linux memory-management kernel you can curl.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,version}")
+    _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
+    _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
+    _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
+    commands.add_parser("version", help="print the version", allow_abbrev=False)
+    return top
+
+
+def _serve_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
+    sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
+    sub.add_argument(
+        "--allow-anyone",
+        action="store_true",
+        help="listen without authentication even where other machines can connect",
+    )
+
+
+def _demo_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Start a service of its own on a free loopback port and walk through a story, checking every claim."
+    sub.add_argument("--url", help="use a running service instead")
+    sub.add_argument("--token", help="bearer token for --url")
+
+
+def _run_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Play FILE on a fresh kernel: operations as JSON Lines of the batch union, or a .scn scenario."
+    sub.add_argument("file", type=Path, metavar="FILE", help="operations (.jsonl) or a scenario (.scn); - is standard input")
+    sub.add_argument("--url", help="on a running service instead of in process")
+    sub.add_argument("--token", help="bearer token for --url")
+    sub.add_argument("--machine", type=_machine, metavar="JSON", help="""the machine, e.g. '{"memory": "512M"}'""")
+    sub.add_argument("--seed", type=int, help="the machine's seed (default 0)")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
+    return port
+
+
+def _machine(text: str) -> dict[str, Any]:
+    try:
+        machine = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(machine, dict):
+        raise argparse.ArgumentTypeError('a machine is a JSON object, e.g. {"memory": "512M", "swap": "256M"}')
+    return machine
+
+
+# ---- serve -----------------------------------------------------------------------------------------------------
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The environment's settings with the flags put over them. Raises ValueError in plain words."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    flags = {name: getattr(args, name) for name in ("host", "port", "data") if getattr(args, name) is not None}
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        wrong = (f"PAGEWALK_{'_'.join(map(str, row['loc'])).upper()}: {row['msg']}" for row in error.errors())
+        raise ValueError("; ".join(wrong)) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OSError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(2048)
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
+def url_of(host: str, port: int) -> str:
+    """The address to give to a browser."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Start the service and stay until a signal."""
+    try:
+        settings = settings_of(args)
+    except ValueError as error:
+        return _complain(str(error), USAGE)
+    if not args.allow_anyone:
+        try:
+            settings.check()
+        except ValueError as error:
+            return _complain(f"{error}; or say --allow-anyone", REFUSED)
+    try:
+        found = listen(settings.host, settings.port)
+    except OSError as error:
+        return _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}", FAILED)
+    port = found.getsockname()[1]
+    if args.allow_anyone and not settings.loopback:
+        print(f"pagewalk: anyone who reaches {settings.host} port {port} may use this service", file=sys.stderr)
+        settings = settings.model_copy(update={"host": "127.0.0.1"})  # the service asks nobody, as on loopback
+    return _serve_on(found, settings, url_of(args.host or settings.host, port))
+
+
+def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
+    import uvicorn
+
+    from app.main import create_app
+
+    class Server(uvicorn.Server):
+        """uvicorn, which says when it is ready."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started and not self.should_exit:
+                print(f"pagewalk ready on {url}", flush=True)
+
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        ws_max_size=1 << 18,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+    server = Server(config)
+    server.run(sockets=[listener])
+    return OK if server.started else FAILED
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"pagewalk: {message}", file=sys.stderr)
+    return code
+
+
+# ---- the others ------------------------------------------------------------------------------------------------
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Play the story."""
+    from app import demo as story
+
+    return story.main(args.url, args.token)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play a file."""
+    import httpx2
+
+    from app import run as runner
+    from app.scenario import ScenarioError
+    from app.target import Refused
+
+    try:
+        program = runner.load(args.file, args.machine, args.seed)
+        target = runner.open_target(program, args.url, args.token)
+    except (runner.FileError, Refused) as error:
+        return _complain(str(error), USAGE)
+    except httpx2.HTTPError as error:
+        return _complain(f"{args.url}: {error}", FAILED)
+    try:
+        refused = runner.run(program, target, args.json, sys.stdout, sys.stderr)
+    except (ScenarioError, Refused, httpx2.HTTPError) as error:
+        return _complain(str(error), FAILED)
+    finally:
+        target.close()
+    return FAILED if refused else OK
+
+
+def version() -> str:
+    """`pagewalk 0.1.0 (Python 3.11.9)`."""
+    try:
+        number = importlib.metadata.version("pagewalk")
+    except importlib.metadata.PackageNotFoundError:
+        number = "from source"
+    return f"pagewalk {number} (Python {platform.python_version()})"
+
+
+COMMANDS = {"serve": serve, "demo": demo, "run": run}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit code."""
+    top = parser()
+    args = top.parse_args(argv)
+    if args.version or args.command == "version":
+        print(version())
+        return OK
+    if args.command is None:
+        top.print_help()
+        return USAGE
+    try:
+        return COMMANDS[args.command](args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left, as with `| head`
+        return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,516 @@
+"""`pagewalk demo`: the service's main job as a story, told by a client.
+
+Starts a service on a free loopback port (or uses `--url`), then walks as an HTTP and websocket client from the first
+mapping to the OOM kill. Every request is shown as a `curl` line that can be pasted while the story is at it, every
+counter before and after, every event as it arrives. What the story claims it checks: `check()` compares a figure of
+the kernel with the sentence, and one claim that does not hold makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+KB, MB, PAGE = 1 << 10, 1 << 20, 4096
+START_SECONDS = 60.0
+EVENT_SECONDS = 10.0
+READY = re.compile(r"pagewalk ready on (\S+)")
+CGROUP = "/sys/fs/cgroup"
+SHOWN_EVENTS = 6
+
+
+# ---- the service -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def own_service() -> Iterator[str]:
+    """A service of our own as a subprocess, with embedded defaults; yields its address."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PAGEWALK_")}
+    command = [sys.executable, "-m", "app.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield _address(process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """Read the service's output up to its ready line."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(START_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if match := READY.search(line):
+                return match[1]
+    finally:
+        watchdog.cancel()
+    raise RuntimeError(f"the service did not become ready (exit code {process.wait()})")
+
+
+# ---- events ----------------------------------------------------------------------------------------------------
+
+
+class Listener:
+    """The session's events, read from the websocket by a thread of their own."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.shown = 0
+        self.arrived = threading.Condition()
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.socket: ClientConnection = connect(url, additional_headers=headers)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            for message in self.socket:
+                body = json.loads(message)
+                with self.arrived:
+                    self.events.extend(body if isinstance(body, list) else [body])
+                    self.arrived.notify_all()
+        except ConnectionClosed:
+            return
+
+    def news(self, last: int | None) -> list[dict[str, Any]]:
+        """What arrived since the last look, once the event `last` is here."""
+        with self.arrived:
+            if last is not None:
+                self.arrived.wait_for(lambda: any(_id(event) >= last for event in self.events[self.shown :]), EVENT_SECONDS)
+            found = self.events[self.shown :]
+            self.shown = len(self.events)
+            return found
+
+    def close(self) -> None:
+        self.socket.close()
+        self.thread.join(5)
+
+
+def _id(event: Mapping[str, Any]) -> int:
+    return int(event.get("id") or event.get("seq") or 0)
+
+
+# ---- the story's tools -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Story:
+    """A client that shows what it does and checks what it says."""
+
+    url: str
+    http: httpx2.Client
+    base: str = ""
+    listener: Listener | None = None
+    held: int = 0
+    broken: list[str] = field(default_factory=list)
+    chapter_number: int = 0
+    paint: bool = field(default_factory=lambda: sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+    # -- saying --
+
+    def chapter(self, title: str, text: str) -> None:
+        self.chapter_number += 1
+        self.say("")
+        self.say(self.styled(f"{self.chapter_number}. {title}", "1"))
+        self.say(f"   {text}")
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def styled(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.paint else text
+
+    def check(self, claim: str, holds: bool, seen: object = "") -> None:
+        """A claim of the story: printed with a tick when it holds, remembered when it does not."""
+        if holds:
+            self.held += 1
+            self.say(self.styled(f"   ✓ {claim}", "32"))
+        else:
+            self.broken.append(claim)
+            self.say(self.styled(f"   ✗ {claim}: seen {seen}", "31"))
+
+    def counters(self, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """Counters in kB, before → after."""
+        width = max(map(len, after))
+        for name, now in after.items():
+            change = now - before.get(name, 0)
+            mark = f"{change:+,}" if change else "="
+            self.say(f"     {name:<{width}}  {before.get(name, 0):>9,} → {now:>9,} kB  {mark}")
+
+    # -- asking --
+
+    def ask(self, method: str, path: str, body: Any = None, quiet: bool = False) -> httpx2.Response:
+        """One request; shown as a curl line unless `quiet`."""
+        if not quiet:
+            self.say(self.styled(f"   $ {self._curl(method, path, body)}", "36"))
+        headers = {"content-type": "text/plain"} if isinstance(body, str) else {}
+        response = self.http.request(
+            method,
+            self.base + path,
+            json=body if isinstance(body, dict) else None,
+            content=body if isinstance(body, str) else None,
+            headers=headers,
+        )
+        if response.status_code >= 400:
+            raise RuntimeError(f"{method} {path}: {response.status_code} {response.text[:300]}")
+        return response
+
+    def _curl(self, method: str, path: str, body: Any) -> str:
+        words = ["curl", "-s"]
+        default = "POST" if isinstance(body, dict) else "GET"
+        if method != default:
+            words += ["-X", method]
+        if isinstance(body, dict):
+            words += ["--json", json.dumps(body, separators=(",", ":"))]
+        elif isinstance(body, str):
+            words += ["-H", "content-type: text/plain", "--data-binary", body]
+        authorization = self.http.headers.get("authorization")
+        if authorization and not self.open:
+            words += ["-H", f"authorization: {authorization}"]
+        return shlex.join([*words, f"{self.url}{self.base}{path}"])
+
+    @property
+    def open(self) -> bool:
+        """On loopback the service asks nobody for a token, so the lines go without."""
+        return "127.0.0.1" in self.url or "localhost" in self.url
+
+    def call(self, pid: int, name: str, **body: Any) -> dict[str, Any]:
+        """A system call of a process: its answer, shown in a line, and the events that it caused."""
+        answer: dict[str, Any] = self.ask("POST", f"/processes/{pid}/{name}", body).json()
+        faults = answer["faults"]
+        words = [f"{key}={value}" for key, value in (answer["result"] or {}).items()]
+        words += [str(answer[key]) for key in ("errno", "signal") if answer[key]]
+        if faults["minor"] or faults["major"]:
+            words.append(f"{faults['minor']:,} minor faults" + (f", {faults['major']:,} major" if faults["major"] else ""))
+        if answer["killed"]:
+            words.append("killed " + ", ".join(map(str, answer["killed"])))
+        self.say(f"     → {'; '.join(words) or 'done'}; {answer['elapsed_ns'] / 1e6:.3f} ms of simulated time")
+        self.events((answer.get("events") or {}).get("last"))
+        return answer
+
+    def events(self, last: int | None) -> None:
+        """The events that arrived on the websocket up to the number `last`, in short."""
+        if not self.listener:
+            return
+        found = self.listener.news(last)
+        for event in found[:SHOWN_EVENTS]:
+            self.say(self.styled(f"     ⚡ {brief(event)}", "2"))
+        if len(found) > SHOWN_EVENTS:
+            self.say(self.styled(f"     ⚡ … and {len(found) - SHOWN_EVENTS} more", "2"))
+
+    def file(self, path: str, quiet: bool = True) -> str:
+        """A file of the session's tree."""
+        return self.ask("GET", f"/fs{path}", quiet=quiet).text
+
+    def kb(self, path: str, *names: str) -> dict[str, int]:
+        """Fields of a file in kB."""
+        return {name: value for name, value in fields(self.file(path)).items() if name in names}
+
+    def process(self, pid: int) -> dict[str, int]:
+        """The memory of a process."""
+        return self.kb(f"/proc/{pid}/status", "VmSize", "VmRSS", "RssAnon", "VmPTE")
+
+    def system(self) -> dict[str, int]:
+        """The memory of the machine."""
+        return self.kb("/proc/meminfo", "MemFree", "AnonPages", "PageTables", "Committed_AS")
+
+
+def fields(text: str) -> dict[str, int]:
+    """`Name:   123 kB` and `name 123` lines."""
+    return {name: int(value) for name, value in re.findall(r"^([\w()]+):?\s+(\d+)(?: kB)?$", text, re.M)}
+
+
+LONG = ("candidates", "dmesg", "report", "id", "seq", "clock_ns", "type")
+
+
+def brief(event: Mapping[str, Any]) -> str:
+    """An event in one line: its type first, the long parts left out."""
+    words = [f"{key}={value}" for key, value in event.items() if key not in LONG and value not in (None, [], {})]
+    return f"{event['clock_ns'] / 1e6:10.3f} ms  {event['type']:<9} {' '.join(words)}"[:150]
+
+
+# ---- the chapters ----------------------------------------------------------------------------------------------
+
+
+def boot(story: Story) -> None:
+    story.chapter("Boot", "A machine of 512M: one kernel, one session.")
+    body = {"machine": {"memory": "512M"}, "seed": 1}
+    found = story.ask("POST", "/v1/sessions", body).json()
+    story.base = f"/v1/sessions/{found['id']}"
+    if found.get("token"):
+        story.http.headers["authorization"] = f"Bearer {found['token']}"
+    socket_url = story.url.replace("http", "ws", 1) + f"{story.base}/events"
+    story.say(f"     → session {found['id']}; listening on {socket_url}")
+    story.listener = Listener(socket_url, found.get("token"))
+    meminfo = fields(story.file("/proc/meminfo", quiet=False))
+    story.say(f"     MemTotal {meminfo['MemTotal']:,} kB   MemFree {meminfo['MemFree']:,} kB")
+    managed = sum(map(int, re.findall(r"^\s+managed\s+(\d+)$", story.file("/proc/zoneinfo"), re.M)))
+    story.check("MemTotal is what the zones manage", managed * 4 == meminfo["MemTotal"], (managed * 4, meminfo["MemTotal"]))
+    kernel = 512 * MB // KB - meminfo["MemTotal"]
+    story.check("the kernel keeps a part of the 512M for itself", 0 < kernel < 128 * MB // KB, kernel)
+
+
+def spawn(story: Story) -> int:
+    story.chapter("A process", "It has code, a heap, a stack, and almost no memory yet.")
+    pid = int(story.ask("POST", "/processes", {"comm": "app"}).json()["pid"])
+    maps = story.file(f"/proc/{pid}/maps", quiet=False)
+    for line in maps.splitlines():
+        story.say(f"     {line}")
+    story.check("its stack ends where user space ends", "7ffffffff000 rw-p" in maps and "[stack]" in maps, maps)
+    return pid
+
+
+def map_memory(story: Story, pid: int) -> int:
+    story.chapter("mmap 64M", "A promise, not memory: the address space grows, nothing becomes resident.")
+    before, system = story.process(pid), story.system()
+    answer = story.call(pid, "mmap", length="64M", prot="rw", flags=["private", "anonymous"])
+    after, system_after = story.process(pid), story.system()
+    story.counters(before, after)
+    story.check("VmSize grew by 64M", after["VmSize"] - before["VmSize"] == 64 * KB, after)
+    story.check("no page became resident", after["RssAnon"] == before["RssAnon"], after)
+    grown = system_after["Committed_AS"] - system["Committed_AS"]
+    story.check("the kernel counts the promise in Committed_AS", grown == 64 * KB, grown)
+    return int(answer["result"]["address"], 16)
+
+
+def touch(story: Story, pid: int, address: int) -> None:
+    story.chapter("First touch", "Writing the first half: one minor fault a page, a zeroed frame each.")
+    before = story.process(pid) | story.system()
+    answer = story.call(pid, "touch", address=hex(address), length="32M", access="write")
+    after = story.process(pid) | story.system()
+    story.counters(before, after)
+    story.check("8,192 pages cost 8,192 minor faults", answer["faults"] == {"minor": 8192, "major": 0}, answer["faults"])
+    story.check("RssAnon grew by 32M", after["RssAnon"] - before["RssAnon"] == 32 * KB, after)
+    tables = after["VmPTE"] - before["VmPTE"]
+    story.check("page tables: one 4 kB table for each 2M, and what hangs them up", 64 <= tables <= 76, tables)
+    story.check("the faults took simulated time", answer["elapsed_ns"] > 0, answer["elapsed_ns"])
+
+
+def read_touch(story: Story, pid: int, address: int) -> None:
+    story.chapter("Reading what was never written", "Every page is the one shared zero page: faults, but no memory.")
+    before = story.process(pid) | story.system()
+    answer = story.call(pid, "touch", address=hex(address + 32 * MB), length="32M", access="read")
+    after = story.process(pid) | story.system()
+    story.counters(before, after)
+    story.check("8,192 minor faults again", answer["faults"]["minor"] == 8192, answer["faults"])
+    story.check("and not one page more is resident", after["RssAnon"] == before["RssAnon"], after)
+
+
+def fork(story: Story, pid: int) -> int:
+    story.chapter("fork", "The child gets page tables of its own, and every page of its parent's, read-only in both.")
+    before = story.system()
+    answer = story.call(pid, "fork")
+    child = int(answer["result"]["pid"])
+    after = story.system()
+    story.counters(before, after)
+    parent_rss, child_rss = story.process(pid)["RssAnon"], story.process(child)["RssAnon"]
+    story.check("the child is as resident as its parent", child_rss == parent_rss, (child_rss, parent_rss))
+    grown = after["AnonPages"] - before["AnonPages"]
+    story.check("but no page of anonymous memory was copied", abs(grown) <= 64, grown)
+    story.check("page tables are not shared: PageTables grew", after["PageTables"] > before["PageTables"], after)
+    return child
+
+
+def copy_on_write(story: Story, pid: int, child: int, address: int) -> None:
+    story.chapter("Copy on write", "The child writes 4M: each page is copied at its first write.")
+    before = story.system()
+    answer = story.call(child, "touch", address=hex(address), length="4M", access="write")
+    middle = story.system()
+    story.counters(before, middle)
+    story.check("1,024 minor faults", answer["faults"]["minor"] == 1024, answer["faults"])
+    copied = middle["AnonPages"] - before["AnonPages"]
+    story.check("4M were copied", copied == 4 * KB, copied)
+    story.say("   The parent writes the same 4M: it is the last to use these pages, so nothing is copied.")
+    answer = story.call(pid, "touch", address=hex(address), length="4M", access="write")
+    after = story.system()
+    story.counters(middle, after)
+    story.check("1,024 minor faults to make them writable", answer["faults"]["minor"] == 1024, answer["faults"])
+    story.check("and no page was copied", after["AnonPages"] == middle["AnonPages"], after)
+
+
+LEVELS = (("pgd", 39), ("pud", 30), ("pmd", 21), ("pte", 12))
+
+
+def page_walk(story: Story, pid: int, address: int) -> None:
+    story.chapter("A page walk", "How the processor finds the frame behind one address, nine bits at a time.")
+    target = address + 5 * PAGE + 0x2A8
+    answer = story.ask("GET", f"/processes/{pid}/walk?address={target:#x}").json()
+    for line in draw(target, answer):
+        story.say(f"     {line}")
+    pfn = frame_of(answer)
+    raw = story.http.get(
+        f"{story.base}/fs/proc/{pid}/pagemap",
+        headers={"range": f"bytes={target // PAGE * 8}-{target // PAGE * 8 + 7}"},
+    ).content
+    entry = int.from_bytes(raw[:8], "little")
+    story.check("present, says pagemap", bool(entry >> 63), hex(entry))
+    story.check("and it names the same frame as the walk", entry & ((1 << 55) - 1) == pfn, (entry & ((1 << 55) - 1), pfn))
+    indices = [level["index"] for level in answer["levels"]]
+    want = [target >> shift & 511 for _, shift in LEVELS]
+    story.check("the four indices are the address's own bits", indices == want, (indices, want))
+
+
+def frame_of(answer: Mapping[str, Any]) -> int | None:
+    """The frame number of a walk's answer."""
+    frame = answer.get("frame")
+    pfn = frame.get("pfn") if isinstance(frame, dict) else frame
+    return None if pfn is None else int(pfn)
+
+
+def draw(address: int, answer: Mapping[str, Any]) -> list[str]:
+    """The address in its bit fields, and each level's entry below."""
+    parts = [format(address >> shift & 511, "09b") for _, shift in LEVELS] + [format(address & 4095, "012b")]
+    numbers = [str(address >> shift & 511) for _, shift in LEVELS] + [f"{address & 4095:#x}"]
+    names = ["PGD", "PUD", "PMD", "PTE", "offset"]
+    lines = [
+        f"{address:#018x}",
+        " ".join(f"{name:^{len(bits)}}" for name, bits in zip(names, parts, strict=True)),
+        " ".join(parts),
+        " ".join(f"{number:^{len(bits)}}" for number, bits in zip(numbers, parts, strict=True)),
+    ]
+    for depth, level in enumerate(answer["levels"]):
+        lines.append(f"{'  ' * depth}└ {_level(level)}")
+    return lines
+
+
+def _level(level: Mapping[str, Any]) -> str:
+    name = str(level.get("level") or level.get("name")).upper()
+    words = [f"{name}[{level['index']}]"]
+    entry = level.get("entry")
+    if entry is not None:
+        words.append(f"= {entry if isinstance(entry, str) else hex(entry)}")
+    bits = level.get("bits") or level.get("flags") or {}
+    names = [key for key, value in bits.items() if value is True] if isinstance(bits, dict) else list(bits)
+    return " ".join([*words, " ".join(map(str, names))]).rstrip()
+
+
+def cgroup_oom(story: Story) -> None:
+    story.chapter("A limit", "A cgroup of 32M, and a process in it that wants 64M.")
+    story.ask("PUT", f"/fs{CGROUP}/cgroup.subtree_control", "+memory")
+    story.ask("MKCOL", f"/fs{CGROUP}/box")
+    story.ask("PUT", f"/fs{CGROUP}/box/memory.max", "32M")
+    limit = story.file(f"{CGROUP}/box/memory.max", quiet=False).strip()
+    story.say(f"     → {limit}")
+    story.check("the limit reads back in bytes", limit == str(32 * MB), limit)
+    pid = int(story.ask("POST", "/processes", {"comm": "hog", "cgroup": "/box"}).json()["pid"])
+    answer = story.call(pid, "mmap", length="64M", prot="rw", flags=["private", "anonymous"])
+    story.check("mapping 64M under a limit of 32M succeeds: only touching is charged", answer["errno"] is None, answer)
+    kills = fields(story.file("/proc/vmstat"))["oom_kill"]
+
+    story.chapter("The OOM killer", "It touches all 64M.")
+    answer = story.call(pid, "touch", address=answer["result"]["address"], length="64M", access="write")
+    story.check("the hog was killed", pid in answer["killed"] and answer["signal"] == "SIGKILL", answer)
+    events = fields(story.file(f"{CGROUP}/box/memory.events", quiet=False))
+    story.say("     " + "  ".join(f"{name} {count}" for name, count in events.items()))
+    story.check("memory.events counts one kill", events["oom_kill"] == 1, events)
+    peak = int(story.file(f"{CGROUP}/box/memory.peak"))
+    story.check("the cgroup went up to its limit and never above", 31 * MB < peak <= 32 * MB, peak)
+    now = fields(story.file("/proc/vmstat"))["oom_kill"]
+    story.check("so does /proc/vmstat", now - kills == 1, (kills, now))
+    report(story, pid)
+
+
+def report(story: Story, pid: int) -> None:
+    log = story.file("/dev/kmsg", quiet=False)
+    start = log.find("invoked oom-killer")
+    lines = log[log.rfind("\n", 0, start) + 1 :].splitlines() if start >= 0 else []
+    for line in lines:
+        text = line.partition(";")[2] or line
+        for part in re.split(r"\\x0a|\n", text):
+            story.say(f"     {part}")
+    killed = re.search(r"Memory cgroup out of memory: Killed process (\d+) \((\w+)\)", log)
+    story.check("dmesg names the victim", bool(killed) and killed is not None and int(killed[1]) == pid, killed)
+    story.check("and the constraint", "constraint=CONSTRAINT_MEMCG" in log, "no CONSTRAINT_MEMCG")
+
+
+def events_of_all(story: Story) -> None:
+    seen = story.listener.events if story.listener else []
+    kinds = sorted({str(event["type"]) for event in seen})
+    story.say(f"     {len(seen):,} events in all, of the types {', '.join(kinds)}")
+    story.check("the kill arrived on the websocket as an event", any(e["type"] == "oom" for e in seen), kinds)
+    story.check("and the faults before it", any(e["type"] == "fault" for e in seen), kinds)
+    numbers = [_id(event) for event in seen if event["type"] not in ("gap", "bookmark")]
+    story.check("in order, none twice", numbers == sorted(set(numbers)), numbers[:20])
+
+
+def conservation(story: Story) -> None:
+    story.chapter("The books", "Every frame has one owner or is free; the audit counts them all.")
+    audit = story.ask("GET", "/audit").json()
+    for line in json.dumps(audit, indent=2).splitlines()[:40]:
+        story.say(f"     {line}")
+    story.check("the audit holds", audit.get("ok") is True or audit.get("violations") == [], audit)
+
+
+# ---- telling it ------------------------------------------------------------------------------------------------
+
+
+def tell(url: str, token: str | None) -> Story:
+    """The whole story against the service at `url`."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    with httpx2.Client(base_url=url, headers=headers, timeout=60.0) as http:
+        story = Story(url.rstrip("/"), http)
+        try:
+            _chapters(story)
+        finally:
+            if story.listener:
+                story.listener.close()
+            if story.base:
+                http.delete(story.base)
+    return story
+
+
+def _chapters(story: Story) -> None:
+    boot(story)
+    pid = spawn(story)
+    address = map_memory(story, pid)
+    touch(story, pid, address)
+    read_touch(story, pid, address)
+    child = fork(story, pid)
+    copy_on_write(story, pid, child, address)
+    page_walk(story, pid, address)
+    cgroup_oom(story)
+    events_of_all(story)
+    conservation(story)
+
+
+def main(url: str | None = None, token: str | None = None) -> int:
+    """Tell the story; 0 when everything that it claims was checked and holds."""
+    started = time.perf_counter()
+    try:
+        if url:
+            story = tell(url, token)
+        else:
+            print("starting a service on a free loopback port …", flush=True)
+            with own_service() as own:
+                story = tell(own, token)
+    except (RuntimeError, OSError, httpx2.HTTPError, KeyError) as error:
+        print(f"pagewalk: the story broke off: {error!r}", file=sys.stderr)
+        return 1
+    print()
+    for claim in story.broken:
+        print(f"does not hold: {claim}", file=sys.stderr)
+    total = story.held + len(story.broken)
+    print(f"{story.held} of {total} claims checked and true, in {time.perf_counter() - started:.1f} s")
+    return 1 if story.broken else 0
