@@ -44,12 +44,16 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 
 def njit(function: F) -> F:
-    """Compile one page loop: cached on disk, without the GIL, integer arithmetic as C has it."""
-    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    """Compile one page loop: cached on disk, without the GIL, integer arithmetic as C has it.
+
+    `_nrt=False`: the loop owns nothing. It cannot allocate, and in exchange no array passed from step to step
+    is reference-counted, which is worth a factor of twenty on a step of a few nanoseconds.
+    """
+    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
     return compiled
 
 
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
-    compiled: F = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled: F = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
     return compiled

@@ -26,6 +26,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -135,13 +136,18 @@ def arena(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         count *= extent
     size = max(count * kind.itemsize, 1)
     if size <= 1 << 15:
-        return np.zeros(shape, kind)
+        return _named(np.zeros(shape, kind))
     area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
     try:
         area.madvise(_MADV_NOHUGEPAGE)
     except OSError:  # a host without transparent huge pages has nothing to switch off
         pass
-    return np.frombuffer(area, kind, count).reshape(shape)
+    return _named(np.frombuffer(area, kind, count).reshape(shape))
+
+
+def _named(array: Array) -> Array:
+    """Uncompiled loops say `zone.free` too: numpy offers that for record arrays only."""
+    return array.view(np.recarray) if numba.config.DISABLE_JIT and array.dtype.names else array
 
 
 class AnonVma:

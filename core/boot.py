@@ -1,0 +1,283 @@
+"""Power on: from a `Machine` to a kernel whose first process runs (init/main.c, mm/page_alloc.c, mm/memblock.c).
+
+What the kernel needs for itself is laid out first, as ranges of frames that never change hands (`BootFacts.ranges`):
+the image and page array at the front of the first DMA32 zone, then slab, stacks, per-CPU data. What is left goes to
+the buddy allocator in the largest blocks. The amounts are those of recorded boots (`mmzone.BOOT_*`), so that MemTotal,
+MemFree, the watermarks and thus the point where limits bite are the real machine's within 1 %.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from core.abi.page_flags import PG_RESERVED, PG_ZERO
+from core.clock import Clock
+from core.machine import Costs, Machine
+from core.mm import memcontrol, mmzone, page_alloc
+from core.mm.mm_types import (
+    CTL_BUDDY,
+    CTL_MAX_PFN,
+    CTL_NR_NODES,
+    CTL_PT_NEXT,
+    CTL_XA_NEXT,
+    CTL_ZERO_PFN,
+    LRUVEC,
+    MAX_ORDER,
+    MAX_RUNS,
+    MEMCG,
+    MM,
+    NR_CTL,
+    PAGE,
+    RUN,
+    VMF,
+    ZONE,
+    ZONE_DMA,
+    ZONES_PER_NODE,
+    State,
+    arena,
+)
+from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.sched import exec as image
+from core.vmstat import (
+    EVENTS,
+    NODE_STATS,
+    NR_KERNEL_STACK_KB,
+    NR_SLAB_RECLAIMABLE,
+    NR_SLAB_UNRECLAIMABLE,
+    NUMA_STATS,
+)
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+
+MAX_MMS = 1 << 13
+MAX_MEMCGS = 1 << 13
+BOOT_NS = 3_000_000_000  # a recorded machine needs about 3 s from power-on to its first process
+
+SYSCTL: dict[str, int | str] = {
+    "vm.overcommit_memory": 0,
+    "vm.overcommit_ratio": 50,
+    "vm.overcommit_kbytes": 0,
+    "vm.admin_reserve_kbytes": 8192,
+    "vm.user_reserve_kbytes": 131072,
+    "vm.max_map_count": 65530,
+    "vm.mmap_min_addr": 65536,
+    "vm.swappiness": 60,
+    "vm.vfs_cache_pressure": 100,
+    "vm.watermark_scale_factor": 10,
+    "vm.watermark_boost_factor": 15000,
+    "vm.lowmem_reserve_ratio": "256\t256\t32\t0\t0",
+    "vm.percpu_pagelist_high_fraction": 0,
+    "vm.page-cluster": 3,
+    "vm.dirty_ratio": 20,
+    "vm.dirty_background_ratio": 10,
+    "vm.dirty_bytes": 0,
+    "vm.dirty_background_bytes": 0,
+    "vm.dirty_expire_centisecs": 3000,
+    "vm.dirty_writeback_centisecs": 500,
+    "vm.dirtytime_expire_seconds": 43200,
+    "vm.oom_kill_allocating_task": 0,
+    "vm.oom_dump_tasks": 1,
+    "vm.panic_on_oom": 0,
+    "vm.nr_hugepages": 0,
+    "vm.nr_overcommit_hugepages": 0,
+    "vm.zone_reclaim_mode": 0,
+    "vm.min_unmapped_ratio": 1,
+    "vm.min_slab_ratio": 5,
+    "vm.compaction_proactiveness": 20,
+    "vm.extfrag_threshold": 500,
+    "vm.compact_unevictable_allowed": 1,
+    "vm.stat_interval": 1,
+    "vm.numa_stat": 1,
+    "vm.laptop_mode": 0,
+    "kernel.numa_balancing": 0,
+    "kernel.panic_on_oops": 0,
+    "kernel.pid_max": 32768,
+}
+THP: dict[str, Any] = {
+    "enabled": "madvise",
+    "defrag": "madvise",
+    "use_zero_page": 1,
+    "shmem_enabled": "never",
+    "khugepaged.defrag": 1,
+    "khugepaged.pages_to_scan": 4096,
+    "khugepaged.scan_sleep_millisecs": 10000,
+    "khugepaged.alloc_sleep_millisecs": 60000,
+    "khugepaged.max_ptes_none": 511,
+    "khugepaged.max_ptes_swap": 64,
+    "khugepaged.max_ptes_shared": 256,
+    "khugepaged.full_scans": 0,
+    "khugepaged.pages_collapsed": 0,
+}
+KSM: dict[str, Any] = {
+    "run": 0,
+    "pages_to_scan": 100,
+    "sleep_millisecs": 20,
+    "merge_across_nodes": 1,
+    "use_zero_pages": 0,
+    "max_page_sharing": 256,
+    "stable_node_chains_prune_millisecs": 2000,
+    "pages_shared": 0,
+    "pages_sharing": 0,
+    "pages_unshared": 0,
+    "pages_volatile": 0,
+    "stable_node_dups": 0,
+    "stable_node_chains": 0,
+    "full_scans": 0,
+}
+TIMERS: dict[str, Callable[[Kernel], None]] = {}  # what the daemons do when they wake; the pressure issue fills it
+
+
+def boot(k: Kernel, machine: Machine, seed: int) -> None:
+    """Fill a bare Kernel."""
+    k.machine, k.seed, k.rng, k.costs = machine, seed, random.Random(seed), Costs()
+    k.clock = Clock(BOOT_NS)
+    k.nr_nodes, k.nr_cpus = machine.nodes, machine.cpus
+    k.tasks, k.next_pid = {}, 1
+    k.mms, k.free_mm_ids = {}, []
+    k.inodes, k.files, k.next_inode = {}, {}, 1
+    k.anon_vmas, k.next_anon_vma = {}, 1
+    k.sysctl, k.thp, k.ksm = {**SYSCTL, **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.swap_devices, k.committed_pages = [], 0
+    k.dmesg, k.events, k.killed = [], [], []
+    k.panicked = k.last_oom = k.current = None
+    layouts = mmzone.zone_layouts(machine)
+    k.s = columns(k, max(zone.end for zone in layouts))
+    lay_out_zones(k, layouts)
+    k.root_cgroup = memcontrol.make_root(k)
+    k.cgroups = {0: k.root_cgroup}
+    take_zero_page(k)
+    add_swap(k)
+    banner(k)
+    image.start_init(k)
+    k.drain()
+
+
+def columns(k: Kernel, max_pfn: int) -> State:
+    """Every column, empty; `max_pfn` is one past the last frame."""
+    nodes = k.nr_nodes
+    links = [(max_pfn >> order) + 2 for order in range(MAX_ORDER)]
+    s = State(
+        mem=arena((max_pfn + 1,), PAGE),
+        pt=arena((max_pfn + 1, 512), "i8"),
+        xa=arena((max_pfn + 1, 512), "i8"),
+        buddy=arena((sum(links), 2), "i4"),
+        zones=arena((nodes * ZONES_PER_NODE,), ZONE),
+        zonelists=arena((nodes, nodes * 3), "i8"),
+        lruvecs=arena((MAX_MEMCGS * nodes,), LRUVEC),
+        memcgs=arena((MAX_MEMCGS,), MEMCG),
+        mms=arena((MAX_MMS,), MM),
+        node_stat=arena((nodes, len(NODE_STATS)), "i8"),
+        numa_stat=arena((nodes * ZONES_PER_NODE, len(NUMA_STATS)), "i8"),
+        vm_event=arena((len(EVENTS),), "i8"),
+        stock=arena((k.nr_cpus, 2), "i8"),
+        ctl=arena((NR_CTL,), "i8"),
+        vmf=arena((1,), VMF),
+        runs=arena((MAX_RUNS,), RUN),
+    )
+    at = 0
+    for order, count in enumerate(links):
+        s.ctl[CTL_BUDDY + order] = at
+        at += count
+    s.ctl[CTL_NR_NODES], s.ctl[CTL_MAX_PFN] = nodes, max_pfn
+    s.ctl[CTL_PT_NEXT] = s.ctl[CTL_XA_NEXT] = 1
+    return s
+
+
+def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
+    """Zones, watermarks and reserves, the kernel's own ranges, and the rest to the allocator."""
+    zones, early = k.s.zones, {}
+    for node in range(k.nr_nodes):
+        for kind in range(ZONES_PER_NODE):
+            zones["node"][node * ZONES_PER_NODE + kind], zones["type"][node * ZONES_PER_NODE + kind] = node, kind
+    for one in layouts:
+        zid = one.node * ZONES_PER_NODE + one.type
+        early[zid] = one.early
+        zones["start_pfn"][zid], zones["spanned"][zid] = one.start, one.end - one.start
+        zones["present"][zid] = one.end - one.start - one.hole
+        zones["managed"][zid] = zones["present"][zid] - one.reserved
+    k.populated = [zid for zid in range(len(zones)) if zones["managed"][zid]]
+    totalram = int(zones["managed"].sum())
+    k.thp["enabled"] = k.machine.transparent_hugepage if totalram >= (512 << 20) >> 12 else "never"
+    mmzone.setup_per_zone_wmarks(k, early=early)
+    if "vm.min_free_kbytes" in dict(k.machine.sysctl):
+        mmzone.setup_per_zone_wmarks(k, int(dict(k.machine.sysctl)["vm.min_free_kbytes"]))
+    mmzone.setup_per_zone_lowmem_reserve(k, (256, 256, 32), early=early)
+    mmzone.build_zonelists(k)
+    k.boot_facts = BootFacts(2490, 1950, 928, 544 * k.nr_cpus // 2, 7020, 34664, 0, [], {})
+    shares = [one for one in layouts if one.type != ZONE_DMA]
+    shares = [max((o for o in shares if o.node == node), key=lambda o: o.end - o.start) for node in range(k.nr_nodes)]
+    used = mmzone.BOOT_KERNEL + mmzone.BOOT_SWAP * bool(k.machine.swap) + mmzone.BOOT_NODE * (k.nr_nodes - 1)
+    used -= image.IMAGE_PAGES + mmzone.BOOT_DMA
+    for one in layouts:
+        give_zone(k, one, used // k.nr_nodes if one in shares else 0)
+    k.s.vm_event[:] = 0
+    account_boot(k)
+
+
+def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
+    """Free the zone's frames but for what is reserved, what boot used and what stands on per-CPU lists."""
+    zid = one.node * ZONES_PER_NODE + one.type
+    ranges, at = k.boot_facts.ranges, one.start
+    if one.type == ZONE_DMA:
+        at, used = DMA_USABLE, mmzone.BOOT_DMA
+        ranges.append((one.start, at, "reserved"))
+    else:
+        ranges.append((at, at + one.reserved, "reserved"))
+        at += one.reserved
+    room = one.end - at
+    used = min(used, room // 2)
+    if used:
+        ranges.append((at, at + used, "kernel"))
+        at += used
+    count = mmzone.pcp_high(k, zid) // mmzone.BOOT_PCP_SHARE if one.type != ZONE_DMA else 0
+    cpus = max(1, k.nr_cpus // k.nr_nodes)
+    count = min(count, (one.end - at) // (4 * cpus))
+    k.boot_facts.pcp_counts[zid] = count
+    if count:
+        ranges.append((at, at + count * cpus, "pcp"))
+        k.boot_facts.free_pcp += count * cpus
+        at += count * cpus
+    page_alloc.free_range(k.s, at, one.end, zid)
+
+
+def account_boot(k: Kernel) -> None:
+    """The counters of what boot itself holds, shared evenly over the nodes."""
+    facts = k.boot_facts
+    for node in range(k.nr_nodes):
+        k.s.node_stat[node, NR_SLAB_RECLAIMABLE] = facts.slab_reclaimable // k.nr_nodes
+        k.s.node_stat[node, NR_SLAB_UNRECLAIMABLE] = facts.slab_unreclaimable // k.nr_nodes
+        k.s.node_stat[node, NR_KERNEL_STACK_KB] = facts.kernel_stack_kb // k.nr_nodes
+
+
+def take_zero_page(k: Kernel) -> None:
+    """The shared zero page: the first frame of the kernel's own, never counted and never freed."""
+    start = next(start for start, _, owner in k.boot_facts.ranges if owner == "kernel")
+    k.s.mem["flags"][start] = PG_RESERVED | PG_ZERO
+    k.s.mem["refcount"][start] = 1
+    k.s.ctl[CTL_ZERO_PFN] = start
+
+
+def add_swap(k: Kernel) -> None:
+    """swapon for the machine's devices: the header takes a page, priorities count down from -2."""
+    auto = -2
+    for i, device in enumerate(k.machine.swap):
+        priority = device.priority
+        if priority is None:
+            priority, auto = auto, auto - 1
+        k.swap_devices.append({
+            "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": (device.size >> 12) - 1,
+            "used": 0, "priority": priority, "kind": device.kind,
+        })  # fmt: skip
+
+
+def banner(k: Kernel) -> None:
+    """The first lines of the log."""
+    k.log(5, "Linux version 6.1.192 (pagewalk) #1 SMP PREEMPT_DYNAMIC simulated")
+    total = int(k.s.zones["managed"].sum()) * 4
+    present = int(k.s.zones["present"].sum()) * 4
+    k.log(6, f"Memory: {total}K/{present}K available")
+    for device in k.swap_devices:
+        k.log(6, f"Adding {device['pages'] * 4}k swap on {device['path']}.  Priority:{device['priority']} extents:1 across:{device['pages'] * 4}k")

@@ -1,0 +1,225 @@
+"""Kernel: one simulated Linux machine as a value.
+
+`Kernel.boot(machine, seed)` builds it; `call` is the only way in which anything changes; `read` and its kin serve
+Linux's own files; `drain` hands over what happened. No I/O, no wall clock, no randomness but the seed: the same
+machine, seed and calls give the same bytes anywhere, and two kernels in one process do not know of each other.
+
+Everything hangs on this object by name: `s` the columns (`mm_types.State`), `tasks`, `mms`, `inodes`, `cgroups`,
+`sysctl`, `clock`. A mechanism is a module of functions that take the kernel as their first argument `k`.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from core import boot, snapshot, verify, views
+from core.abi.errno import SysError
+from core.events import Event
+from core.fs import tree
+from core.panic import Signal, TaskKilled
+from core.sched import exec as image
+from core.sched import task as sched
+from core.syscalls.table import CALLS
+
+if TYPE_CHECKING:
+    from core.clock import Clock
+    from core.machine import Costs, Machine
+    from core.mm.memcontrol import Cgroup
+    from core.mm.mm_types import AnonVma, Inode, Mm, State
+    from core.mm.mmzone import BootFacts
+    from core.sched.task import Task
+
+
+@dataclass(slots=True)
+class Result:
+    """What one call answers. Sizes in bytes, addresses as integers, times in simulated ns."""
+
+    result: dict[str, Any] | None = None
+    errno: str | None = None
+    signal: str | None = None
+    fault_address: int | None = None
+    minor: int = 0
+    major: int = 0
+    killed: list[int] = field(default_factory=list)
+    elapsed_ns: int = 0
+
+
+class Kernel:
+    """One machine. See the head of the file; `boot.py` fills the attributes declared here."""
+
+    machine: Machine
+    seed: int
+    rng: random.Random
+    costs: Costs
+    clock: Clock
+    s: State
+    nr_nodes: int
+    nr_cpus: int
+    populated: list[int]  # rows of the zones that have memory
+    boot_facts: BootFacts
+    tasks: dict[int, Task]
+    next_pid: int
+    mms: dict[int, Mm]
+    free_mm_ids: list[int]
+    inodes: dict[int, Inode]
+    files: dict[str, Inode]
+    next_inode: int
+    anon_vmas: dict[int, AnonVma]
+    next_anon_vma: int
+    cgroups: dict[int, Cgroup]
+    root_cgroup: Cgroup
+    sysctl: dict[str, int | str]
+    thp: dict[str, Any]
+    ksm: dict[str, Any]
+    swap_devices: list[Any]
+    committed_pages: int
+    dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
+    events: list[Event]
+    killed: list[int]
+    panicked: str | None
+    last_oom: dict[str, Any] | None
+    current: Task | None
+
+    # ---- life
+
+    @classmethod
+    def boot(cls, machine: Machine, seed: int = 0) -> Kernel:
+        """Power on: zones, allocator, the kernel's own footprint, init. Costs milliseconds."""
+        k = cls()
+        boot.boot(k, machine, seed)
+        return k
+
+    @classmethod
+    def restore(cls, blob: bytes) -> Kernel:
+        """The kernel that `snapshot` saved."""
+        k = cls()
+        snapshot.load(k, blob)
+        return k
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes; `restore` continues from it exactly."""
+        return snapshot.save(self)
+
+    def digest(self) -> str:
+        """A hash of the whole state: equal histories give equal digests."""
+        return snapshot.digest(self)
+
+    def verify(self) -> None:
+        """Check every invariant; KernelBug names the rule that broke."""
+        verify.verify(self)
+
+    # ---- what changes it
+
+    def call(self, op: str, pid: int | None = None, /, **args: Any) -> Result:
+        """Run one operation of the table `CALLS` to its end.
+
+        Raises KeyError for an unknown operation and LookupError for a process that is not there; whatever a
+        program may cause is in the Result: `errno`, `signal`, `killed`.
+        """
+        row = CALLS[op]
+        answer = Result()
+        if self.panicked is not None:
+            answer.errno = "EIO"
+            return answer
+        task = sched.live(self, pid) if row.process else None
+        if task is None:
+            return self._run(answer, row.handler, None, args)
+        minor, major = task.minflt, task.majflt
+        self._run(answer, row.handler, task, args)
+        answer.minor, answer.major = task.minflt - minor, task.majflt - major
+        return answer
+
+    def _run(self, answer: Result, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
+        """One handler with its outcome sorted into the answer's channels."""
+        start, self.killed, self.current = self.clock.now, [], task
+        self.clock.spend(self.costs.syscall)
+        try:
+            if task is None:
+                answer.result = handler(self, **args)
+            else:
+                image.run_user(self, task)
+                answer.result = handler(self, task, **args)
+        except SysError as failure:
+            answer.errno = failure.errno.name
+        except Signal as signal:
+            answer.signal, answer.fault_address = signal.name, signal.address
+            assert task is not None
+            sched.deliver(self, task, signal)
+        except TaskKilled:
+            answer.signal = "SIGKILL"
+        finally:
+            self.current = None
+        answer.killed = self.killed
+        answer.elapsed_ns = self.clock.now - start
+        return answer
+
+    def advance(self, ns: int) -> None:
+        """Let `ns` of simulated time pass; timers fire in order."""
+        self.clock.run_until(self.clock.now + ns, self.fire)
+
+    def fire(self, timer: str) -> None:
+        """What a timer does, by name."""
+        boot.TIMERS[timer](self)
+
+    # ---- what shows it
+
+    def read(self, path: str) -> bytes:
+        """A file of /proc, /sys, the cgroup tree or /dev/kmsg as `cat` would show it; FsError if it is not there."""
+        return tree.read(self, path)
+
+    def pread(self, path: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`: for pagemap and its like, which are never read whole."""
+        return tree.pread(self, path, offset, length)
+
+    def listdir(self, path: str) -> list[str]:
+        """Names in a directory of the tree, in the kernel's order."""
+        return tree.listdir(self, path)
+
+    def stat(self, path: str) -> dict[str, Any]:
+        """`type`, `mode`, `size`, `binary`, `doc`, `support` of a file of the tree."""
+        return tree.stat(self, path)
+
+    def archive(self) -> list[tuple[str, bytes]]:
+        """The tree's files with their content, for tools that read a captured system."""
+        return tree.archive(self)
+
+    def view(self, name: str, **args: Any) -> Any:
+        """A structured view (`views.VIEWS`): processes, vmas, walk, cgroups, audit, …"""
+        return views.VIEWS[name](self, **args)
+
+    @property
+    def clock_ns(self) -> int:
+        """Simulated nanoseconds since boot."""
+        return self.clock.now
+
+    def drain(self) -> list[Event]:
+        """The events since the last drain, in order."""
+        events, self.events = self.events, []
+        return events
+
+    # ---- what mechanisms use
+
+    def emit(self, event: Event) -> None:
+        """Record an event of the trace catalogue."""
+        self.events.append(event)
+
+    def log(self, level: int, text: str) -> None:
+        """A line of the kernel log (printk level 0..7)."""
+        self.dmesg.append((len(self.dmesg), self.clock.now, level, text))
+
+    def panic_machine(self, reason: str) -> None:
+        """The simulated kernel panics: the log says why, files stay readable, calls answer EIO."""
+        self.log(0, f"Kernel panic - not syncing: {reason}")
+        self.panicked = reason
+
+    def cgroup_at(self, path: str) -> Cgroup | None:
+        """The cgroup at "/a/b", None if there is none."""
+        group = self.root_cgroup
+        for name in path.strip("/").split("/") if path.strip("/") else []:
+            child = group.children.get(name)
+            if child is None:
+                return None
+            group = child
+        return group

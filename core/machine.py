@@ -1,0 +1,250 @@
+"""The machine: what is plugged in, and what each mechanism costs in simulated nanoseconds.
+
+`Machine` is frozen and complete: the same machine, seed and calls give the same bytes anywhere. `Costs` holds
+every constant of time with its source; none is measured at run time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+PAGE = 4096
+SUFFIX = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+MIN_MEMORY = 64 << 20
+MAX_MEMORY = 1 << 40
+MAX_NODES = 8
+MAX_CPUS = 64
+THP_MODES = ("always", "madvise", "never")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+STORAGE_KINDS = ("disk", "ssd", "nvme")
+
+# One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
+STORAGE_NS: dict[str, tuple[int, int]] = {
+    "disk": (8_000_000, 150_000_000),
+    "ssd": (100_000, 500_000_000),
+    "nvme": (20_000, 3_000_000_000),
+    "zram": (3_000, 2_000_000_000),
+}
+
+
+def parse_size(value: object, what: str) -> int:
+    """Bytes from an int or "512M" with the kernel's binary suffixes; ValueError in plain words."""
+    if isinstance(value, bool):
+        raise ValueError(f"{what} must be a size such as 536870912 or \"512M\", not {value!r}")
+    if isinstance(value, int):
+        size = value
+    elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,20})([KMGT]?)(?:i?B)?", value.strip(), re.I)):
+        size = int(match[1]) << SUFFIX[match[2].upper()]
+    else:
+        raise ValueError(f"{what} must be a size such as 536870912 or \"512M\", not {value!r}")
+    if not 0 <= size < 1 << 63:
+        raise ValueError(f"{what} is out of range: {value!r}")
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class SwapDevice:
+    """One swap area: bytes, priority (None: the kernel assigns -2, -3, …), kind of storage."""
+
+    size: int
+    priority: int | None = None
+    kind: str = "ssd"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The disk that holds files: latency of one request in ns, bandwidth in bytes per second, block size in bytes.
+
+    `block_size` 1024 is what mke2fs chooses for a file system below 512 MiB; a dirty page then carries four
+    buffer heads.
+    """
+
+    kind: str = "ssd"
+    latency_ns: int = 100_000
+    bandwidth: int = 500_000_000
+    block_size: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Simulated nanoseconds per mechanism. Source: `benchmarks/kernel` on one 2020s server, rounded, unless said."""
+
+    syscall: int = 150  # entry and exit, getppid
+    access: int = 2  # a load or store that hits (documentation: a few cycles)
+    fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
+    zero_page: int = 100  # map the shared zero page
+    clear_page: int = 250  # zero 4 KiB
+    copy_page: int = 400  # copy 4 KiB
+    reuse: int = 150
+    map_file: int = 60  # one page mapped by fault-around
+    page_cache: int = 300  # look up and copy one cached page in read(2)
+    vma: int = 1_000  # find, split, merge, insert one mapping
+    fork: int = 50_000  # task structures, without page tables
+    fork_pte: int = 20  # copy one entry
+    zap_pte: int = 60  # unmap and free one page
+    protect_pte: int = 15
+    exit: int = 20_000
+    oom_kill: int = 2_000_000  # selection, report and the victim's exit
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine by its parts. `memory` has one size in bytes per node."""
+
+    memory: tuple[int, ...] = (512 << 20,)
+    swap: tuple[SwapDevice, ...] = ()
+    cpus: int = 2
+    transparent_hugepage: str = "madvise"
+    storage: Storage = field(default_factory=Storage)
+    tlb: tuple[tuple[str, int], ...] = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60))
+    sysctl: tuple[tuple[str, int | str], ...] = ()
+    preset: str | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Number of NUMA nodes."""
+        return len(self.memory)
+
+    @property
+    def total(self) -> int:
+        """Installed memory of all nodes, bytes."""
+        return sum(self.memory)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Machine:
+        """A machine from the API's `machine` object; ValueError says what was wrong and what would be right."""
+        given = dict(given)
+        name = given.pop("preset", None)
+        if name is not None and (not isinstance(name, str) or name not in PRESETS):
+            raise ValueError(f"machine.preset: no such preset {name!r}; there are {', '.join(PRESETS)}")
+        merged = {**(PRESETS[name] if name else {}), **given}
+        unknown = set(merged) - set(_FIELDS)
+        if unknown:
+            raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
+        nodes = _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES)
+        return cls(
+            memory=_memory(merged.get("memory", "512M"), nodes),
+            swap=_swap(merged.get("swap", "0")),
+            cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
+            transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
+            storage=_storage(merged.get("storage", {})),
+            tlb=_tlb(merged.get("tlb", {})),
+            sysctl=_sysctl(merged.get("sysctl", {})),
+            preset=name,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved machine: sizes in bytes, defaults filled in."""
+        return {
+            "memory": self.memory[0] if self.nodes == 1 else list(self.memory),
+            "swap": [asdict(device) for device in self.swap],
+            "nodes": self.nodes,
+            "cpus": self.cpus,
+            "transparent_hugepage": self.transparent_hugepage,
+            "storage": asdict(self.storage),
+            "tlb": dict(self.tlb),
+            "sysctl": dict(self.sysctl),
+            "preset": self.preset,
+        }
+
+
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "preset")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "laptop": {"memory": "8G", "swap": "2G", "cpus": 4, "transparent_hugepage": "madvise"},
+    "db-server": {"memory": "64G", "swap": "8G", "cpus": 16, "transparent_hugepage": "never"},
+    "numa-2s": {"memory": ["16G", "16G"], "nodes": 2, "cpus": 8},
+    "oracle": {"memory": "512M", "swap": "256M", "cpus": 2, "transparent_hugepage": "never"},
+}
+
+
+def _int(value: object, what: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{what} must be an integer from {low} to {high}, not {value!r}")
+    return value
+
+
+def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)
+
+
+def _object(value: object, what: str, known: tuple[str, ...] | None) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} must be an object, not {value!r}")
+    if known is not None and (unknown := set(value) - set(known)):
+        raise ValueError(f"{what}: unknown field {sorted(unknown)[0]!r}; known are {', '.join(known)}")
+    return dict(value)
+
+
+def _memory(value: object, nodes: int) -> tuple[int, ...]:
+    if isinstance(value, list):
+        sizes = tuple(parse_size(one, "machine.memory") for one in value)
+        if nodes and nodes != len(sizes):
+            raise ValueError(f"machine.nodes is {nodes} but machine.memory lists {len(sizes)} sizes")
+        if not 1 <= len(sizes) <= MAX_NODES:
+            raise ValueError(f"machine.memory must list 1 to {MAX_NODES} sizes")
+    else:
+        total, count = parse_size(value, "machine.memory"), nodes or 1
+        sizes = tuple(total // count for _ in range(count))
+    for size in sizes:
+        if size % (4 << 20):
+            raise ValueError(f"machine.memory: a node's size must be a multiple of 4M, not {size} bytes")
+        if size < MIN_MEMORY:
+            raise ValueError(f"machine.memory: a node needs at least {MIN_MEMORY >> 20}M, not {size} bytes")
+    if sum(sizes) > MAX_MEMORY:
+        raise ValueError(f"machine.memory: at most {MAX_MEMORY >> 40}T, not {sum(sizes)} bytes")
+    return sizes
+
+
+def _swap(value: object) -> tuple[SwapDevice, ...]:
+    if not isinstance(value, list):
+        size = parse_size(value, "machine.swap")
+        return (_device({"size": size}),) if size else ()
+    if len(value) > 29:
+        raise ValueError("machine.swap: at most 29 devices")
+    return tuple(_device(_object(one, "machine.swap", ("size", "priority", "kind"))) for one in value)
+
+
+def _device(given: dict[str, Any]) -> SwapDevice:
+    size = parse_size(given.get("size", 0), "machine.swap.size")
+    if not 2 * PAGE <= size <= MAX_MEMORY:
+        raise ValueError(f"machine.swap.size must be from 8K to 1T, not {given.get('size')!r}")
+    priority = given.get("priority")
+    if priority is not None:
+        priority = _int(priority, "machine.swap.priority", 0, 32767)
+    return SwapDevice(size, priority, _choice(given.get("kind", "ssd"), "machine.swap.kind", SWAP_KINDS))
+
+
+def _storage(value: object) -> Storage:
+    given = _object(value, "machine.storage", ("kind", "latency_ns", "bandwidth", "block_size"))
+    kind = _choice(given.get("kind", "ssd"), "machine.storage.kind", STORAGE_KINDS)
+    latency, bandwidth = STORAGE_NS[kind]
+    storage = Storage(kind, latency, bandwidth)
+    for name, low, high in (("latency_ns", 0, 10**10), ("bandwidth", 1, 10**13), ("block_size", 1024, 4096)):
+        if name in given:
+            storage = replace(storage, **{name: _int(given[name], f"machine.storage.{name}", low, high)})
+    if storage.block_size not in (1024, 2048, 4096):
+        raise ValueError("machine.storage.block_size must be 1024, 2048 or 4096")
+    return storage
+
+
+def _tlb(value: object) -> tuple[tuple[str, int], ...]:
+    known = dict(Machine.__dataclass_fields__["tlb"].default)
+    given = _object(value, "machine.tlb", tuple(known))
+    return tuple((name, _int(given.get(name, default), f"machine.tlb.{name}", 1, 1 << 20)) for name, default in known.items())
+
+
+def _sysctl(value: object) -> tuple[tuple[str, int | str], ...]:
+    given = _object(value, "machine.sysctl", None)
+    for name, setting in given.items():
+        if not re.fullmatch(r"(vm|kernel)\.[a-z0-9_-]+", str(name)):
+            raise ValueError(f"machine.sysctl: {name!r} is not a name such as vm.swappiness")
+        if isinstance(setting, bool) or not isinstance(setting, (int, str)):
+            raise ValueError(f"machine.sysctl.{name} must be an integer or a string, not {setting!r}")
+    return tuple(sorted(given.items()))
