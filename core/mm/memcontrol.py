@@ -1,9 +1,558 @@
-"""cgroup v2's memory controller (mm/memcontrol.c)."""
+"""cgroup v2 and its memory controller: who pays for a page, and what happens at a limit (mm/memcontrol.c).
+
+The model. Cgroups are a tree; a process is in exactly one. Every page has one payer: the cgroup of the process that
+touched it first. The payer and all its ancestors count it (`page_counter`), so a limit anywhere above a process
+limits it. What one pays for: anonymous pages, page cache, page tables, kernel stacks, slab objects.
+
+        /app        memory.max 50M   usage 48M   = app/web 30M + app/db 18M
+        ├─ web      memory.max max   usage 30M
+        └─ db       memory.max 20M   usage 18M   a fault in db may fail at db's 20M or at app's 50M
+
+At the limit (try_charge_memcg). A charge that does not fit raises the event `max` on the cgroup in the way,
+reclaims from *its* subtree, and tries again: up to 16 rounds, and one in which the cpus' stocks are drained. If that was not
+enough the OOM killer picks in that subtree, and the rounds begin again; with nobody left to kill the charge fails
+(ENOMEM). Worked numbers: nothing to reclaim and max = 32M gives one batch of 64 refused, then the page itself
+refused 1 + 1 + 16 times: 18 `max` events, failcnt 19, then one `oom`.
+
+Rules of the tree (kernel/cgroup/cgroup.c). A cgroup's `subtree_control` says which controllers its children have;
+a child without the memory controller is paid for by its nearest ancestor with one. Processes live in leaves: a
+cgroup other than the root that gives controllers to its children may hold no processes (EBUSY both ways). A cgroup
+can be removed when it has neither processes nor children (EBUSY); what it had paid for stays charged to its
+ancestors, under the removed cgroup's name, until those pages are freed ("dying").
+
+Moving a process moves no charge: its old pages stay with the old payer.
+
+Simplified. Slab is charged by the byte and rounded up to pages per cgroup, and its charge never fails. memory.high
+acts only when it is written; min and low are kept and shown, reclaim does not honour them yet. memory.stat is exact where
+Linux's may lag by up to two seconds.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.abi.errno import Errno, SysError
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SLAB, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
+from core.events import Memcg as MemcgEvent
+from core.jit import inline, njit
+from core.mm import vmscan
+from core.mm.mm_types import (
+    CTL_SLAB_BYTES,
+    CTL_SLAB_PAGES,
+    CTL_SLABU_BYTES,
+    CTL_SLABU_PAGES,
+    PAGE_COUNTER_MAX,
+    ZONES_PER_NODE,
+    State,
+)
+from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
+from core.mm.page_counter import charge_again, charge_exactly, drain_all_stock, page_counter_charge
 from core.mm.page_counter import drain_stock as drain_stock
 from core.mm.page_counter import force_charge as force_charge
 from core.mm.page_counter import refill_stock as refill_stock
 from core.mm.page_counter import try_charge as try_charge
 from core.mm.page_counter import uncharge as uncharge
+from core.vmstat import (
+    MEMCG,
+    MEMCG_KERNEL_STACK,
+    MEMCG_KMEM,
+    MEMCG_SLAB_RECLAIMABLE_B,
+    MEMCG_SLAB_UNRECLAIMABLE_B,
+    NR_KERNEL_STACK_KB,
+    NR_SLAB_RECLAIMABLE,
+    NR_SLAB_UNRECLAIMABLE,
+)
+
+if TYPE_CHECKING:
+    from core.sched.task import Task
+
+EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
+SWAP_EVENT_NAMES = ("high", "max", "fail")
+CONTROLLERS = ("memory",)  # what this machine's kernel has (cgroup.controllers of the root)
+MAX_RECLAIM_RETRIES = 16
+PAGE_ALLOC_COSTLY_ORDER = 3
+CTL_SLAB_LIST, CTL_SLABU_LIST = 13, 14  # State.ctl: the first frame of each kind of slab, linked by `next`
+
+
+class Cgroup:
+    """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
+
+    __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants")  # fmt: skip
+
+    def __init__(self, id: int, name: str, parent: Cgroup | None) -> None:
+        self.id = id
+        self.name = name
+        self.parent = parent
+        self.path: str = "/" if parent is None else (parent.path.rstrip("/") + "/" + name)
+        self.children: dict[str, Cgroup] = {}
+        self.pids: list[int] = []
+        self.subtree_control: set[str] = set()
+        self.min = 0
+        self.low = 0
+        self.swap_max = PAGE_COUNTER_MAX
+        self.swap_high = PAGE_COUNTER_MAX
+        self.events = dict.fromkeys(EVENT_NAMES, 0)  # with those of the children
+        self.events_local = dict.fromkeys(EVENT_NAMES, 0)
+        self.swap_events = dict.fromkeys(SWAP_EVENT_NAMES, 0)
+        self.oom_group = False
+        self.dying = False
+        self.max_depth: int | None = None
+        self.max_descendants: int | None = None
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """Controllers that this cgroup has (cgroup.controllers): all at the root, else what the parent gives."""
+        return CONTROLLERS if self.parent is None else tuple(name for name in CONTROLLERS if name in self.parent.subtree_control)
+
+    @property
+    def memcg(self) -> Cgroup:
+        """The cgroup that pays for the processes in this one: itself, or its nearest ancestor with the memory controller."""
+        at = self
+        while at.parent is not None and "memory" not in at.controllers:
+            at = at.parent
+        return at
+
+    @property
+    def ancestors(self) -> list[Cgroup]:
+        """This cgroup and every one above it, the root last."""
+        line = [self]
+        while line[-1].parent is not None:
+            line.append(line[-1].parent)
+        return line
+
+    def __repr__(self) -> str:
+        return f"Cgroup({self.id}, {self.path})"
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def make_root(k: Any) -> Cgroup:
+    """Boot: the root cgroup, row 0, without a limit."""
+    root = Cgroup(0, "", None)
+    _reset_row(k, root)
+    k.cgroups[0] = root
+    return root
+
+
+def _reset_row(k: Any, cg: Cgroup) -> None:
+    """A fresh memory controller: no usage, no limits, no statistics."""
+    row = k.s.memcgs[cg.id : cg.id + 1]
+    row[:] = np.zeros(1, row.dtype)
+    row["parent"] = cg.parent.id if cg.parent is not None else 0
+    row["max"] = row["high"] = PAGE_COUNTER_MAX
+
+
+def create(k: Any, path: str) -> Cgroup:
+    """mkdir of a cgroup, e.g. "/app/web" (cgroup_mkdir).
+
+    Errors: EEXIST; ENOENT without its parent; EINVAL for a name with a newline; EAGAIN beyond cgroup.max.depth or
+    cgroup.max.descendants; ENOSPC when the machine's table of cgroups is full.
+    """
+    head, _, name = path.rstrip("/").rpartition("/")
+    parent: Cgroup | None = k.cgroup_at(head or "/")
+    if not name or k.cgroup_at(path) is not None:
+        raise SysError(Errno.EEXIST, f"there is a cgroup {path} already")
+    if parent is None:
+        raise SysError(Errno.ENOENT, f"no cgroup {head}")
+    if "\n" in name:
+        raise SysError(Errno.EINVAL, "a cgroup's name cannot hold a newline")
+    for up, at in enumerate(parent.ancestors):
+        deep = at.max_depth is not None and up + 1 > at.max_depth
+        wide = at.max_descendants is not None and sum(1 for _ in subtree(k, at)) > at.max_descendants
+        if deep or wide:
+            raise SysError(Errno.EAGAIN, f"cgroup.max.{'depth' if deep else 'descendants'} of {at.path} is reached")
+    cg = Cgroup(_free_id(k), name, parent)
+    _reset_row(k, cg)
+    parent.children[name] = cg
+    k.cgroups[cg.id] = cg
+    return cg
+
+
+def _free_id(k: Any) -> int:
+    """The smallest row that no cgroup, live or dying, holds."""
+    release_dying(k)
+    for id in range(1, len(k.s.memcgs)):
+        if id not in k.cgroups:
+            return id
+    raise SysError(Errno.ENOSPC, f"this machine holds {len(k.s.memcgs)} cgroups at most")
+
+
+def remove(k: Any, path: str) -> None:
+    """rmdir of a cgroup (cgroup_rmdir). Errors: ENOENT; EBUSY for the root, with children, or with live processes."""
+    cg: Cgroup | None = k.cgroup_at(path)
+    if cg is None:
+        raise SysError(Errno.ENOENT, f"no cgroup {path}")
+    if cg.parent is None or cg.children or any(pid in k.tasks and k.tasks[pid].state not in ("zombie", "dead") for pid in cg.pids):
+        raise SysError(Errno.EBUSY, "a cgroup with processes or children cannot be removed")
+    drain_all_stock(k.s, cg.id)
+    del cg.parent.children[cg.name]
+    cg.dying = True
+    release_dying(k)
+
+
+def release_dying(k: Any) -> None:
+    """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
+    for cg in [cg for cg in k.cgroups.values() if cg.dying]:
+        held = k.s.memcgs["usage"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
+        lists = k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
+        if held or lists or cg.parent is None:
+            continue
+        k.s.memcgs["stat"][cg.parent.id] += k.s.memcgs["stat"][cg.id]
+        k.s.memcgs["stat"][cg.id] = 0
+        del k.cgroups[cg.id]
+
+
+def attach(k: Any, cg: Cgroup, pid: int) -> None:
+    """echo pid > cgroup.procs (cgroup_procs_write): move a process, not its charges.
+
+    Errors: ESRCH for an unknown pid; EBUSY if `cg` gives controllers to its children; ENODEV if it was removed; EINVAL
+    for a kernel thread. A zombie stays where it is, without an error.
+    """
+    task: Task | None = k.tasks.get(pid)
+    if task is None or task.state == "dead":
+        raise SysError(Errno.ESRCH, f"no process {pid}")
+    if cg.dying:
+        raise SysError(Errno.ENODEV, f"{cg.path} was removed")
+    if cg.parent is not None and cg.subtree_control:
+        raise SysError(Errno.EBUSY, f"{cg.path} has controllers in cgroup.subtree_control: only its leaves may hold processes")
+    if task.kthread:
+        raise SysError(Errno.EINVAL, "a kernel thread stays in the root")
+    if task.state == "zombie" or task.cgroup is cg:
+        return
+    task.cgroup.pids.remove(pid)
+    cg.pids.append(pid)
+    task.cgroup = cg
+    if task.mm is not None:
+        k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+
+
+def write_subtree_control(k: Any, cg: Cgroup, text: str) -> None:
+    """echo "+memory" > cgroup.subtree_control (cgroup_subtree_control_write).
+
+    Errors: EINVAL for a word that is not +name or -name of a controller of this kernel; ENOENT if the parent does
+    not give the controller; EBUSY when a cgroup other than the root holds processes, or a child passes it on.
+    """
+    enable, disable = set[str](), set[str]()
+    for word in text.split():
+        name = word[1:]
+        if word[0] not in "+-" or name not in CONTROLLERS:
+            raise SysError(Errno.EINVAL, f"{word!r}: write +controller or -controller; there is {', '.join(CONTROLLERS)}")
+        add, drop = (enable, disable) if word[0] == "+" else (disable, enable)
+        add.add(name)
+        drop.discard(name)
+    enable -= cg.subtree_control
+    disable &= cg.subtree_control
+    if not enable <= set(cg.controllers):
+        raise SysError(Errno.ENOENT, f"{cg.path} has {' '.join(cg.controllers) or 'no controllers'}")
+    if any(disable & child.subtree_control for child in cg.children.values()):
+        raise SysError(Errno.EBUSY, "a child passes the controller on to its children")
+    if enable and cg.parent is not None and cg.pids:
+        raise SysError(Errno.EBUSY, f"{cg.path} holds processes: move them to a leaf first")
+    cg.subtree_control |= enable
+    cg.subtree_control -= disable
+    for child in cg.children.values():
+        _controller_changed(k, child, bool(disable))
+
+
+def _controller_changed(k: Any, cg: Cgroup, lost: bool) -> None:
+    """A child has got or lost the memory controller: limits begin at their defaults, processes get another payer."""
+    if lost:
+        cg.min = cg.low = 0
+        cg.oom_group = False
+        k.s.memcgs["max"][cg.id] = k.s.memcgs["high"][cg.id] = PAGE_COUNTER_MAX
+    for at in subtree(k, cg):
+        for pid in at.pids:
+            if (task := k.tasks.get(pid)) is not None and task.mm is not None:
+                k.s.mms["memcg"][task.mm.id] = at.memcg.id
+
+
+def subtree(k: Any, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
+    """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
+    found = [cg]
+    for at in found:
+        found.extend(at.children.values())
+        if dying:
+            found.extend(child for child in k.cgroups.values() if child.dying and child.parent is at)
+    return found
+
+
+def memcg_event(k: Any, cg: Cgroup, kind: str, pid: int | None = None) -> None:
+    """Count an event on a cgroup and on every ancestor but the root, and report it (memcg_memory_event)."""
+    cg.events_local[kind] += 1
+    for at in cg.ancestors[:-1]:
+        at.events[kind] += 1
+    limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
+    shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
+    k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
+
+
+# ---------------------------------------------------------------- charging
+
+
+def charge(k: Any, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+    """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
+
+    Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
+    page loop, when it has been tried there already; oom: whether the OOM killer may be called.
+    Errors: ENOMEM, when nobody could be killed, `task` itself is dying, or the order is too large to kill for.
+    """
+    cpu = task.cpu if task is not None else 0
+    over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
+    retries, drained = MAX_RECLAIM_RETRIES, False
+    passed_oom = False
+    while over >= 0:
+        limited: Cgroup = k.cgroups[over]
+        memcg_event(k, limited, "max", task.pid if task is not None else None)
+        reclaimed = vmscan.reclaim(k, limited, nr)
+        if margin(k, limited) < nr:
+            if not drained:
+                drain_all_stock(k.s, limited.id)
+                drained = True
+            elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
+                pass
+            elif retries:
+                retries -= 1
+            elif passed_oom and task is not None and task.dying:
+                raise SysError(Errno.ENOMEM, "the process is being killed")
+            elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
+                passed_oom, retries = True, MAX_RECLAIM_RETRIES
+                if task is not None and task.dying:
+                    raise SysError(Errno.ENOMEM, "the OOM killer chose the process itself")
+            else:
+                raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
+        over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
+
+
+def margin(k: Any, cg: Cgroup) -> int:
+    """Pages that a cgroup may still be charged (mem_cgroup_margin)."""
+    row = k.s.memcgs[cg.id]
+    return max(int(row["max"]) - int(row["usage"]), 0)
+
+
+def mem_cgroup_oom(k: Any, task: Task | None, cg: Cgroup, order: int) -> bool:
+    """The `oom` event, then the OOM killer within a cgroup's subtree: whether anybody was killed."""
+    memcg_event(k, cg, "oom", task.pid if task is not None else None)
+    return bool(k.out_of_memory(task, "GFP_KERNEL", order, cg))
+
+
+def set_max(k: Any, cg: Cgroup, pages: int) -> None:
+    """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails."""
+    k.s.memcgs["max"][cg.id] = pages
+    retries, drained = MAX_RECLAIM_RETRIES, False
+    while (usage := int(k.s.memcgs["usage"][cg.id])) > pages:
+        if not drained:
+            drain_all_stock(k.s, cg.id)
+            drained = True
+        elif retries:
+            if not vmscan.reclaim(k, cg, usage - pages):
+                retries -= 1
+        elif not mem_cgroup_oom(k, None, cg, 0):
+            return
+
+
+def set_high(k: Any, cg: Cgroup, pages: int) -> None:
+    """memory.high: reclaim only, up to 16 rounds without progress (memory_high_write). Never fails, never kills."""
+    k.s.memcgs["high"][cg.id] = pages
+    retries, drained = MAX_RECLAIM_RETRIES, False
+    while (usage := int(k.s.memcgs["usage"][cg.id])) > pages and retries:
+        if not drained:
+            drain_all_stock(k.s, cg.id)
+            drained = True
+        elif not vmscan.reclaim(k, cg, usage - pages):
+            retries -= 1
+
+
+def effective_protection(usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int,
+                         recursive: bool = False) -> int:  # fmt: skip
+    """What memory.min or memory.low really protects of a cgroup (effective_protection), in pages (or any one unit).
+
+    Claims of siblings beyond the parent's own protection are scaled down in proportion; with the mount option
+    memory_recursiveprot, what the children do not claim is shared out by unprotected usage.
+    """
+    protected = min(usage, setting)
+    if siblings_protected > parent_effective:
+        return protected * parent_effective // siblings_protected
+    effective = protected
+    if recursive and parent_effective > siblings_protected and parent_usage > siblings_protected and usage > protected:
+        effective += (parent_effective - siblings_protected) * (usage - protected) // (parent_usage - siblings_protected)
+    return effective
+
+
+# ---------------------------------------------------------------- slab and kernel stacks
+
+
+@inline
+def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes):
+    """The machine's side of slab: `nbytes` more (or fewer) in use, frames taken or given back as needed.
+
+    Frames come without regard to watermarks (a slab allocation is a part of something already let through); when none is free
+    the objects share what frames there are, and the debt is made good by the next call.
+    """
+    s.ctl[bytes_at] += nbytes
+    wanted = (s.ctl[bytes_at] + 4095) >> 12
+    node = s.vmf[0].node
+    while s.ctl[pages_at] < wanted:
+        pfn = get_page_from_freelist(s, node, 0, -1, 2)
+        if pfn == 0:
+            return
+        page = s.mem[pfn]
+        page.refcount = 1
+        page.flags = PG_SLAB
+        page.next = s.ctl[list_at]
+        s.ctl[list_at] = pfn
+        s.ctl[pages_at] += 1
+        s.node_stat[s.zones[zone_of(s, pfn)].node, item] += 1
+    while s.ctl[pages_at] > wanted:
+        pfn = s.ctl[list_at]
+        zid = zone_of(s, pfn)
+        s.ctl[list_at] = s.mem[pfn].next
+        s.mem[pfn].next = 0
+        s.node_stat[s.zones[zid].node, item] -= 1
+        clear_page_row(s, pfn)
+        free_one_page(s, zid, pfn, 0)
+        s.ctl[pages_at] -= 1
+
+
+@inline
+def charge_slab(s, memcg, nbytes, reclaimable):
+    """Slab objects of `nbytes` made (or, negative, freed) on a cgroup's account.
+
+    `kmem_bytes` is what its objects take; its usage and `kernel` grow by that, rounded up to pages. Never fails: the next
+    charge of a page feels the excess.
+    """
+    if reclaimable:
+        slab_frames(s, CTL_SLAB_BYTES, CTL_SLAB_PAGES, CTL_SLAB_LIST, NR_SLAB_RECLAIMABLE, nbytes)
+        s.memcgs[memcg].stat[MEMCG_SLAB_RECLAIMABLE_B] += nbytes
+    else:
+        slab_frames(s, CTL_SLABU_BYTES, CTL_SLABU_PAGES, CTL_SLABU_LIST, NR_SLAB_UNRECLAIMABLE, nbytes)
+        s.memcgs[memcg].stat[MEMCG_SLAB_UNRECLAIMABLE_B] += nbytes
+    row = s.memcgs[memcg]
+    before = (row.kmem_bytes + 4095) >> 12
+    row.kmem_bytes += nbytes
+    pages = ((row.kmem_bytes + 4095) >> 12) - before
+    if pages:
+        row.stat[MEMCG_KMEM] += pages
+        page_counter_charge(s, memcg, pages)
+
+
+@njit
+def account_slab(s: State, memcg: int, nbytes: int) -> None:
+    """charge_slab of reclaimable objects: radix nodes, inodes, dentries."""
+    charge_slab(s, memcg, nbytes, 1)
+
+
+@njit
+def account_slab_unreclaimable(s: State, memcg: int, nbytes: int) -> None:
+    """charge_slab of objects that nobody can take back: VMAs, anon_vmas, task structs."""
+    charge_slab(s, memcg, nbytes, 0)
+
+
+@njit
+def account_kernel_stack(s: State, memcg: int, node: int, pages: int) -> None:
+    """A kernel stack of `pages` made (or, negative, freed): `kernel`, `kernel_stack`; its charge is the caller's."""
+    s.node_stat[node, NR_KERNEL_STACK_KB] += 4 * pages
+    s.memcgs[memcg].stat[MEMCG_KERNEL_STACK] += 4 * pages
+    s.memcgs[memcg].stat[MEMCG_KMEM] += pages
+
+
+# ---------------------------------------------------------------- what the files show
+
+# memory.stat, in 6.1's order: (key, column of MEMCG_STATS, bytes per unit)
+_PAGES, _KB, _BYTES = 4096, 1024, 1
+STAT_MEMORY: tuple[tuple[str, str, int], ...] = (
+    ("anon", "nr_anon_pages", _PAGES), ("file", "nr_file_pages", _PAGES), ("kernel", "kernel", _PAGES),
+    ("kernel_stack", "kernel_stack", _KB), ("pagetables", "pagetables", _PAGES),
+    ("sec_pagetables", "nr_sec_page_table_pages", _PAGES), ("percpu", "percpu", _BYTES), ("sock", "sock", _PAGES),
+    ("vmalloc", "vmalloc", _PAGES), ("shmem", "nr_shmem", _PAGES), ("zswap", "zswap", _BYTES), ("zswapped", "zswapped", _PAGES),
+    ("file_mapped", "nr_mapped", _PAGES), ("file_dirty", "nr_dirty", _PAGES), ("file_writeback", "nr_writeback", _PAGES),
+    ("swapcached", "nr_swapcached", _PAGES), ("anon_thp", "nr_anon_transparent_hugepages", _PAGES),
+    ("file_thp", "nr_file_hugepages", _PAGES), ("shmem_thp", "nr_shmem_hugepages", _PAGES),
+)  # fmt: skip
+STAT_LRU = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
+STAT_WORKINGSET = ("workingset_refault_anon", "workingset_refault_file", "workingset_activate_anon", "workingset_activate_file",
+                   "workingset_restore_anon", "workingset_restore_file", "workingset_nodereclaim")  # fmt: skip
+STAT_EVENTS = ("pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_direct", "pgfault", "pgmajfault", "pgrefill", "pgactivate",
+               "pgdeactivate", "pglazyfree", "pglazyfreed", "zswpin", "zswpout", "thp_fault_alloc", "thp_collapse_alloc")  # fmt: skip
+
+
+def stat(k: Any, cg: Cgroup) -> dict[str, int]:
+    """memory.stat of a cgroup and everything below it, in the file's order; memory in bytes, events as counts (CG-34)."""
+    ids = [at.id for at in subtree(k, cg, dying=True)]
+    total = k.s.memcgs["stat"][ids].sum(axis=0)
+    rows = [id * k.nr_nodes + node for id in ids for node in range(k.nr_nodes)]
+    lists = k.s.lruvecs["nr"][rows].sum(axis=0)
+    out = {key: int(total[MEMCG[column]]) * unit for key, column, unit in STAT_MEMORY}
+    out |= {key: int(lists[lru]) * _PAGES for lru, key in enumerate(STAT_LRU)}
+    reclaimable, unreclaimable = int(total[MEMCG_SLAB_RECLAIMABLE_B]), int(total[MEMCG_SLAB_UNRECLAIMABLE_B])
+    out |= {"slab_reclaimable": reclaimable, "slab_unreclaimable": unreclaimable, "slab": reclaimable + unreclaimable}
+    out |= {key: int(total[MEMCG[key]]) for key in STAT_WORKINGSET}
+    for key in ("pgscan", "pgsteal"):
+        out[key] = int(total[MEMCG[key + "_kswapd"]] + total[MEMCG[key + "_direct"]])
+    out |= {key: int(total[MEMCG[key]]) for key in STAT_EVENTS}
+    return out
+
+
+def current(k: Any, cg: Cgroup) -> int:
+    """memory.current in bytes: charged pages, with what the cpus hold in stock."""
+    return int(k.s.memcgs["usage"][cg.id]) * _PAGES
+
+
+def peak(k: Any, cg: Cgroup) -> int:
+    """memory.peak in bytes: the highest memory.current since the cgroup was made."""
+    return int(k.s.memcgs["watermark"][cg.id]) * _PAGES
+
+
+NUMA_ITEMS = ("anon", "file", "kernel_stack", "pagetables", "sec_pagetables", "shmem", "file_mapped", "file_dirty", "file_writeback",
+              "swapcached", "anon_thp", "file_thp", "shmem_thp", *STAT_LRU, "slab_reclaimable", "slab_unreclaimable",
+              *STAT_WORKINGSET)  # fmt: skip
+_BY_PAGE = ("anon", "file", "pagetables", "shmem", "file_mapped", "file_dirty", "file_writeback", "swapcached")
+
+
+def numa_stat(k: Any, cg: Cgroup) -> dict[str, list[int]]:
+    """memory.numa_stat: for each item its bytes (workingset: counts) on node 0, node 1, ... (CG-38).
+
+    What is kept per cgroup only (kernel stacks, slab, workingset) is shown on node 0.
+    """
+    whole = stat(k, cg)
+    out = {key: [whole[key]] + [0] * (k.nr_nodes - 1) for key in NUMA_ITEMS}
+    if k.nr_nodes == 1:
+        return out
+    ids = [at.id for at in subtree(k, cg, dying=True)]
+    wanted = np.zeros(len(k.s.memcgs), np.int64)
+    wanted[ids] = 1
+    counts = np.zeros((len(_BY_PAGE), k.nr_nodes), np.int64)
+    _count_by_node(k.s, wanted, counts)
+    for row, key in enumerate(_BY_PAGE):
+        out[key] = [int(pages) * _PAGES for pages in counts[row]]
+    for lru, key in enumerate(STAT_LRU):
+        out[key] = [int(sum(k.s.lruvecs["nr"][id * k.nr_nodes + node][lru] for id in ids)) * _PAGES for node in range(k.nr_nodes)]
+    return out
+
+
+@njit
+def _count_by_node(s: State, wanted, counts) -> None:  # type: ignore[no-untyped-def]
+    """Frames of the wanted cgroups by node, one row a kind in the order of _BY_PAGE."""
+    for zid in range(len(s.zones)):
+        zone = s.zones[zid]
+        node = zid // ZONES_PER_NODE
+        for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
+            page = s.mem[pfn]
+            flags = page.flags
+            if page.refcount == 0 or wanted[page.memcg] == 0:
+                continue
+            if flags & PG_TABLE:
+                counts[2, node] += 1
+            elif flags & PG_ANON:
+                counts[0, node] += 1 if page.mapcount > 0 else 0
+                counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
+            elif page.mapping:
+                counts[1, node] += 1
+                counts[3, node] += 1 if flags & PG_SHMEM else 0
+                counts[4, node] += 1 if page.mapcount > 0 else 0
+                counts[5, node] += 1 if flags & PG_DIRTY and not flags & PG_SHMEM else 0
+                counts[6, node] += 1 if flags & PG_WRITEBACK else 0
+

@@ -138,3 +138,18 @@ def drain_all_stock(s: State, memcg: int) -> None:
             at = s.memcgs[at]["parent"]
         if at == memcg:
             drain_stock(s, cpu)
+
+
+@inline
+def retry_charge(s: State, cpu: int, memcg: int, nr: int) -> int:
+    """try_charge after the batch has failed once: stock, then exactly `nr`."""
+    if s.stock[cpu, 0] == memcg and s.stock[cpu, 1] >= nr:
+        s.stock[cpu, 1] -= nr
+        return -1
+    return page_counter_try_charge(s, memcg, nr)
+
+
+@njit
+def charge_again(s: State, cpu: int, memcg: int, nr: int) -> int:
+    """retry_charge, callable from Python."""
+    return retry_charge(s, cpu, memcg, nr)
