@@ -14,7 +14,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "core").rglob("*.md"), *(ROOT /
 
 # A kernel is a value: the same machine, seed and calls give the same bytes. None of these may reach a simulated number.
 OUTSIDE_WORLD = {
-    "asyncio", "concurrent", "datetime", "getpass", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "platform", "random",
+    "asyncio", "concurrent", "datetime", "getpass", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "platform",
     "resource", "secrets", "select", "shutil", "socket", "sqlite3", "subprocess", "sys", "tempfile", "threading", "time", "uuid",
 }
 # jit.py hashes the sources and finds the compile cache, warm.py reports progress; nothing simulated passes through them.
@@ -37,10 +37,31 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
-def random_state_uses(tree: ast.AST) -> list[int]:
-    """Lines that draw from numpy's global or unseeded random state."""
-    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "random"
-            and isinstance(node.value, ast.Name) and node.value.id in ("np", "numpy")]
+def unseeded_random(tree: ast.AST) -> list[str]:
+    """Uses of randomness other than `random.Random(seed)`: the global generator, numpy's, one without a seed."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="random"):
+                found.append("from random import")
+            case ast.Attribute(value=ast.Name(id="random"), attr=name) if name != "Random":
+                found.append(f"random.{name}")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="random"), attr="Random"), args=[]):
+                found.append("random.Random()")
+            case ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="random"):
+                found.append("numpy.random")
+    return found
+
+
+@pytest.mark.parametrize(("source", "bad"), [
+    ("import random\nrng: random.Random = random.Random(seed)", []),
+    ("random.Random()", ["random.Random()"]),
+    ("random.shuffle(x)", ["random.shuffle"]),
+    ("from random import randint", ["from random import"]),
+    ("np.random.default_rng(1)", ["numpy.random"]),
+])  # fmt: skip
+def test_the_rule_about_randomness_can_fail(source: str, bad: list[str]) -> None:
+    assert unseeded_random(ast.parse(source)) == bad
 
 
 def calls_of(tree: ast.AST, function: str) -> list[int]:
@@ -59,7 +80,7 @@ def test_core_is_a_value(path: Path) -> None:
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not imported(tree) & OUTSIDE_WORLD
-    assert not random_state_uses(tree)
+    assert not unseeded_random(tree)
     assert not calls_of(tree, "print") + calls_of(tree, "open") + calls_of(tree, "input")
 
 
