@@ -1,0 +1,1 @@
+"""pagewalk's service: simulated kernels behind HTTP and a websocket of their events."""

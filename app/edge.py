@@ -1,0 +1,140 @@
+"""The outermost layer: bodies of a bounded size, retries that are safe, and headers that every answer carries.
+
+A POST with an Idempotency-Key is carried out once: its first answer is kept and given again to the same request; the same key with
+another request is refused, and so is a second request while the first is under way. What was never carried out (no token, stale, too
+large, busy) is not kept.
+"""
+
+import hashlib
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Problem
+from app.host.registry import Registry
+from app.storage.replies import Reply
+
+MAX_KEY: Final = 255
+NOT_KEPT: Final = frozenset({401, 403, 412, 413, 429, 503})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+HEADERS: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer")]
+
+
+class Edge:
+    """An ASGI layer around the whole app."""
+
+    def __init__(self, app: ASGIApp, registry: Registry) -> None:
+        self.app, self.registry = app, registry
+        self._under_way: set[bytes] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                have = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in have)]
+            await send(message)
+
+        if scope["method"] in SAFE:
+            await self.app(scope, receive, send_with_headers)
+            return
+        try:
+            await self._write(scope, receive, send_with_headers)
+        except Problem as problem:
+            await problem.response(scope["path"])(scope, receive, send_with_headers)
+
+    async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = b""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self.registry.settings.max_body:
+                raise self._too_large()
+            if name == b"idempotency-key":
+                key = value
+        bounded = self._bounded(receive)
+        if key and scope["method"] == "POST":
+            await self._once(key, scope, bounded, send)
+        else:
+            await self.app(scope, bounded, send)
+
+    def _too_large(self) -> Problem:
+        limit = self.registry.settings.max_body
+        return Problem(413, "body-too-large", f"the body is larger than {limit} bytes, which is what one request may have: send it in parts")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        limit, got = self.registry.settings.max_body, 0
+
+        async def counted() -> Message:
+            nonlocal got
+            message = await receive()
+            if message["type"] == "http.request":
+                got += len(message.get("body", b""))
+                if got > limit:
+                    raise HTTPException(413, self._too_large().detail)
+            return message
+
+        return counted
+
+    async def _once(self, key: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(key) > MAX_KEY or not key.isascii():
+            raise Problem(422, "malformed-request", f"Idempotency-Key has at most {MAX_KEY} ASCII characters", errors=[])
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except HTTPException as error:
+            raise Problem(error.status_code, "body-too-large", error.detail) from None
+        name = _digest(key, _session_of(scope["path"]), request.headers.get("authorization", "").encode())
+        fingerprint = _digest(scope["path"].encode(), scope.get("query_string", b""), body)
+        kept = self.registry.replies.get(name)
+        if kept is not None:
+            await _again(kept, fingerprint, send)
+            return
+        if name in self._under_way:
+            raise Problem(409, "still-under-way", "the first request with this Idempotency-Key is still under way: wait for its answer")
+        self._under_way.add(name)
+        try:
+            reply = await self._capture(scope, body, send, fingerprint)
+        finally:
+            self._under_way.discard(name)
+        if reply.status not in NOT_KEPT and reply.status:
+            self.registry.replies.put(name, reply)
+
+    async def _capture(self, scope: Scope, body: bytes, send: Send, fingerprint: bytes) -> Reply:
+        start: dict[str, Any] = {"status": 0, "headers": []}
+        parts: list[bytes] = []
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def copy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            elif message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+            await send(message)
+
+        await self.app(scope, replay, copy)
+        return Reply(fingerprint, start["status"], tuple(start["headers"]), b"".join(parts))
+
+
+async def _again(kept: Reply, fingerprint: bytes, send: Send) -> None:
+    if kept.fingerprint != fingerprint:
+        raise Problem(422, "key-reused", "this Idempotency-Key was used with another request: a new request needs a new key")
+    headers = [*kept.headers, (b"idempotent-replayed", b"true")]
+    await send({"type": "http.response.start", "status": kept.status, "headers": headers})
+    await send({"type": "http.response.body", "body": kept.body})
+
+
+def _session_of(path: str) -> bytes:
+    parts = path.split("/", 4)
+    return parts[3].encode() if len(parts) > 3 and parts[1:3] == ["v1", "sessions"] else b""
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()

@@ -1,0 +1,1 @@
+"""Sessions: one simulated kernel each, one writer at a time."""

@@ -1,0 +1,132 @@
+"""All the sessions of a service: create, find, list, destroy; those that nobody uses expire."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from app.errors import Problem
+from app.host.session import Session
+from app.settings import Settings
+from app.storage.replies import MemoryReplies, Replies
+from core import Kernel, Machine
+
+SWEEP_S: Final = 30.0
+THREADS: Final = 4
+
+
+class Registry:
+    """The sessions that live in this process, by id, in order of creation."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.draining = False
+        self.replies: Replies = MemoryReplies()
+        self._sessions: dict[str, Session] = {}
+        self._executor = ThreadPoolExecutor(THREADS, "kernel")
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._sessions.values()))
+
+    def find(self, sid: str) -> Session:
+        """The session of an id. Raises a 404."""
+        session = self._sessions.get(sid)
+        if session is None:
+            raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+        return session
+
+    async def create(self, machine: Mapping[str, Any], seed: int) -> Session:
+        """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
+        self.require_place()
+        built = self._machine(machine)
+        kernel = await asyncio.get_running_loop().run_in_executor(self._executor, Kernel.boot, built, seed)
+        return self.add(Session(built, seed, kernel, self.settings, self._executor))
+
+    def _machine(self, machine: Mapping[str, Any]) -> Machine:
+        try:
+            built = Machine.from_dict(dict(machine))
+        except ValueError as error:
+            raise Problem(422, "no-such-machine", str(error), errors=[{"detail": str(error), "pointer": "#/machine"}]) from None
+        size = _footprint(built.to_dict())
+        if size > self.settings.max_machine_memory:
+            detail = f"the machine has {size} bytes of memory and swap; a session may have {self.settings.max_machine_memory}"
+            raise Problem(422, "no-such-machine", detail, errors=[{"detail": detail, "pointer": "#/machine/memory"}])
+        return built
+
+    def require_place(self) -> None:
+        """Raises 429 when there are as many sessions as there may be."""
+        if len(self._sessions) >= self.settings.max_sessions:
+            detail = f"the service holds {self.settings.max_sessions} sessions, its limit: delete one, or wait until one expires"
+            raise Problem(429, "too-many-sessions", detail, {"Retry-After": "60"})
+
+    def add(self, session: Session) -> Session:
+        """Take a session in. Raises 429 when there are too many."""
+        self.require_place()
+        self._sessions[session.id] = session
+        return session
+
+    async def destroy(self, session: Session) -> None:
+        """Forget a session; its streams end."""
+        self._sessions.pop(session.id, None)
+        await session.close()
+
+    def page(self, size: int, token: str | None) -> tuple[list[Session], str | None]:
+        """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
+        sessions = list(self._sessions.values())
+        start = 0
+        if token is not None:
+            ids = [session.id for session in sessions]
+            last = _decode(token)
+            if last not in ids:
+                raise Problem(
+                    422,
+                    "malformed-request",
+                    "page_token: it is no token of this list, or its session is gone: start again without",
+                    errors=[],
+                )
+            start = ids.index(last) + 1
+        part = sessions[start : start + size]
+        more = start + size < len(sessions)
+        return part, base64.urlsafe_b64encode(part[-1].id.encode()).decode() if more else None
+
+    async def sweep(self) -> None:
+        """Destroy the sessions that nobody used for their time to live, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.expire(time.time())
+
+    async def expire(self, now: float) -> None:
+        """Destroy every session whose time has come."""
+        for session in self:
+            if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
+                await self.destroy(session)
+
+    def drain(self) -> None:
+        """Begin to shut down: no new work, and every stream ends."""
+        self.draining = True
+        for session in self:
+            session.ring.close()
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._executor.shutdown(wait=True)
+
+
+def _decode(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode()).decode()
+    except ValueError:
+        return ""
+
+
+def _footprint(machine: Mapping[str, Any]) -> int:
+    """Bytes of RAM and swap of a machine's description."""
+    memory = machine.get("memory", 0)
+    swap = machine.get("swap", 0)
+    ram = sum(memory) if isinstance(memory, list) else int(memory)
+    return ram + (sum(int(device["size"]) for device in swap) if isinstance(swap, list) else int(swap))

@@ -1,0 +1,120 @@
+"""A session's recent events, numbered and encoded once.
+
+The ring is every subscriber's queue: a subscriber is a cursor into it, so a slow one costs nothing and the kernel never waits.
+When the oldest events are dropped below a cursor, that subscriber is told the gap. Going back in time cuts the ring's head off and
+starts a new generation, which subscribers notice.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from core import Event
+
+_SOON: Final = 256
+
+
+class Entry:
+    """One event with its number, the operation that caused it, and its bytes once somebody wanted them."""
+
+    __slots__ = ("_data", "event", "id", "seq")
+
+    def __init__(self, id: int, seq: int, event: Event) -> None:
+        self.id, self.seq, self.event = id, seq, event
+        self._data: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The event as JSON."""
+        if self._data is None:
+            self._data = orjson.dumps({"id": self.id, "seq": self.seq, **self.event.to_dict()})
+        return self._data
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as a JSON object."""
+        return {"id": self.id, "seq": self.seq, **self.event.to_dict()}
+
+
+class Ring:
+    """The last `retention` events of a session.
+
+    Attributes
+    ----------
+    last : int
+        The number of the newest event ever published; 0 before the first.
+    generation : int
+        Grows when the session goes back in time.
+    """
+
+    def __init__(self, retention: int) -> None:
+        self._entries: deque[Entry] = deque(maxlen=retention)
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.last = 0
+        self.generation = 0
+        self.closed = False
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest event still held; `last + 1` when there is none."""
+        return self.last - len(self._entries) + 1
+
+    def publish(self, seq: int, events: Sequence[Event]) -> tuple[int | None, int | None]:
+        """Number the events of one operation; returns the first and the last number, or None twice when there are none."""
+        if not events:
+            return None, None
+        first = self.last + 1
+        self._entries.extend(Entry(number, seq, event) for number, event in enumerate(events, first))
+        self.last += len(events)
+        self._wake()
+        return first, self.last
+
+    def after(self, cursor: int, limit: int = _SOON) -> list[Entry]:
+        """At most `limit` events with numbers above the cursor, oldest first."""
+        skip = max(cursor + 1 - self.oldest, 0)
+        held = self._entries
+        return [held[index] for index in range(skip, min(skip + limit, len(held)))]
+
+    def cut(self, last: int) -> None:
+        """Forget every event above a number: the session went back in time."""
+        while self._entries and self._entries[-1].id > last:
+            self._entries.pop()
+        self.last = last
+        self.generation += 1
+        self._wake()
+
+    def refill(self, entries: Iterable[Entry], last: int) -> None:
+        """Begin with the events of another session, for a clone."""
+        self._entries.extend(entries)
+        self.last = last
+
+    def entries(self) -> list[Entry]:
+        """Every event held."""
+        return list(self._entries)
+
+    def close(self) -> None:
+        """End every subscription: the session is destroyed or the service shuts down."""
+        self.closed = True
+        self._wake()
+
+    async def wait(self, cursor: int, generation: int, timeout: float) -> bool:
+        """Wait until something happened after the cursor; False when `timeout` seconds passed first."""
+        if self.last > cursor or self.generation != generation or self.closed:
+            return True
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait_for(waiter, timeout)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiters.discard(waiter)
+        return True
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()

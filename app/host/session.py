@@ -1,0 +1,446 @@
+"""A session: one kernel, one writer, one history.
+
+Whoever wants the kernel takes the session's turn, so a kernel never has two callers. Within the turn short work runs at once on the event
+loop (a hop to a thread and back costs more than a small call); work that is expected to take over a millisecond, by its arguments or
+because the same operation did last time, runs in a thread, where compiled loops release the interpreter. Other sessions go on meanwhile.
+
+What is committed is numbered: the `seq` of a session grows by one with each operation the kernel carried out, whatever errno it answered.
+The machine, the seed and the operations up to a number are the session at that number, which is how it goes back in time.
+"""
+
+import asyncio
+import hashlib
+import io
+import secrets
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from app.errors import Problem
+from app.host.ring import Ring
+from app.schemas.calls import Op, accesses, render_op, render_result
+from app.settings import Settings
+from app.storage.journal import Journal, MemoryJournal
+from core import Event, FsError, Kernel, Machine, Result
+
+T = TypeVar("T")
+
+INLINE_PAGES: Final = 16_384
+INLINE_OPS: Final = 32
+SLOW_NS: Final = 1_000_000
+ARCHIVE_ROOTS: Final = ("/proc", "/sys", "/dev")
+ARCHIVE_FILE_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An operation in the journal, and the number of the last event up to and with it."""
+
+    op: Op
+    last_event: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A named state: the kernel's bytes and the history that led there."""
+
+    name: str
+    seq: int
+    epoch: int
+    clock_ns: int
+    digest: str
+    blob: bytes
+    history: tuple[Committed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one operation did: the call's result and its events."""
+
+    op: Op
+    result: Result
+    clock_ns: int
+    events: list[Event]
+
+
+def carry_out(kernel: Kernel, op: Op) -> Outcome:
+    """Run one operation on a kernel. Raises LookupError for a pid that names no living process."""
+    result = kernel.call(op.op, op.pid, **op.args)
+    return Outcome(op, result, kernel.clock_ns, kernel.drain())
+
+
+def _is_answer(error: Exception) -> bool:
+    """True for what the core says to a client; anything else that it raises is our bug."""
+    return isinstance(error, FsError | Problem) or (isinstance(error, LookupError) and not isinstance(error, KeyError | IndexError))
+
+
+class Session:
+    """One simulated kernel and everything the service knows about it.
+
+    Parameters
+    ----------
+    machine : Machine
+        What was booted.
+    seed : int
+        The seed of the kernel's randomness.
+    kernel : Kernel
+        The booted kernel.
+    settings : Settings
+        Limits.
+    executor : Executor
+        Threads for long work.
+    """
+
+    def __init__(self, machine: Machine, seed: int, kernel: Kernel, settings: Settings, executor: Executor) -> None:
+        self.id = f"s_{secrets.token_urlsafe(16)}"
+        self._token = b""
+        self.machine, self.seed, self.kernel = machine, seed, kernel
+        self.settings, self._executor = settings, executor
+        self.name: str | None = None
+        self.lab: str | None = None
+        self.ttl_ns = settings.session_ttl
+        self.created = self.used = time.time()
+        self.epoch, self.seq = 1, 0
+        self.frozen: str | None = None
+        self.closed = False
+        self.streams = 0
+        self.ring = Ring(settings.event_retention)
+        self.journal: Journal[Committed] = MemoryJournal()
+        self.snapshots: dict[str, Snapshot] = {}
+        self._turn = asyncio.Lock()
+        self._last_ns: dict[str, int] = {}
+        self.ring.publish(0, kernel.drain())
+
+    # ---- who may
+
+    @property
+    def etag(self) -> str:
+        """The session's state as an entity tag: `"<epoch>.<seq>"`."""
+        return f'"{self.epoch}.{self.seq}"'
+
+    def issue_token(self) -> str:
+        """A new bearer token for this session, the only one that is good; only its hash is kept."""
+        token = f"pw_s_{secrets.token_urlsafe(24)}"
+        self._token = hashlib.sha256(token.encode()).digest()
+        return token
+
+    def admits(self, token: str) -> bool:
+        """True when this is the session's own token."""
+        return secrets.compare_digest(hashlib.sha256(token.encode()).digest(), self._token)
+
+    def _require_match(self, if_match: str | None) -> None:
+        if if_match is None or if_match.strip() == "*" or self.etag in (tag.strip() for tag in if_match.split(",")):
+            return
+        detail = f"the session has moved on: If-Match says {if_match[:80]}, the session is at {self.etag}; read it again"
+        raise Problem(412, "stale-etag", detail, {"ETag": self.etag}, seq=self.seq)
+
+    def _require_sound(self) -> None:
+        if self.closed:
+            raise Problem(404, "no-such-session", "the session has been destroyed")
+        if self.frozen is not None:
+            raise Problem(409, "session-frozen", f"this session is frozen: {self.frozen}; its journal is kept and it can be rewound", seq=self.seq)
+
+    def _require_running(self) -> None:
+        self._require_sound()
+        if (panic := self.kernel.panicked) is not None:
+            detail = f"the simulated kernel has panicked ({panic}): it runs nothing more, but its files can be read (fs/dev/kmsg says why)"
+            raise Problem(409, "kernel-panicked", detail, errno="EIO", seq=self.seq)
+
+    # ---- the turn
+
+    async def _run(self, key: str, work: Callable[[], T], long: bool = False) -> T:
+        """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
+        begin = time.perf_counter_ns()
+        try:
+            if long or self._last_ns.get(key, 0) > SLOW_NS:
+                result = await self._in_thread(work)
+            else:
+                result = work()
+        except Exception as error:
+            if _is_answer(error):
+                raise
+            self.frozen = f"{type(error).__name__}: {error}"
+            detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
+            raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
+        self._last_ns[key] = time.perf_counter_ns() - begin
+        return result
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])  # the turn must not pass on while the thread holds the kernel
+            raise
+
+    async def read(self, key: str, work: Callable[[Kernel], T], long: bool = False) -> T:
+        """Look at the kernel, in turn. `key` names the kind of work, for the memory of how long it takes."""
+        self.used = time.time()
+        async with self._turn:
+            self._require_sound()
+            return await self._run(key, lambda: work(self.kernel), long)
+
+    # ---- operations
+
+    def _check_size(self, op: Op) -> int:
+        pages = accesses(op)
+        limit = self.settings.max_pages_per_call
+        if pages > limit and op.op in ("touch", "read", "write"):
+            raise Problem(422, "too-much", f"{op.op} would make {pages} page accesses, one call may make {limit}: do it in parts", errors=[])
+        if op.op == "advance" and op.args.get("duration_ns", 0) > self.settings.max_advance:
+            raise Problem(422, "too-much", f"one request may let {self.settings.max_advance // 10**9} s pass: advance in parts", errors=[])
+        return pages
+
+    def _require_room(self, ops: int) -> None:
+        if len(self.journal) + ops > self.settings.max_journal:
+            detail = f"the session's journal is full ({self.settings.max_journal} operations): clone a snapshot or begin a new session"
+            raise Problem(409, "journal-full", detail)
+
+    def _commit(self, outcome: Outcome) -> dict[str, Any]:
+        """Number an operation, publish its events; returns the answer that every call gives."""
+        self.seq += 1
+        first, last = self.ring.publish(self.seq, outcome.events)
+        self.journal.append(Committed(outcome.op, self.ring.last))
+        result = outcome.result
+        return {
+            "result": render_result(outcome.op.op, result.result),
+            "errno": result.errno,
+            "signal": result.signal,
+            "fault_address": None if result.fault_address is None else f"{result.fault_address:#x}",
+            "faults": {"minor": result.minor, "major": result.major},
+            "killed": result.killed,
+            "elapsed_ns": result.elapsed_ns,
+            "clock_ns": outcome.clock_ns,
+            "events": None if first is None else {"first": first, "last": last},
+            "seq": self.seq,
+        }
+
+    async def call(self, op: Op, if_match: str | None = None) -> dict[str, Any]:
+        """Carry out one operation and answer what it did.
+
+        Raises Problem: 404 for a pid that lives no more, 409 after a panic or a bug, 412 for a stale writer, 422 for too much work.
+        """
+        pages = self._check_size(op)
+        self.used = time.time()
+        async with self._turn:
+            self._require_running()
+            self._require_match(if_match)
+            self._require_room(1)
+            try:
+                outcome = await self._run(op.op, lambda: carry_out(self.kernel, op), pages > INLINE_PAGES)
+            except LookupError as error:
+                raise no_such_process(op.pid, error) from None
+            return self._commit(outcome)
+
+    async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
+        """Carry out operations in order; an operation that cannot be carried out answers a problem in its place."""
+        pages = sum(self._check_size(op) for op in ops)
+        self.used = time.time()
+        async with self._turn:
+            self._require_running()
+            self._require_match(if_match)
+            self._require_room(len(ops))
+            answers: list[dict[str, Any]] = []
+            for part in _parts(ops, INLINE_OPS if pages <= INLINE_PAGES else 1):
+                stopped = await self._batch_part(part, stop_on_error, answers)
+                if stopped:
+                    break
+            return answers
+
+    async def _batch_part(self, ops: Sequence[Op], stop: bool, answers: list[dict[str, Any]]) -> bool:
+        """Some operations of a batch; True when the batch ends here. What was done before a bug is committed."""
+        done: list[Outcome | Problem] = []
+
+        def work() -> None:
+            for op in ops:
+                done.append(self._attempt(op))
+                if stop and _failed(done[-1]):
+                    return
+
+        try:
+            await self._run(f"batch {ops[0].op}", work, sum(accesses(op) for op in ops) > INLINE_PAGES)
+        finally:
+            answers += [item.document() if isinstance(item, Problem) else self._commit(item) for item in done]
+        return stop and _failed(done[-1])
+
+    def _attempt(self, op: Op) -> Outcome | Problem:
+        try:
+            self._require_running()
+            return carry_out(self.kernel, op)
+        except Problem as problem:
+            return problem
+        except FsError as error:
+            return Problem(422, "refused", str(error), errno=error.errno)
+        except (KeyError, IndexError):
+            raise
+        except LookupError as error:
+            return no_such_process(op.pid, error)
+
+    async def transaction(self, ops: Sequence[Op], if_match: str | None = None) -> list[dict[str, Any]]:
+        """Carry out all operations or none: when one answers an errno the kernel is put back and a Problem with `index` is raised."""
+        self.used = time.time()
+        async with self._turn:
+            self._require_running()
+            self._require_match(if_match)
+            self._require_room(len(ops))
+            before = self.kernel.snapshot() if len(ops) > 1 else None
+            done: list[Outcome] = []
+            for index, op in enumerate(ops):
+                refusal = await self._transact(op, done)
+                if refusal is not None:
+                    refusal.extra["index"] = index
+                    self._undo(before, done)
+                    raise refusal
+            return [self._commit(outcome) for outcome in done]
+
+    def _undo(self, before: bytes | None, done: Sequence[Outcome]) -> None:
+        """Put the kernel back; a single operation that it refused changed nothing, and is kept as what it is: a call with an errno."""
+        if before is not None:
+            self.kernel = Kernel.restore(before)
+            return
+        for outcome in done:
+            self._commit(outcome)
+
+    async def _transact(self, op: Op, done: list[Outcome]) -> Problem | None:
+        try:
+            outcome = await self._run(op.op, lambda: carry_out(self.kernel, op))
+        except FsError as error:
+            return Problem(422, "refused", str(error), errno=error.errno)
+        except LookupError as error:
+            return no_such_process(op.pid, error)
+        done.append(outcome)
+        errno = outcome.result.errno
+        return None if errno is None else Problem(422, "refused", f"{op.args.get('path', op.op)}: {errno}", errno=errno)
+
+    # ---- time travel
+
+    async def snapshot(self, name: str) -> Snapshot:
+        """Name the present state. Raises 409 when there are too many or the name is taken."""
+        async with self._turn:
+            self._require_sound()
+            if name in self.snapshots:
+                raise Problem(409, "name-taken", f"there is a snapshot named {name!r} already: choose another name or delete it")
+            if len(self.snapshots) >= self.settings.max_snapshots:
+                raise Problem(409, "too-many-snapshots", f"a session keeps at most {self.settings.max_snapshots} snapshots: delete one")
+            kernel = self.kernel
+            blob, digest = await self._run("snapshot", lambda: (kernel.snapshot(), kernel.digest()), True)
+            kept = Snapshot(name, self.seq, self.epoch, kernel.clock_ns, digest, blob, tuple(self.journal.entries()))
+            self.snapshots[name] = kept
+            return kept
+
+    async def fork(self) -> "Session":
+        """A second session in the same state, with its own id and token."""
+        async with self._turn:
+            self._require_sound()
+            kernel = await self._run("clone", lambda: Kernel.restore(self.kernel.snapshot()), True)
+            twin = Session(self.machine, self.seed, kernel, self.settings, self._executor)
+            twin.seq, twin.name, twin.lab = self.seq, self.name, self.lab
+            twin.journal.replace(self.journal.entries())
+            twin.ring = Ring(self.settings.event_retention)
+            twin.ring.refill(self.ring.entries(), self.ring.last)
+            return twin
+
+    async def rewind(self, seq: int | None, name: str | None, if_match: str | None = None) -> None:
+        """Go back to an operation's number, or to a named snapshot. Raises 404 or 422 when there is no such state."""
+        async with self._turn:
+            if self.closed:
+                self._require_sound()
+            self._require_match(if_match)
+            base = self._base(seq, name)
+            history = list(base.history if base is not None and name is not None else self.journal.entries(0, seq))
+            replay = history[base.seq if base is not None else 0 :]
+            self.frozen = None
+            self.kernel = await self._run("rewind", lambda: self._rebuild(base, replay), len(replay) > INLINE_OPS)
+            self.journal.replace(history)
+            self.seq, self.epoch = len(history), self.epoch + 1
+            self.ring.cut(min(history[-1].last_event if history else self._boot_events, self.ring.last))
+
+    @property
+    def _boot_events(self) -> int:
+        entries = self.journal.entries(0, 1)
+        return entries[0].last_event if entries else 0
+
+    def _base(self, seq: int | None, name: str | None) -> Snapshot | None:
+        if name is not None:
+            if name not in self.snapshots:
+                raise Problem(404, "no-such-snapshot", f"there is no snapshot named {name!r}: there are {', '.join(self.snapshots) or 'none'}")
+            return self.snapshots[name]
+        if seq is None or not 0 <= seq <= self.seq:
+            raise Problem(422, "malformed-request", f"seq: the session is at {self.seq}, it can go back to 0 .. {self.seq}", errors=[])
+        history = self.journal.entries(0, seq)
+        usable = [kept for kept in self.snapshots.values() if kept.seq <= seq and kept.history == tuple(history[: kept.seq])]
+        return max(usable, key=lambda kept: kept.seq, default=None)
+
+    def _rebuild(self, base: Snapshot | None, replay: Sequence[Committed]) -> Kernel:
+        kernel = Kernel.boot(self.machine, self.seed) if base is None else Kernel.restore(base.blob)
+        for entry in replay:
+            kernel.call(entry.op.op, entry.op.pid, **entry.op.args)
+        kernel.drain()
+        return kernel
+
+    async def close(self) -> None:
+        """Destroy the session, once nobody holds its turn."""
+        self.closed = True
+        self.ring.close()
+        async with self._turn:
+            pass
+
+    # ---- taking it home
+
+    def journal_lines(self) -> Iterator[bytes]:
+        """The session as JSON Lines: the boot, then each committed operation."""
+        boot = {"seq": 0, "op": "boot", "machine": self.machine.to_dict(), "seed": self.seed}
+        yield orjson.dumps(boot, option=orjson.OPT_APPEND_NEWLINE)
+        for seq, entry in enumerate(self.journal.entries(), 1):
+            yield orjson.dumps({"seq": seq, **render_op(entry.op)}, option=orjson.OPT_APPEND_NEWLINE)
+
+    async def archive(self) -> bytes:
+        """A tar of /proc, /sys and /dev as they are now; the same state gives the same bytes."""
+        return await self.read("archive", write_archive, True)
+
+
+def no_such_process(pid: int | None, error: LookupError) -> Problem:
+    """The 404 for a pid that names no living process."""
+    return Problem(404, "no-such-process", str(error.args[0]) if error.args else f"there is no process {pid}", errno="ESRCH")
+
+
+def _failed(item: Outcome | Problem) -> bool:
+    return isinstance(item, Problem) or item.result.errno is not None or item.result.signal is not None
+
+
+def _parts(ops: Sequence[Op], size: int) -> Iterator[Sequence[Op]]:
+    for start in range(0, len(ops), size):
+        yield ops[start : start + size]
+
+
+def write_archive(kernel: Kernel) -> bytes:
+    """The kernel's file tree as an uncompressed tar; files too large to be text (pagemap) are left out."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        roots = [path for path in ARCHIVE_ROOTS if path[1:] in kernel.listdir("/")]
+        for root in roots:
+            _archive(kernel, tar, root)
+    return buffer.getvalue()
+
+
+def _archive(kernel: Kernel, tar: tarfile.TarFile, path: str) -> None:
+    stat = kernel.stat(path)
+    member = tarfile.TarInfo(path.lstrip("/"))
+    member.mode = stat["mode"] & 0o7777
+    if stat["type"] == "dir":
+        member.type = tarfile.DIRTYPE
+        tar.addfile(member)
+        for name in sorted(kernel.listdir(path)):
+            _archive(kernel, tar, f"{path}/{name}")
+    elif not stat["binary"] and member.mode & 0o444 and (stat["size"] or 0) <= ARCHIVE_FILE_LIMIT:
+        try:
+            data = kernel.read(path)
+        except FsError:
+            return
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))

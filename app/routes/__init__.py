@@ -1,0 +1,1 @@
+"""One file per noun; a handler is a few lines."""

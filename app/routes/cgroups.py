@@ -1,0 +1,117 @@
+"""The cgroup tree as typed JSON, for web interfaces; every change is a write to one of its files."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.deps import IfMatch, TheSession
+from app.errors import Problem, malformed, require_json
+from app.host.session import Session
+from app.routes import reply
+from app.routes.fs_errors import fs_problem
+from app.schemas import docs
+from app.schemas.calls import Op
+from core import FsError
+
+router = APIRouter(prefix="/v1/sessions/{sid}/cgroups", tags=["cgroups"])
+MOUNT: Final = "/sys/fs/cgroup"
+_FILE: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+
+
+def _bad(member: str, detail: str) -> Problem:
+    return malformed([{"loc": (member,), "msg": detail, "type": "value_error"}])
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or value == "/" or "//" in value or "\0" in value or len(value) > 4096:
+        raise _bad("path", f'{str(value)[:60]!r} is not the path of a cgroup: give one below the root ("/app")')
+    if any(part in (".", "..") for part in value.split("/")) or not value.isprintable():
+        raise _bad("path", "a cgroup's path holds neither . nor .. nor unprintable characters")
+    return value.rstrip("/")
+
+
+def _text(member: str, value: object) -> bytes:
+    if isinstance(value, bool) or not isinstance(value, int | str | None):
+        raise _bad(member, 'it is neither a number nor a string: write what `echo` would ("50M", "max", 0)')
+    try:
+        return ("max" if value is None else str(value)).encode()
+    except UnicodeEncodeError:
+        raise _bad(member, "it is not text that UTF-8 can carry") from None
+
+
+def _writes(path: str, members: Mapping[str, object]) -> list[Op]:
+    unknown = [name for name in members if not _FILE.fullmatch(name)]
+    if unknown:
+        raise _bad(unknown[0], 'it is not the name of a cgroup\'s file, such as "memory.max"')
+    return [Op("put", None, {"path": f"{MOUNT}{path}/{name}", "data": _text(name, value)}) for name, value in members.items()]
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    raw = await request.body()
+    require_json(request.headers.get("content-type", ""))
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise malformed([{"loc": (), "msg": f"this is not JSON: {error}", "type": "json_invalid"}]) from None
+    if not isinstance(body, dict):
+        raise malformed([{"loc": (), "msg": "this is not a JSON object", "type": "dict_type"}])
+    return body
+
+
+async def _show(session: Session, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    try:
+        view = await session.read("cgroup", lambda kernel: kernel.view("cgroup", path=path))
+    except FsError as error:
+        raise fs_problem(error) from None
+    except LookupError:
+        raise Problem(404, "no-such-cgroup", f"there is no cgroup {path[:100]}", errno="ENOENT") from None
+    answer = reply.view(view, session)
+    answer.status_code = status
+    answer.headers.update(headers or {})
+    return answer
+
+
+async def _apply(session: Session, ops: list[Op], members: list[str], if_match: str | None) -> None:
+    """Write the members' files, all or none; a refusal points to its member."""
+    try:
+        await session.transaction(ops, if_match)
+    except Problem as problem:
+        index = problem.extra.pop("index", None)
+        if index is not None:
+            problem.extra["errors"] = [{"detail": problem.detail, "pointer": f"#/{members[index]}"}]
+        raise
+
+
+@router.get("", responses=docs.ok("CgroupTree"))
+async def read_cgroups(session: TheSession) -> Response:
+    """The whole tree."""
+    return reply.view(await session.read("cgroups", lambda kernel: kernel.view("cgroups")), session)
+
+
+@router.post("", status_code=201, responses=docs.created("Cgroup"), openapi_extra=docs.body("CgroupCreate"))
+async def create_cgroup(request: Request, session: TheSession, if_match: IfMatch = None) -> Response:
+    """Make a cgroup; members named as its files are its first settings."""
+    body = await _object(request)
+    path = _path(body.pop("path", None))
+    ops = [Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, body)]
+    await _apply(session, ops, ["path", *body], if_match)
+    return await _show(session, path, 201, {"Location": f"/v1/sessions/{session.id}/cgroups{path}"})
+
+
+@router.get("/{path:path}", responses=docs.ok("Cgroup"))
+async def read_cgroup(session: TheSession, path: str) -> Response:
+    """One cgroup and those below it."""
+    return await _show(session, f"/{path}".rstrip("/") or "/")
+
+
+@router.patch("/{path:path}", responses=docs.ok("Cgroup"), openapi_extra=docs.body("CgroupPatch"))
+async def patch_cgroup(request: Request, session: TheSession, path: str, if_match: IfMatch = None) -> Response:
+    """Change a cgroup's settings, all or none."""
+    body = await _object(request)
+    clean = "" if not path.strip("/") else _path(f"/{path}")
+    await _apply(session, _writes(clean, body), list(body), if_match)
+    return await _show(session, clean or "/")

@@ -1,0 +1,99 @@
+"""Processes and their system calls.
+
+`call` is the hot path: a bare route, first in the table, that validates the body once from its bytes with a prebuilt model and answers
+bytes. The other routes are ordinary ones. Both are documented from the same table.
+"""
+
+from typing import Annotated, Any, Final
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.deps import IfMatch, TheSession, enter
+from app.errors import Problem, require_json
+from app.host.session import Session, no_such_process
+from app.routes import reply
+from app.schemas import docs
+from app.schemas.calls import Op, parse_body, parse_pid, process_call
+from app.schemas.kinds import parse_address
+from app.schemas.views import render_view
+
+router = APIRouter(prefix="/v1/sessions/{sid}/processes", tags=["processes"])
+EXPLAIN: Final = "explain_"
+
+
+async def call(request: Request) -> Response:
+    """Carry out one system call of one process."""
+    path = request.path_params
+    session = enter(request, path["sid"])
+    name = path["call"]
+    process_call(name)
+    pid = parse_pid(path["pid"])
+    raw = await request.body()
+    if raw:
+        require_json(request.headers.get("content-type", ""))
+    answer = await session.call(Op(name, pid, parse_body(name, raw)), request.headers.get("if-match"))
+    return Response(orjson.dumps(answer), headers={"etag": session.etag}, media_type=reply.JSON)
+
+
+HOT: Final = Route("/v1/sessions/{sid}/processes/{pid}/{call}", call, methods=["POST"], include_in_schema=False)
+
+
+async def _view(session: Session, pid: str, name: str, **args: Any) -> Any:
+    """A view of one process. Raises 404 for a pid that names none."""
+    number = parse_pid(pid)
+    try:
+        return render_view(await session.read(name, lambda kernel: kernel.view(name, pid=number, **args)))
+    except LookupError as error:
+        raise no_such_process(number, error) from None
+
+
+@router.post("", status_code=201, responses=docs.created("Spawned"), openapi_extra=docs.body("SpawnBody"))
+async def spawn_process(request: Request, session: TheSession, if_match: IfMatch = None) -> Response:
+    """Start a process."""
+    raw = await request.body()
+    require_json(request.headers.get("content-type", ""))
+    answer = await session.call(Op("spawn", None, parse_body("spawn", raw)), if_match)
+    if answer["errno"] is not None:
+        return reply.json({"pid": None} | answer, session)
+    pid = answer["result"]["pid"]
+    return reply.json({"pid": pid} | answer, session, 201, {"Location": f"/v1/sessions/{session.id}/processes/{pid}"})
+
+
+@router.get("", responses=docs.ok("ProcessList"))
+async def list_processes(session: TheSession) -> Response:
+    """The processes, dead ones that nobody has waited for included."""
+    items = await session.read("processes", lambda kernel: kernel.view("processes"))
+    return reply.json({"items": render_view(items), "next_page_token": None}, session)
+
+
+@router.get("/{pid}", responses=docs.ok("Process"))
+async def read_process(session: TheSession, pid: str) -> Response:
+    """One process."""
+    return reply.json(await _view(session, pid, "process"), session)
+
+
+@router.get("/{pid}/vmas", responses=docs.ok("VmaList"))
+async def list_vmas(session: TheSession, pid: str) -> Response:
+    """A process's mapped regions, by address."""
+    return reply.json({"items": await _view(session, pid, "vmas"), "next_page_token": None}, session)
+
+
+@router.get("/{pid}/walk", responses=docs.ok("Walk"))
+async def walk(session: TheSession, pid: str, address: Annotated[str, Query(max_length=40)]) -> Response:
+    """The page walk of one address, level by level, and what an access there would do."""
+    try:
+        number = parse_address(int(address) if address.isascii() and address.isdigit() else address)
+    except ValueError as error:
+        raise Problem(422, "malformed-request", f"address: {error}", errors=[{"detail": str(error), "pointer": "#/address"}]) from None
+    return reply.json(await _view(session, pid, "walk", address=number), session)
+
+
+@router.get("/{pid}/explain/{topic}", responses=docs.ok("Explanation"))
+async def explain(session: TheSession, pid: str, topic: str) -> Response:
+    """Why the kernel decided as it did, from what it recorded."""
+    if topic not in docs.TOPICS:
+        raise Problem(404, "no-such-topic", f"nothing is explained about {topic[:40]!r}: there is {', '.join(docs.TOPICS)}")
+    return reply.json(await _view(session, pid, EXPLAIN + topic), session)

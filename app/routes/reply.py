@@ -1,0 +1,23 @@
+"""How answers are written: JSON by orjson, with the session's state as ETag."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from app.host.session import Session
+from app.schemas.views import render_view
+
+JSON: Final = "application/json"
+
+
+def json(value: Any, session: Session | None = None, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; with a session, its ETag."""
+    tags = {} if session is None else {"ETag": session.etag}
+    return Response(orjson.dumps(value), status, {**tags, **(headers or {})}, JSON)
+
+
+def view(value: Any, session: Session) -> Response:
+    """One of the kernel's views as JSON."""
+    return json(render_view(value), session)

@@ -1,0 +1,197 @@
+"""Sessions: create, list, read, rename, destroy; clock, batch, journal, archive, snapshots, clone, rewind, audit."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from app.deps import IfMatch, TheRegistry, TheSession, require_operator
+from app.errors import Problem, require_json
+from app.host.registry import Registry
+from app.host.session import Session, Snapshot
+from app.routes import reply
+from app.schemas import docs
+from app.schemas.calls import Op, parse_batch
+from app.schemas.sessions import Advance, CloneCreate, Rewind, SessionCreate, SessionPatch, SnapshotCreate
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _record(session: Session) -> dict[str, Any]:
+    """A session as JSON."""
+    return {
+        "id": session.id,
+        "name": session.name,
+        "lab": session.lab,
+        "machine": session.machine.to_dict(),
+        "seed": session.seed,
+        "clock_ns": session.kernel.clock_ns,
+        "epoch": session.epoch,
+        "seq": session.seq,
+        "state": "frozen" if session.frozen else "panicked" if session.kernel.panicked else "running",
+        "events": {"oldest": session.ring.oldest, "last": session.ring.last},
+        "created": _when(session.created),
+        "ttl_ns": session.ttl_ns,
+    }
+
+
+def _created(session: Session) -> Response:
+    record = _record(session) | {"token": session.issue_token()}
+    return reply.json(record, session, 201, {"Location": f"/v1/sessions/{session.id}"})
+
+
+def _label(session: Session, name: str | None, ttl: int | None) -> None:
+    if name is not None:
+        session.name = name
+    if ttl is not None:
+        session.ttl_ns = ttl
+
+
+@router.post("", status_code=201, responses=docs.created("Session"), dependencies=[Depends(require_operator)])
+async def create_session(body: SessionCreate, registry: TheRegistry) -> Response:
+    """Boot a kernel. The answer holds the session's token, which is shown once."""
+    session = await registry.create(body.machine, body.seed)
+    session.lab = body.lab
+    _label(session, body.name, body.ttl)
+    return _created(session)
+
+
+@router.get("", responses=docs.ok("SessionList"), dependencies=[Depends(require_operator)])
+async def list_sessions(
+    registry: TheRegistry,
+    page_size: Annotated[int, Query(ge=1, le=1000)] = 100,
+    page_token: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """The sessions, in order of creation."""
+    sessions, token = registry.page(page_size, page_token)
+    headers = {"Link": f'</v1/sessions?page_size={page_size}&page_token={token}>; rel="next"'} if token else {}
+    return reply.json({"items": [_record(session) for session in sessions], "next_page_token": token}, headers=headers)
+
+
+@router.get("/{sid}", responses=docs.ok("Session"))
+async def read_session(session: TheSession) -> Response:
+    """One session."""
+    return reply.json(_record(session), session)
+
+
+@router.patch("/{sid}", responses=docs.ok("Session"))
+async def patch_session(body: SessionPatch, session: TheSession) -> Response:
+    """Rename a session, or give it another time to live."""
+    _label(session, body.name, body.ttl)
+    return reply.json(_record(session), session)
+
+
+@router.delete("/{sid}", status_code=204, response_class=Response, responses=docs.NOTHING)
+async def delete_session(session: TheSession, registry: TheRegistry) -> Response:
+    """Destroy a session; its streams end."""
+    await registry.destroy(session)
+    return Response(status_code=204)
+
+
+@router.get("/{sid}/clock", tags=["clock"], responses=docs.ok("Clock"))
+async def read_clock(session: TheSession) -> Response:
+    """The simulated time since boot."""
+    return reply.json({"clock_ns": session.kernel.clock_ns, "seq": session.seq}, session)
+
+
+@router.post("/{sid}/clock", tags=["clock"], responses=docs.ok("Answer"))
+async def advance_clock(body: Advance, session: TheSession, if_match: IfMatch = None) -> Response:
+    """Let simulated time pass; the kernel's daemons run meanwhile."""
+    answer = await session.call(Op("advance", None, {"duration_ns": body.advance}), if_match)
+    return reply.json(answer, session)
+
+
+@router.post("/{sid}/batch", tags=["calls"], openapi_extra=docs.body("Batch"), responses=docs.ok("BatchAnswer"))
+async def run_batch(request: Request, session: TheSession, if_match: IfMatch = None) -> Response:
+    """Carry out many operations in order; each result is what its own route would answer."""
+    raw = await request.body()
+    require_json(request.headers.get("content-type", ""))
+    ops, stop = parse_batch(raw, session.settings.max_batch)
+    results = await session.batch(ops, stop, if_match)
+    head = {"requested": len(ops), "completed": len(results), "clock_ns": session.kernel.clock_ns, "seq": session.seq}
+    return reply.json({"results": results} | head, session)
+
+
+@router.get("/{sid}/journal", response_class=Response, responses=docs.text("application/jsonl", "The boot, then each operation, one a line."))
+async def read_journal(session: TheSession) -> Response:
+    """The committed operations as JSON Lines: replaying them rebuilds the session exactly."""
+    return Response(b"".join(session.journal_lines()), headers={"ETag": session.etag}, media_type="application/jsonl")
+
+
+@router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of /proc, /sys and /dev."))
+async def read_archive(session: TheSession) -> Response:
+    """The file tree as a tar, for tools that read a captured system."""
+    data = await session.archive()
+    headers = {"ETag": session.etag, "Content-Disposition": f'attachment; filename="{session.id}.tar"'}
+    return Response(data, headers=headers, media_type="application/x-tar")
+
+
+@router.get("/{sid}/audit", responses=docs.ok("Audit"))
+async def read_audit(session: TheSession) -> Response:
+    """Check every invariant of the kernel's state and show the sums: what is owned, what is free, what is charged."""
+    return reply.view(await session.read("audit", lambda kernel: kernel.view("audit"), True), session)
+
+
+@router.get("/{sid}/memory", responses=docs.ok("Memory"))
+async def read_memory(session: TheSession) -> Response:
+    """Zones, watermarks and free lists."""
+    return reply.view(await session.read("memory", lambda kernel: kernel.view("memory")), session)
+
+
+def _snapshot(kept: Snapshot) -> dict[str, Any]:
+    return {
+        "name": kept.name,
+        "seq": kept.seq,
+        "epoch": kept.epoch,
+        "clock_ns": kept.clock_ns,
+        "digest": kept.digest,
+        "size": len(kept.blob),
+    }
+
+
+@router.post("/{sid}/snapshots", tags=["time travel"], status_code=201, responses=docs.created("Snapshot"))
+async def create_snapshot(body: SnapshotCreate, session: TheSession) -> Response:
+    """Name the present state."""
+    kept = await session.snapshot(body.name or f"seq-{session.seq}")
+    return reply.json(_snapshot(kept), session, 201, {"Location": f"/v1/sessions/{session.id}/snapshots"})
+
+
+@router.get("/{sid}/snapshots", tags=["time travel"], responses=docs.ok("SnapshotList"))
+async def list_snapshots(session: TheSession) -> Response:
+    """The named states."""
+    return reply.json({"items": [_snapshot(kept) for kept in session.snapshots.values()], "next_page_token": None}, session)
+
+
+@router.delete("/{sid}/snapshots/{name}", tags=["time travel"], status_code=204, response_class=Response, responses=docs.NOTHING)
+async def delete_snapshot(session: TheSession, name: str) -> Response:
+    """Forget a named state."""
+    if session.snapshots.pop(name, None) is None:
+        raise Problem(404, "no-such-snapshot", f"there is no snapshot named {name[:60]!r}")
+    return Response(status_code=204, headers={"ETag": session.etag})
+
+
+@router.post("/{sid}/clone", tags=["time travel"], status_code=201, responses=docs.created("Session"))
+async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry) -> Response:
+    """A second session in the same state."""
+    return _created(await _clone(body, session, registry))
+
+
+async def _clone(body: CloneCreate, session: Session, registry: Registry) -> Session:
+    registry.require_place()
+    twin = registry.add(await session.fork())
+    _label(twin, body.name, body.ttl)
+    return twin
+
+
+@router.post("/{sid}/rewind", tags=["time travel"], responses=docs.ok("Session"))
+async def rewind_session(body: Rewind, session: TheSession, if_match: IfMatch = None) -> Response:
+    """Go back in time; what came later is forgotten and the epoch grows."""
+    if (body.seq is None) == (body.snapshot is None):
+        raise Problem(422, "malformed-request", 'give either {"seq": N} or {"snapshot": "name"}', errors=[])
+    await session.rewind(body.seq, body.snapshot, if_match)
+    return reply.json(_record(session), session)

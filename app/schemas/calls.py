@@ -1,0 +1,221 @@
+"""Request models made from the syscall table: one source for the routes, the batch union, the journal and the documents.
+
+For each row of core.CALLS there are two models: the body of its own route, and the same with `op` and `pid` for a batch and the
+journal. Nothing about a call is written here; a new row there is a new route here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema, create_model
+
+from app.errors import Problem, from_validation, malformed
+from app.schemas.kinds import KINDS, MAX_I64
+from core import CALLS, Call, Param
+
+PAGE: Final = 4096
+MAX_PID: Final = (1 << 22) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation on a kernel: a row of CALLS, who makes it, and its clean arguments."""
+
+    op: str
+    pid: int | None
+    args: Mapping[str, Any]
+
+
+class Body(BaseModel):
+    """What every request body is: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="utf8")
+
+
+def _one_of(choices: tuple[str, ...], value: object) -> Any:
+    if value in choices and isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is not one of: {', '.join(choices)}")
+
+
+def _some_of(choices: tuple[str, ...], value: object) -> Any:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list of: {', '.join(choices)}")
+    return [_one_of(choices, item) for item in value]
+
+
+def _within(parse: Callable[[object], Any], low: int | None, high: int | None, value: object) -> Any:
+    clean = parse(value)
+    for number in clean if isinstance(clean, list) else (clean,):
+        if (low is not None and number < low) or (high is not None and number > high):
+            raise ValueError(f"{value!r} is out of range: it must lie between {low} and {high}")
+    return clean
+
+
+def _or_none(parse: Callable[[object], Any], value: object) -> Any:
+    return None if value is None else parse(value)
+
+
+def _parser(param: Param) -> Callable[[object], Any]:
+    """The function that makes a clean argument of a JSON value."""
+    parse = KINDS[param.kind].parse
+    if param.choices:
+        choices = tuple(param.choices)
+        parse = partial(_some_of if param.kind == "flags" else _one_of, choices)
+    if param.minimum is not None or param.maximum is not None:
+        parse = partial(_within, parse, param.minimum, param.maximum)
+    return parse if param.required or param.default is not None else partial(_or_none, parse)
+
+
+def _bounded(schema: dict[str, Any], param: Param) -> dict[str, Any]:
+    if "anyOf" in schema:
+        return schema | {"anyOf": [_bounded(dict(item), param) for item in schema["anyOf"]]}
+    if schema.get("type") == "array" and param.kind == "ints":
+        return schema | {"items": _bounded(dict(schema["items"]), param)}
+    if schema.get("type") != "integer":
+        return schema
+    low = {} if param.minimum is None else {"minimum": param.minimum}
+    high = {} if param.maximum is None else {"maximum": param.maximum}
+    return schema | low | high
+
+
+def schema_of(param: Param) -> dict[str, Any]:
+    """The JSON Schema of one argument."""
+    schema = _bounded(dict(KINDS[param.kind].schema), param)
+    if param.choices:
+        words = {"type": "string", "enum": list(param.choices)}
+        schema = {"type": "array", "items": words} if param.kind == "flags" else words
+    if not param.required and param.default is None:
+        schema = {"anyOf": [*schema.get("anyOf", [{k: v for k, v in schema.items() if k != "examples"}]), {"type": "null"}]}
+    elif not param.required:
+        schema = schema | {"default": KINDS[param.kind].render(param.default)}
+    return schema | {"description": param.doc}
+
+
+def _field(param: Param) -> tuple[Any, Any]:
+    kind = Annotated[KINDS[param.kind].python, PlainValidator(_parser(param)), WithJsonSchema(schema_of(param))]
+    return (kind, ... if param.required else param.default)
+
+
+def _pascal(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _body_model(name: str, call: Call) -> type[Body]:
+    fields: dict[str, Any] = {key: _field(param) for key, param in call.params.items()}
+    return create_model(f"{_pascal(name)}Body", __base__=Body, __doc__=call.doc, **fields)
+
+
+PID: Final = Param("int", "The process that makes the call.", minimum=1, maximum=MAX_PID)
+SEQ: Final = Param("int", "The operation's number in a journal; not read.", required=False, minimum=0, maximum=MAX_I64)
+
+
+def _op_model(name: str, call: Call) -> type[Body]:
+    fields: dict[str, Any] = {key: _field(param) for key, param in call.params.items()}
+    fields |= {"op": (Literal[name], ...), "seq": _field(SEQ)}
+    if call.process:
+        fields["pid"] = _field(PID)
+    return create_model(f"{_pascal(name)}Op", __base__=Body, __doc__=call.doc, **fields)
+
+
+BODIES: Final[Mapping[str, type[Body]]] = {name: _body_model(name, call) for name, call in CALLS.items()}
+OPS: Final[Mapping[str, type[Body]]] = {name: _op_model(name, call) for name, call in CALLS.items()}
+_UNION: Final[Any] = Annotated[Union[tuple(OPS.values())], Field(discriminator="op")]  # noqa: UP007
+OP_ADAPTER: Final[TypeAdapter[Any]] = TypeAdapter(_UNION)
+
+_VALIDATE: Final = {name: model.__pydantic_validator__.validate_json for name, model in BODIES.items()}
+_ADDRESSES: Final = {name: tuple(key for key, kind in call.returns.items() if kind == "address") for name, call in CALLS.items()}
+
+
+def _clean(model: Any) -> dict[str, Any]:
+    return {key: value for key, value in model.__dict__.items() if value is not None}
+
+
+def process_call(name: str) -> Call:
+    """The row of a process's call. Raises a 404 that lists what there is."""
+    call = CALLS.get(name)
+    if call is None or not call.process:
+        known = ", ".join(sorted(key for key, row in CALLS.items() if row.process))
+        raise Problem(404, "no-such-call", f"there is no call named {name[:60]!r}: there are {known}")
+    return call
+
+
+def parse_body(name: str, raw: bytes) -> dict[str, Any]:
+    """The clean arguments of one call, from the bytes of its route's body. Raises a 422."""
+    try:
+        return _clean(_VALIDATE[name](raw or b"{}"))
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+def to_op(model: Any) -> Op:
+    """An operation from a validated member of the union."""
+    args = _clean(model)
+    args.pop("seq", None)
+    return Op(args.pop("op"), args.pop("pid", None), args)
+
+
+Batch: Final[type[Body]] = create_model(
+    "Batch",
+    __base__=Body,
+    __doc__="Many operations, carried out in order.",
+    ops=(list[_UNION], Field(description="The operations; a line of a journal is one.")),
+    stop_on_error=(bool, Field(False, strict=True, description="Stop after the first operation that answers an errno, a signal or a problem.")),
+)
+
+
+def parse_batch(raw: bytes, limit: int) -> tuple[list[Op], bool]:
+    """The operations of a batch and whether to stop at the first error. Raises a 422; nothing is carried out then."""
+    try:
+        batch: Any = Batch.model_validate_json(raw)
+    except ValidationError as error:
+        raise from_validation(error) from None
+    if len(batch.ops) > limit:
+        detail = f"a batch holds at most {limit} operations, this one {len(batch.ops)}: send it in parts"
+        raise malformed([{"loc": ("ops",), "msg": detail, "type": "too_long"}])
+    return [to_op(model) for model in batch.ops], batch.stop_on_error
+
+
+def parse_pid(text: str) -> int:
+    """A pid from a path. Raises a 404: what is no number names no process."""
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        return int(text)
+    raise Problem(404, "no-such-process", f"{text[:40]!r} is not a pid: it is a whole number, as POST .../processes answers it")
+
+
+def render_op(op: Op) -> dict[str, Any]:
+    """An operation as a JSON object: what a batch takes and a journal keeps."""
+    params = CALLS[op.op].params
+    head: dict[str, Any] = {"op": op.op} if op.pid is None else {"op": op.op, "pid": op.pid}
+    return head | {key: KINDS[params[key].kind].render(value) for key, value in op.args.items() if key not in head and value != params[key].default}
+
+
+def accesses(op: Op) -> int:
+    """How many pages a call may have to handle, from its arguments alone: the measure of its work."""
+    args = op.args
+    pages = args.get("pages")
+    count = len(pages) if pages is not None else -(-int(args.get("length", args.get("old_length", 0))) // PAGE)
+    return count // max(int(args.get("stride") or 1), 1) * max(int(args.get("repeat") or 1), 1)
+
+
+def render_result(op: str, result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A call's result with its addresses in hexadecimal."""
+    keys = _ADDRESSES[op]
+    if not result or not keys:
+        return result
+    return {key: f"{value:#x}" if key in keys and isinstance(value, int) else value for key, value in result.items()}
+
+
+def render_schema(schema: Mapping[str, Any]) -> str:
+    """A JSON Schema in a few words, for tables."""
+    if "anyOf" in schema:
+        return " or ".join(render_schema(item) for item in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{item}`" for item in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {render_schema(schema.get('items', {})) or 'values'}"
+    return "address" if schema.get("pattern") == "^0x[0-9a-f]+$" else str(schema.get("type", "any"))

@@ -1,0 +1,229 @@
+"""Answers as JSON Schema, for the OpenAPI document: what clients rely on, written once by name."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.schemas.calls import BODIES, OPS, Batch, Body
+from core import CALLS
+
+Schema = dict[str, Any]
+TOPICS: Final = ("oom",)
+HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+
+
+def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, doc: str = "") -> Schema:
+    schema: Schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+    return schema | ({"description": doc} if doc else {})
+
+
+def ref(name: str) -> Schema:
+    """A reference to a named schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _list(name: str) -> Schema:
+    return _object({"items": {"type": "array", "items": ref(name)}, "next_page_token": _or_null({"type": "string"})})
+
+
+INT: Final[Schema] = {"type": "integer"}
+STR: Final[Schema] = {"type": "string"}
+BOOL: Final[Schema] = {"type": "boolean"}
+NULL_STR: Final = _or_null(STR)
+NULL_INT: Final = _or_null(INT)
+HEX: Final[Schema] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
+FREE: Final[Schema] = {"type": "object"}
+
+ANSWER: Final[Mapping[str, Schema]] = {
+    "result": _or_null(FREE),
+    "errno": NULL_STR,
+    "signal": NULL_STR,
+    "fault_address": _or_null(HEX),
+    "faults": _object({"minor": INT, "major": INT}),
+    "killed": {"type": "array", "items": INT, "description": "Every pid that the OOM killer or a fatal signal ended during the call."},
+    "elapsed_ns": INT,
+    "clock_ns": INT,
+    "events": _or_null(_object({"first": INT, "last": INT})),
+    "seq": INT,
+}
+
+PROBLEM: Final = _object(
+    {"type": STR, "title": STR, "status": INT, "detail": STR},
+    {"instance": STR, "errno": STR, "seq": INT, "errors": {"type": "array", "items": _object({"detail": STR, "pointer": STR})}},
+    "What was wrong with the request, and what would be right (RFC 9457).",
+)
+
+SESSION: Final = {
+    "id": STR,
+    "name": NULL_STR,
+    "lab": NULL_STR,
+    "machine": FREE,
+    "seed": INT,
+    "clock_ns": INT,
+    "epoch": INT,
+    "seq": INT,
+    "state": {"type": "string", "enum": ["running", "panicked", "frozen"]},
+    "events": _object({"oldest": INT, "last": INT}),
+    "created": {"type": "string", "format": "date-time"},
+    "ttl_ns": INT,
+}
+
+PROCESS: Final = {
+    **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads"), INT),
+    **dict.fromkeys(("comm", "cgroup"), STR),
+    "state": {"type": "string", "enum": ["running", "sleeping", "zombie", "dead"]},
+}
+
+VMA: Final = {
+    "start": HEX,
+    "end": HEX,
+    "prot": STR,
+    "flags": {"type": "array", "items": STR},
+    "offset": INT,
+    "name": NULL_STR,
+    "rss_bytes": INT,
+    "swap_bytes": INT,
+}
+
+SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "digest": STR, "size": INT}
+
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "Problem": PROBLEM,
+    "Answer": _object(
+        ANSWER, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
+    ),
+    "BatchAnswer": _object(
+        {
+            "results": {"type": "array", "items": {"anyOf": [ref("Answer"), ref("Problem")]}},
+            "requested": INT,
+            "completed": INT,
+            "clock_ns": INT,
+            "seq": INT,
+        }
+    ),
+    "Session": _object(SESSION, {"token": STR}),
+    "SessionList": _list("Session"),
+    "Clock": _object({"clock_ns": INT, "seq": INT}),
+    "Snapshot": _object(SNAPSHOT),
+    "SnapshotList": _list("Snapshot"),
+    "Spawned": _object({"pid": NULL_INT, **ANSWER}),
+    "Process": _object(PROCESS),
+    "ProcessList": _list("Process"),
+    "Vma": _object(VMA),
+    "VmaList": _list("Vma"),
+    "Walk": FREE | {"description": "The four indices, each level's entry decoded, the frame, and what an access would do."},
+    "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
+    "File": _object({"path": STR, "size": INT}),
+    "FileList": _list("File"),
+    "FileAnswer": _object({"path": STR, "size": INT, **ANSWER}),
+    "Cgroup": FREE | {"description": "One cgroup's limits and counters, and the groups below it."},
+    "CgroupTree": FREE | {"description": "The tree of cgroups."},
+    "CgroupCreate": {
+        "type": "object",
+        "properties": {"path": {"type": "string", "examples": ["/app"]}},
+        "required": ["path"],
+        "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]},
+        "examples": [{"path": "/app", "memory.max": "50M"}],
+    },
+    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
+    "Audit": FREE | {"description": "Every invariant with its verdict, and the sums it rests on."},
+    "Memory": FREE | {"description": "Zones, watermarks and free lists."},
+    "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
+    "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
+    "Status": _object({"status": STR}),
+    "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),
+}
+
+
+def _response(description: str, media: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {media: {"schema": schema}}}
+
+
+def ok(name: str) -> dict[int | str, Any]:
+    """200 with a named schema."""
+    return {200: _response("Done.", "application/json", ref(name))}
+
+
+def created(name: str) -> dict[int | str, Any]:
+    """201 with a named schema; 200 where a simulated refusal makes nothing."""
+    answer: dict[int | str, Any] = {201: _response("Made.", "application/json", ref(name))}
+    return {**answer, **ok(name)} if name == "Spawned" else answer
+
+
+NOTHING: Final[dict[int | str, Any]] = {204: {"description": "Done."}}
+
+
+def text(media: str, description: str) -> dict[int | str, Any]:
+    """200 with text of a media type."""
+    return {200: _response(description, media, STR)}
+
+
+def binary(media: str, description: str) -> dict[int | str, Any]:
+    """200 with bytes of a media type."""
+    return {200: {"description": description, "content": {media: {}}}}
+
+
+def file() -> dict[int | str, Any]:
+    """A file: whole or a part."""
+    content: Schema = {"text/plain": {"schema": STR}, "application/octet-stream": {}}
+    return {200: {"description": "The file.", "content": content}, 206: {"description": "The part that Range names.", "content": content}}
+
+
+def events() -> dict[int | str, Any]:
+    """The three forms of the event stream that are plain HTTP."""
+    content: Schema = {
+        "application/json": {"schema": ref("EventPage")},
+        "text/event-stream": {"schema": STR},
+        "application/jsonl": {"schema": STR},
+    }
+    return {200: {"description": "Events, by Accept.", "content": content}}
+
+
+def body(name: str) -> Schema:
+    """A JSON body with a named schema."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref(name)}}}}
+
+
+def raw_body() -> Schema:
+    """A body of plain text or bytes."""
+    return {"requestBody": {"required": True, "content": {"text/plain": {"schema": STR, "example": "50M"}}}}
+
+
+def model_schemas() -> dict[str, Schema]:
+    """The schemas of the models made from the table of calls."""
+    found: dict[str, Schema] = {}
+    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch]
+    for model in models:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= schema.pop("$defs", {})
+        found[model.__name__] = schema
+    return found
+
+
+def _result_schema(name: str) -> Schema:
+    kinds = {"address": HEX, "int": INT, "size": INT, "str": STR, "bool": BOOL, "ints": {"type": "array", "items": INT}}
+    return _object({}, {key: kinds.get(kind, {}) for key, kind in CALLS[name].returns.items()})
+
+
+def call_operation(name: str) -> Schema:
+    """The OpenAPI operation of one call's route."""
+    row = CALLS[name]
+    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))})
+    notes = [row.doc, f"Support: {row.support}." if row.support != "full" else "", row.note]
+    required = any(param.required for param in row.params.values())
+    return {
+        "tags": ["calls"],
+        "summary": name,
+        "description": " ".join(note for note in notes if note),
+        "operationId": f"call_{name}",
+        "parameters": [
+            {"name": "sid", "in": "path", "required": True, "schema": STR},
+            {"name": "pid", "in": "path", "required": True, "schema": STR},
+            {"name": "if-match", "in": "header", "required": False, "schema": STR},
+        ],
+        "requestBody": {"required": required, "content": {"application/json": {"schema": ref(BODIES[name].__name__)}}},
+        "responses": {"200": _response("What the call did.", "application/json", answer)},
+    }

@@ -1,0 +1,1 @@
+"""Where a session's history is kept, behind Protocols: in memory here, durable stores obey the same ones."""

@@ -1,0 +1,1 @@
+"""A session's events, in four forms."""

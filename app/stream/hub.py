@@ -1,0 +1,164 @@
+"""Subscriptions: a cursor into a session's ring, a filter, and what the reader must be told when it missed something.
+
+Every event is encoded once, whoever reads it. A reader that falls behind the ring is told `gap {from, to}`; a reader whose filter hides
+much is told `bookmark`, so that it can resume near the present; a reader of a session that went back in time is told a gap with reason
+`rewind`.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from app.errors import Problem
+from app.host.ring import Entry
+from app.host.session import Session
+from core import EVENTS
+
+BATCH: Final = 256
+CONTROL: Final = frozenset({"gap", "bookmark"})
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events a reader wants; None means every one."""
+
+    types: frozenset[str] | None = None
+    pid: int | None = None
+    cgroup: str | None = None
+
+    @property
+    def passes_all(self) -> bool:
+        """True when nothing is hidden."""
+        return self.types is None and self.pid is None and self.cgroup is None
+
+    def matches(self, entry: Entry) -> bool:
+        """True for an event that the reader wants."""
+        event = entry.event
+        if self.types is not None and event.type not in self.types:
+            return False
+        if self.pid is not None and getattr(event, "pid", None) != self.pid:
+            return False
+        return self.cgroup is None or _inside(getattr(event, "cgroup", None), self.cgroup)
+
+
+def _inside(cgroup: str | None, tree: str) -> bool:
+    return cgroup is not None and (cgroup == tree or tree == "/" or cgroup.startswith(tree + "/"))
+
+
+def parse_types(text: str | None) -> frozenset[str] | None:
+    """The event types of a comma-separated list. Raises a 422 that names what there is."""
+    if text is None:
+        return None
+    types = frozenset(word.strip() for word in text.split(","))
+    unknown = sorted(types - EVENTS.keys() - CONTROL)
+    if unknown or not types:
+        detail = f"types: there are no events of type {', '.join(map(repr, unknown))[:200]}: there are {', '.join(sorted(EVENTS))}"
+        raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/types"}])
+    return types
+
+
+def cursor(session: Session, after: int | None) -> int:
+    """Where a reader begins: after an event, or at the present. Raises 410 for what is no longer, or not yet, there."""
+    ring = session.ring
+    if after is None:
+        return ring.last
+    state: Mapping[str, Any] = {"oldest": ring.oldest, "last": ring.last, "seq": session.seq}
+    if after < ring.oldest - 1:
+        raise Problem(
+            410,
+            "cursor-expired",
+            f"events up to {ring.oldest - 1} are gone: read the session's state again, then follow it after {ring.last}",
+            **state,
+        )
+    if after > ring.last:
+        raise Problem(410, "cursor-ahead", f"the session is at event {ring.last}, it may have gone back in time: read its state again", **state)
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent to a reader: the event's number, to resume after, and its JSON."""
+
+    id: int
+    data: bytes
+
+
+class Subscription:
+    """One reader of one session.
+
+    Parameters
+    ----------
+    session : Session
+        Whose events.
+    wanted : Filter
+        Which of them.
+    after : int
+        The number of the last event the reader knows.
+    """
+
+    def __init__(self, session: Session, wanted: Filter, after: int) -> None:
+        self.session, self.filter = session, wanted
+        self._ring = session.ring
+        self._cursor = self._told = after
+        self._generation = self._ring.generation
+
+    async def batches(self, heartbeat: float) -> AsyncIterator[list[Message]]:
+        """Messages as they come, some at a time; an empty list after `heartbeat` seconds of silence. Ends with the session."""
+        while not self._ring.closed:
+            if await self.arrived(heartbeat):
+                messages = self.take()
+                if messages:
+                    yield messages
+            else:
+                yield self._bookmark() if self._told != self._cursor else []
+
+    @property
+    def position(self) -> int:
+        """The number of the last event that was looked at."""
+        return self._cursor
+
+    @property
+    def behind(self) -> bool:
+        """True when there is something to tell."""
+        return self._cursor < self._ring.last or self._generation != self._ring.generation
+
+    async def arrived(self, timeout: float) -> bool:
+        """Wait until there is something to tell; False when `timeout` seconds passed first."""
+        return await self._ring.wait(self._cursor, self._generation, timeout)
+
+    def take(self, limit: int = BATCH) -> list[Message]:
+        """What can be told now of the next `limit` events; never waits."""
+        messages = [self._gap("rewind")] if self._generation != self._ring.generation else []
+        if self._cursor < self._ring.oldest - 1:
+            messages.append(self._gap("slow"))
+        entries = self._ring.after(self._cursor, min(limit, BATCH))
+        if entries:
+            self._cursor = entries[-1].id
+        wanted = entries if self.filter.passes_all else [entry for entry in entries if self.filter.matches(entry)]
+        messages += [Message(entry.id, entry.data) for entry in wanted]
+        if messages:
+            self._told = messages[-1].id
+        if self._cursor - self._told >= BATCH:
+            messages += self._bookmark()
+        return messages
+
+    def _gap(self, reason: str) -> Message:
+        """Tell what was missed, and go on from where the ring is."""
+        ring = self._ring
+        if reason == "rewind":
+            first, last = min(self._cursor, ring.last) + 1, max(self._cursor, ring.last)
+            self._cursor, self._generation = ring.last, ring.generation
+        else:
+            first, last = self._cursor + 1, ring.oldest - 1
+            self._cursor = last
+        return self._control("gap", {"from": first, "to": last, "reason": reason})
+
+    def _bookmark(self) -> list[Message]:
+        self._told = self._cursor
+        return [self._control("bookmark", {})]
+
+    def _control(self, kind: str, members: Mapping[str, Any]) -> Message:
+        head = {"id": self._cursor, "seq": self.session.seq, "clock_ns": self.session.kernel.clock_ns, "type": kind}
+        return Message(self._cursor, orjson.dumps(head | dict(members)))

@@ -1,0 +1,54 @@
+"""Server-sent events and JSON Lines: the same subscription, framed two ways."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from starlette.responses import StreamingResponse
+
+from app.errors import Problem
+from app.stream.hub import Message, Subscription
+
+_NO_BUFFER: Final = {"X-Accel-Buffering": "no"}
+
+
+def sse_frame(messages: list[Message]) -> bytes:
+    """Events as `id:` and `data:`; a comment when there are none."""
+    return b"".join(b"id: %d\ndata: %s\n\n" % (message.id, message.data) for message in messages) or b": alive\n\n"
+
+
+def jsonl_frame(messages: list[Message]) -> bytes:
+    """Events, one a line; an empty line when there are none."""
+    return b"".join(message.data + b"\n" for message in messages) or b"\n"
+
+
+async def _frames(subscription: Subscription, frame: Callable[[list[Message]], bytes], heartbeat: float) -> AsyncIterator[bytes]:
+    session = subscription.session
+    session.streams += 1
+    try:
+        if frame is sse_frame:
+            yield b"retry: 1000\n\n"
+        async for messages in subscription.batches(heartbeat):
+            yield frame(messages)
+    finally:
+        session.streams -= 1
+
+
+def require_place(subscription: Subscription) -> None:
+    """Refuse one stream too many. Raises 429."""
+    limit = subscription.session.settings.max_streams
+    if subscription.session.streams >= limit:
+        raise Problem(429, "too-many-streams", f"the session has {limit} open streams, its limit: close one", {"Retry-After": "5"})
+
+
+def sse(subscription: Subscription) -> StreamingResponse:
+    """The events as `text/event-stream`."""
+    require_place(subscription)
+    frames = _frames(subscription, sse_frame, subscription.session.settings.heartbeat)
+    return StreamingResponse(frames, media_type="text/event-stream", headers=_NO_BUFFER)
+
+
+def jsonl(subscription: Subscription) -> StreamingResponse:
+    """The events as `application/jsonl`."""
+    require_place(subscription)
+    frames = _frames(subscription, jsonl_frame, subscription.session.settings.heartbeat)
+    return StreamingResponse(frames, media_type="application/jsonl", headers=_NO_BUFFER)
