@@ -151,6 +151,8 @@ class Kernel:
             answer.signal = "SIGKILL"
         finally:
             self.current = None
+            if task is not None:
+                sched.exit_to_user(self, task)
         answer.killed = self.killed
         answer.elapsed_ns = self.clock.now - start
         return answer
@@ -208,6 +210,10 @@ class Kernel:
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""
         self.dmesg.append((len(self.dmesg), self.clock.now, level, text))
+
+    def kill(self, task: Task, number: int) -> None:
+        """A fatal signal that no handler sees, for mechanisms below the scheduler (the OOM killer)."""
+        sched.kill(self, task, number)
 
     def panic_machine(self, reason: str) -> None:
         """The simulated kernel panics: the log says why, files stay readable, calls answer EIO."""
