@@ -1,0 +1,399 @@
+"""/proc but for the processes: meminfo, vmstat, zoneinfo, buddyinfo and the files that tools need beside them.
+
+Every figure is a column, a sum of columns, or a formula of `derived`; the texts are Linux 6.1's to the byte (fs/proc/meminfo.c,
+mm/vmstat.c, mm/swapfile.c, fs/proc/page.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.abi.page_flags import (
+    KPAGEFLAGS,
+    KPF_BUDDY,
+    KPF_MMAP,
+    KPF_NOPAGE,
+    PG_LRU,
+    PG_MLOCKED,
+    PG_PRIVATE,
+    PG_RESERVED,
+    PG_SLAB,
+    PG_TABLE,
+)
+from core.fs import derived
+from core.fs.derived import free_pages, managed_pages, node_stat, zone_stat
+from core.fs.node import FsError
+from core.mm import mmzone
+from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
+from core.mm.util import vm_commit_limit
+from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS, ZONE_STATS
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+
+NS = 1_000_000_000
+BOOT_EPOCH = 1_767_225_600  # the simulated machine always boots at 2026-01-01 00:00:00 UTC
+VMALLOC_TOTAL_KB = 0x1FFFFFFFFFFF >> 10  # 32 TiB of vmalloc space on x86-64, less one byte
+VERSION = "Linux version 6.1.0-pagewalk (pagewalk@localhost) (simulated) #1 SMP PREEMPT_DYNAMIC"
+ENTRY = 8  # bytes a frame in kpagecount, kpageflags, kpagecgroup
+KPF_RESERVED, KPF_MLOCKED, KPF_PRIVATE = 32, 33, 35
+
+
+# ---------------------------------------------------------------- meminfo
+
+def meminfo(k: Kernel) -> str:
+    """/proc/meminfo, kB (fs/proc/meminfo.c:meminfo_proc_show)."""
+    return "".join(f"{label + ':':<16}{pages * 4:8d} kB\n" for label, pages in _head(k)) + _tail(k)
+
+
+def lru_kb(k: Kernel, node: int | None) -> list[tuple[str, int]]:
+    """The LRU lines, pages: Active and Inactive are the sums of their anonymous and file lists."""
+    stat = {name: node_stat(k, f"nr_{name}", node) for name in ("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable")}
+    return [
+        ("Active", stat["active_anon"] + stat["active_file"]), ("Inactive", stat["inactive_anon"] + stat["inactive_file"]),
+        ("Active(anon)", stat["active_anon"]), ("Inactive(anon)", stat["inactive_anon"]),
+        ("Active(file)", stat["active_file"]), ("Inactive(file)", stat["inactive_file"]),
+        ("Unevictable", stat["unevictable"]), ("Mlocked", zone_stat(k, "nr_mlock", node)),
+    ]  # fmt: skip
+
+
+def _head(k: Kernel) -> list[tuple[str, int]]:
+    """The lines that count pages, up to Percpu."""
+    swap_total, swap_free = derived.swap_pages(k)
+    swapcache, slab, unreclaim = node_stat(k, "nr_swapcached"), node_stat(k, "nr_slab_reclaimable"), node_stat(k, "nr_slab_unreclaimable")
+    return [
+        ("MemTotal", managed_pages(k)), ("MemFree", free_pages(k)), ("MemAvailable", derived.available_pages(k)),
+        ("Buffers", 0), ("Cached", max(0, node_stat(k, "nr_file_pages") - swapcache)), ("SwapCached", swapcache),
+        *lru_kb(k, None),
+        ("SwapTotal", swap_total), ("SwapFree", swap_free), ("Zswap", 0), ("Zswapped", 0),
+        ("Dirty", node_stat(k, "nr_dirty")), ("Writeback", node_stat(k, "nr_writeback")),
+        ("AnonPages", node_stat(k, "nr_anon_pages")), ("Mapped", node_stat(k, "nr_mapped")), ("Shmem", node_stat(k, "nr_shmem")),
+        ("KReclaimable", derived.reclaimable_pages(k)), ("Slab", slab + unreclaim), ("SReclaimable", slab), ("SUnreclaim", unreclaim),
+    ]  # fmt: skip
+
+
+def _tail(k: Kernel) -> str:
+    """The lines from KernelStack on: some in kB already, some without a unit."""
+    thp = {name: node_stat(k, name) * 4 for name in derived.IN_HUGE_PAGES}
+    kb = [
+        ("KernelStack", node_stat(k, "nr_kernel_stack")), ("PageTables", node_stat(k, "nr_page_table_pages") * 4),
+        ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0), ("WritebackTmp", 0),
+        ("CommitLimit", vm_commit_limit(k) * 4), ("Committed_AS", k.committed_pages * 4),
+        ("VmallocTotal", VMALLOC_TOTAL_KB), ("VmallocUsed", k.boot_facts.vmalloc_kb), ("VmallocChunk", 0), ("Percpu", k.boot_facts.percpu_kb),
+    ]  # fmt: skip
+    huge = [
+        ("AnonHugePages", thp["nr_anon_transparent_hugepages"]), ("ShmemHugePages", thp["nr_shmem_hugepages"]),
+        ("ShmemPmdMapped", thp["nr_shmem_pmdmapped"]), ("FileHugePages", thp["nr_file_hugepages"]), ("FilePmdMapped", thp["nr_file_pmdmapped"]),
+    ]  # fmt: skip
+    pool = "".join(f"{'HugePages_' + name + ':':<16}{0:8d}\n" for name in ("Total", "Free", "Rsvd", "Surp"))
+    direct_4k = k.boot_facts.direct_map_4k_kb
+    last = [("Hugepagesize", 2048), ("Hugetlb", 0), ("DirectMap4k", direct_4k), ("DirectMap2M", _installed_kb(k) - direct_4k), ("DirectMap1G", 0)]
+    return _kb(kb) + f"HardwareCorrupted: {0:5d} kB\n" + _kb(huge) + pool + _kb(last)
+
+
+def _kb(lines: list[tuple[str, int]]) -> str:
+    return "".join(f"{label + ':':<16}{value:8d} kB\n" for label, value in lines)
+
+
+def _installed_kb(k: Kernel) -> int:
+    """Memory that the direct map covers: all that is installed, in 2 MiB pages but for what was split."""
+    return k.machine.total >> 10
+
+
+# ---------------------------------------------------------------- vmstat
+
+def vmstat(k: Kernel) -> str:
+    """/proc/vmstat: zone counters, NUMA events, node counters, dirty limits, events, nr_unstable."""
+    threshold, background = derived.dirty_limits(k)
+    tail = [("nr_dirty_threshold", threshold), ("nr_dirty_background_threshold", background),
+            *((name, int(value)) for name, value in zip(EVENTS, k.s.vm_event, strict=False)), ("nr_unstable", 0)]  # fmt: skip
+    return vmstat_counters(k, None) + "".join(f"{name} {value}\n" for name, value in tail)
+
+
+def vmstat_counters(k: Kernel, node: int | None) -> str:
+    """The counters of one node, or of the machine: what /sys/devices/system/node/node0/vmstat shows."""
+    rows = derived.node_zones(k, node)
+    zone, numa = k.s.zones["stat"][rows].sum(axis=0), k.s.numa_stat[rows].sum(axis=0)
+    lines = [("nr_free_pages", free_pages(k, node)), *zip(ZONE_STATS, zone, strict=True), *zip(NUMA_STATS, numa, strict=True),
+             *((name, node_value(k, name, node)) for name in NODE_STATS)]  # fmt: skip
+    return "".join(f"{name} {max(0, int(value))}\n" for name, value in lines)
+
+
+def node_value(k: Kernel, name: str, node: int | None) -> int:
+    """A node counter in the unit that vmstat prints: some are in huge pages."""
+    value = node_stat(k, name, node)
+    return value // derived.HPAGE_PAGES if name in derived.IN_HUGE_PAGES else value
+
+
+# ---------------------------------------------------------------- zones
+
+def buddyinfo(k: Kernel) -> str:
+    """Free blocks by order of each populated zone (mm/vmstat.c:frag_show_print)."""
+    return "".join(f"{_zone_title(k, zid)} " + "".join(f"{int(n):6d} " for n in k.s.zones["nr_free"][zid]) + "\n" for zid in k.populated)
+
+
+MIGRATE_TYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+
+
+def pagetypeinfo(k: Kernel) -> str:
+    """Free blocks by migrate type: there is one type here, so every block is listed as Movable."""
+    out = ["Page block order: 9\n", "Pages per block:  512\n\n", f"{'Free pages count per migrate type at order':<43} "]
+    out += [f"{order:6d} " for order in range(MAX_ORDER)] + ["\n"]
+    for zid in k.populated:
+        for kind in MIGRATE_TYPES:
+            counts = k.s.zones["nr_free"][zid] if kind == "Movable" else [0] * MAX_ORDER
+            node, name = _zone_name(zid)
+            out.append(f"Node {node:4d}, zone {name:>8}, type {kind:>12} " + "".join(f"{int(n):6d} " for n in counts) + "\n")
+    out.append("\n" + f"{'Number of blocks type':<23}" + "".join(f"{kind:>12} " for kind in MIGRATE_TYPES) + "\n")
+    for zid in k.populated:
+        node, name = _zone_name(zid)
+        blocks = [-(-int(k.s.zones["spanned"][zid]) // 512) if kind == "Movable" else 0 for kind in MIGRATE_TYPES]
+        out.append(f"Node {node}, zone {name:>8} " + "".join(f"{n:12d} " for n in blocks) + "\n")
+    return "".join(out)
+
+
+def _zone_name(zid: int) -> tuple[int, str]:
+    return zid // ZONES_PER_NODE, ZONE_NAMES[zid % ZONES_PER_NODE]
+
+
+def _zone_title(k: Kernel, zid: int) -> str:
+    node, name = _zone_name(zid)
+    return f"Node {node}, zone {name:>8}"
+
+
+def zoneinfo(k: Kernel) -> str:
+    """Every zone of every node, the empty ones too (mm/vmstat.c:zoneinfo_show_print)."""
+    return "".join(line for node in range(k.nr_nodes) for line in _node_zones(k, node))
+
+
+def _node_zones(k: Kernel, node: int) -> Iterator[str]:
+    first = True
+    for kind in range(ZONES_PER_NODE):
+        zid = node * ZONES_PER_NODE + kind
+        populated = bool(k.s.zones["present"][zid])
+        yield _zone_title(k, zid) + "\n"
+        if populated and first:
+            yield "  per-node stats\n" + "".join(f"      {name:<12} {node_value(k, name, node)}\n" for name in NODE_STATS)
+            first = False
+        yield _zone_pages(k, zid)
+        if populated:
+            yield _zone_detail(k, zid)
+    yield f"Node {node}, zone   Device\n" + _pages_block(dict.fromkeys(_PAGES, 0), [0] * 5)
+
+
+_PAGES = ("boost", "min", "low", "high", "spanned", "present", "managed", "cma")
+
+
+def _zone_pages(k: Kernel, zid: int) -> str:
+    zone = k.s.zones[zid]
+    boost = int(zone["boost"])
+    marks = {name: int(zone["wmark"][mark]) + boost for name, mark in (("min", WMARK_MIN), ("low", WMARK_LOW), ("high", WMARK_HIGH))}
+    sizes = {name: int(zone[name]) for name in ("spanned", "present", "managed")}
+    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]))
+
+
+def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -> str:
+    lines = "".join(f"        {name:<8} {value}\n" for name, value in values.items())
+    return f"  pages free     {free}\n{lines}        protection: ({', '.join(str(int(n)) for n in protection)})\n"
+
+
+def _zone_detail(k: Kernel, zid: int) -> str:
+    """Counters, per-CPU sets and the rest of a populated zone."""
+    zone = k.s.zones[zid]
+    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"], strict=True), *zip(NUMA_STATS, k.s.numa_stat[zid], strict=True)]
+    out = "".join(f"      {name:<12} {max(0, int(value))}\n" for name, value in stats) + "  pagesets\n"
+    count = k.boot_facts.pcp_counts.get(zid, 0)
+    high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
+    for cpu in range(k.nr_cpus):
+        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", count), ("high:", high), ("batch:", batch)))
+        out += f"  vm stats threshold: {threshold}\n"
+    return out + f"  node_unreclaimable:  0\n  start_pfn:           {int(zone['start_pfn'])}\n"
+
+
+def stat_threshold(managed: int, cpus: int) -> int:
+    """How far a CPU's own counter may stray (calculate_normal_threshold): 2 fls(cpus) (1 + fls(128 MiB units)), at most 125."""
+    return min(125, 2 * cpus.bit_length() * (1 + (managed >> 15).bit_length()))
+
+
+# ---------------------------------------------------------------- swap, pressure
+
+SWAPS_HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+
+
+def swaps(k: Kernel) -> str:
+    """Swap areas, kB (mm/swapfile.c:swap_show)."""
+    return SWAPS_HEADER + "".join(_swap_line(d["path"], d["type"], d["pages"] * 4, d["used"] * 4, d["priority"]) for d in k.swap_devices)
+
+
+def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str:
+    tabs = ["\t" if value < 10_000_000 else "" for value in (size, used)]
+    return f"{path}{' ' * max(1, 40 - len(path))}{kind}\t{size}\t{tabs[0]}{used}\t{tabs[1]}{priority}\n"
+
+
+def no_pressure(full: bool) -> str:
+    """A pressure file of a kernel in which nothing has stalled."""
+    line = "avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+    return f"some {line}" + (f"full {line}" if full else "")
+
+
+def pressure(k: Kernel) -> str:
+    """/proc/pressure/*: some and full (kernel/sched/psi.c:psi_show)."""
+    return no_pressure(True)
+
+
+# ---------------------------------------------------------------- what tools read beside memory
+
+def stat(k: Kernel) -> str:
+    """CPU time in ticks of 10 ms, boot time, processes."""
+    rows = [_cpu_ticks(k, cpu) for cpu in range(k.nr_cpus)]
+    total = [sum(column) for column in zip(*rows, strict=True)]
+    out = "".join(f"{name} {' '.join(map(str, row))}\n" for name, row in [("cpu ", total), *((f"cpu{i}", row) for i, row in enumerate(rows))])
+    running = sum(task.state == "running" for task in k.tasks.values())
+    out += f"intr 0\nctxt 0\nbtime {BOOT_EPOCH}\nprocesses {k.next_pid - 1}\nprocs_running {max(1, running)}\nprocs_blocked 0\n"
+    return out + f"softirq{' 0' * 11}\n"
+
+
+def _cpu_ticks(k: Kernel, cpu: int) -> list[int]:
+    """user nice system idle iowait irq softirq steal guest guest_nice of one CPU."""
+    uptime = k.clock.now // derived.CLOCK_TICK_NS
+    user = sum(task.utime_ns for task in k.tasks.values() if task.cpu == cpu) // derived.CLOCK_TICK_NS
+    return [user, 0, 0, max(0, uptime - user), 0, 0, 0, 0, 0, 0]
+
+
+def uptime(k: Kernel) -> str:
+    """Seconds since boot, and seconds of idle CPU summed over the CPUs."""
+    idle = sum(_cpu_ticks(k, cpu)[3] for cpu in range(k.nr_cpus))
+    ticks = k.clock.now // derived.CLOCK_TICK_NS
+    return f"{ticks // 100}.{ticks % 100:02d} {idle // 100}.{idle % 100:02d}\n"
+
+
+def version(k: Kernel) -> str:
+    """The kernel whose behaviour this is."""
+    return VERSION + "\n"
+
+
+def loadavg(k: Kernel) -> str:
+    """Load averages are not simulated; the task counts and the last pid are."""
+    tasks = derived.live_tasks(k)
+    running = sum(task.state == "running" for task in tasks)
+    return f"0.00 0.00 0.00 {max(1, running)}/{len(tasks)} {k.next_pid - 1}\n"
+
+
+def cmdline(k: Kernel) -> str:
+    """The boot parameters that the simulated machine behaves by."""
+    return f"norandmaps psi=1 transparent_hugepage={k.machine.transparent_hugepage} numa_balancing=disable\n"
+
+
+def cpuinfo(k: Kernel) -> str:
+    """One block a CPU: what a program needs to count them."""
+    return "".join(
+        f"processor\t: {cpu}\nvendor_id\t: pagewalk\nmodel name\t: simulated x86-64\nphysical id\t: {derived.node_of_cpu(k, cpu)}\n"
+        f"core id\t\t: {cpu}\ncpu cores\t: {k.nr_cpus}\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
+        for cpu in range(k.nr_cpus)
+    )
+
+
+FILESYSTEMS = ("sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "hugetlbfs")
+MOUNTS = (
+    "rootfs / rootfs rw 0 0", "proc /proc proc rw,relatime 0 0", "sysfs /sys sysfs rw,relatime 0 0",
+    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
+)  # fmt: skip
+
+
+def filesystems(k: Kernel) -> str:
+    """File systems; the disk's is the only one that needs a device."""
+    return "".join(f"nodev\t{name}\n" for name in FILESYSTEMS) + "\text4\n"
+
+
+def mounts(k: Kernel) -> str:
+    """What is mounted where."""
+    return "".join(line + "\n" for line in MOUNTS)
+
+
+def cgroups(k: Kernel) -> str:
+    """Controllers: hierarchy 0 is v2's, and memory is the only one simulated."""
+    return f"#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t{len(k.cgroups)}\t1\n"
+
+
+# ---------------------------------------------------------------- one entry a frame
+
+def kpage_size(k: Kernel) -> int:
+    """Bytes of kpagecount and its like: eight a frame up to the last."""
+    return int(k.s.ctl[CTL_MAX_PFN]) * ENTRY
+
+
+def _frames(k: Kernel, offset: int, length: int) -> slice:
+    """The frames that a byte range covers; EINVAL where it is not in whole entries (fs/proc/page.c)."""
+    if offset % ENTRY or length % ENTRY:
+        raise FsError("EINVAL", f"offset and length must be multiples of {ENTRY}: one entry a frame")
+    first = min(offset // ENTRY, kpage_size(k) // ENTRY)
+    return slice(first, min(first + length // ENTRY, kpage_size(k) // ENTRY))
+
+
+def kpagecount(k: Kernel, offset: int, length: int) -> bytes:
+    """How many page-table entries map each frame; 0 for slab and page tables."""
+    pages = k.s.mem[_frames(k, offset, length)]
+    counts = np.where(pages["flags"] & (PG_SLAB | PG_TABLE), 0, pages["mapcount"])
+    return np.maximum(counts, 0).astype("<u8").tobytes()
+
+
+def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
+    """The flags of each frame in the ABI's bits (fs/proc/page.c:stable_page_flags)."""
+    frames = _frames(k, offset, length)
+    pages = k.s.mem[frames]
+    flags = pages["flags"]
+    out = np.zeros(len(pages), "<u8")
+    bits = {**KPAGEFLAGS, KPF_RESERVED: PG_RESERVED, KPF_MLOCKED: PG_MLOCKED, KPF_PRIVATE: PG_PRIVATE}
+    for bit, ours in bits.items():
+        out |= np.where(flags & ours, np.uint64(1 << bit), np.uint64(0))
+    out |= np.where(pages["mapcount"] > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
+    exists, held = _existing(k, frames), _held(k, frames)
+    out |= np.where(exists & ~held & (flags == 0) & (pages["refcount"] == 0), np.uint64(1 << KPF_BUDDY), np.uint64(0))
+    return np.where(exists, out, np.uint64(1 << KPF_NOPAGE)).astype("<u8").tobytes()
+
+
+def kpagecgroup(k: Kernel, offset: int, length: int) -> bytes:
+    """The inode number of the cgroup that each frame is charged to; 0 where it is charged to none."""
+    pages = k.s.mem[_frames(k, offset, length)]
+    charged = (pages["memcg"] > 0) | ((pages["flags"] & PG_LRU) != 0)
+    return np.where(charged, pages["memcg"].astype("i8") + 1, 0).astype("<u8").tobytes()
+
+
+def _existing(k: Kernel, frames: slice) -> np.ndarray:
+    """Which of the frames lie in a zone."""
+    pfn = np.arange(frames.start, frames.stop)
+    exists = np.zeros(len(pfn), bool)
+    for zid in k.populated:
+        start = int(k.s.zones["start_pfn"][zid])
+        exists |= (pfn >= start) & (pfn < start + int(k.s.zones["spanned"][zid]))
+    return exists
+
+
+def _held(k: Kernel, frames: slice) -> np.ndarray:
+    """Which of the frames the kernel itself took at boot and never gives."""
+    pfn = np.arange(frames.start, frames.stop)
+    held = np.zeros(len(pfn), bool)
+    for start, end, _owner in k.boot_facts.ranges:
+        held |= (pfn >= start) & (pfn < end)
+    return held
+
+
+def kmsg(k: Kernel) -> str:
+    """/dev/kmsg: `level,seq,usec,-;text`, a further line of the same message begins with a blank."""
+    return "".join(f"{level},{seq},{ns // 1000},-;" + text.replace("\n", "\n ") + "\n" for seq, ns, level, text in k.dmesg)
+
+
+def write_kmsg(k: Kernel, text: str) -> None:
+    """A line of user space's own: `<level>text`, level 4 if none is given."""
+    level = 4
+    if text.startswith("<") and (end := text.find(">")) in (2, 3) and text[1:end].isdigit():
+        level, text = int(text[1:end]) & 7, text[end + 1 :]
+    k.log(8 | level, text)
+
+
+def dmesg(k: Kernel) -> str:
+    """The kernel log as `dmesg` prints it: seconds since boot in brackets."""
+    return "".join(f"[{ns // NS:5d}.{ns // 1000 % 1_000_000:06d}] {line}\n" for _seq, ns, _level, text in k.dmesg for line in text.split("\n"))

@@ -1,0 +1,181 @@
+"""/proc/sys/vm and the few of /proc/sys/kernel that concern memory: a literal table with Linux's ranges.
+
+`k.sysctl["vm.swappiness"]` holds the value; `defaults()` is what a fresh kernel starts with. A write outside the
+range is EINVAL. `acts` says what changes when the file is written, or that nothing does yet: an
+honest table is worth more than a knob that only remembers.
+
+Source: kernel/sysctl.c:vm_table, Documentation/admin-guide/sysctl/vm.rst (ranges and defaults of 6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from core.fs.node import FsError, Row, bad, parse_int, show
+from core.mm import filemap, mmzone
+from core.vmstat import EVENT
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+
+INT_MAX = (1 << 31) - 1
+ULONG_MAX = (1 << 63) - 1
+
+
+class Sysctl(NamedTuple):
+    """One tunable: name ("vm.swappiness"), default, least, greatest, documentation, support, what is missing."""
+
+    name: str
+    default: int
+    low: int
+    high: int
+    doc: str
+    support: str = "full"
+    note: str = ""
+
+
+LATER = "the value is kept; the mechanism that reads it is not simulated yet"
+
+SYSCTLS: tuple[Sysctl, ...] = (
+    Sysctl("vm.admin_reserve_kbytes", 8192, 0, ULONG_MAX, "kB kept for root when overcommit_memory is 2"),
+    Sysctl("vm.compaction_proactiveness", 20, 0, 100, "how eagerly kcompactd works in the background", "none", LATER),
+    Sysctl("vm.dirty_background_bytes", 0, 0, ULONG_MAX, "dirty bytes at which background writeback starts (0: use the ratio)"),
+    Sysctl("vm.dirty_background_ratio", 10, 0, 100, "per cent of dirtyable memory at which background writeback starts"),
+    Sysctl("vm.dirty_bytes", 0, 0, ULONG_MAX, "dirty bytes at which writers are throttled (0: use the ratio)"),
+    Sysctl("vm.dirty_expire_centisecs", 3000, 0, INT_MAX, "age at which a dirty page is written", "partial", LATER),
+    Sysctl("vm.dirty_ratio", 20, 0, 100, "per cent of dirtyable memory at which writers are throttled"),
+    Sysctl("vm.dirty_writeback_centisecs", 500, 0, INT_MAX, "how often the flusher wakes", "partial", LATER),
+    Sysctl("vm.dirtytime_expire_seconds", 43200, 0, INT_MAX, "age at which a lazily kept time stamp is written", "none", "files have no times"),
+    Sysctl("vm.extfrag_threshold", 500, 0, 1000, "fragmentation index above which compaction is preferred to reclaim", "none", LATER),
+    Sysctl("vm.hugetlb_shm_group", 0, 0, INT_MAX, "group that may use huge pages in shared memory", "none", "one user: root"),
+    Sysctl("vm.laptop_mode", 0, 0, INT_MAX, "gather writes to let a disk sleep", "none", LATER),
+    Sysctl("vm.max_map_count", 65530, 0, INT_MAX, "mappings a process may have"),
+    Sysctl("vm.min_free_kbytes", 0, 0, INT_MAX, "kB below which only reclaimers may allocate; every watermark follows from it"),
+    Sysctl("vm.mmap_min_addr", 65536, 0, ULONG_MAX, "lowest address a process may map", "partial", "the value is kept; 65536 applies"),
+    Sysctl("vm.nr_hugepages", 0, 0, INT_MAX, "huge pages in the pool", "none", "no huge page pool yet"),
+    Sysctl("vm.nr_hugepages_mempolicy", 0, 0, INT_MAX, "the same, by the writer's memory policy", "none", "no huge page pool yet"),
+    Sysctl("vm.nr_overcommit_hugepages", 0, 0, INT_MAX, "surplus huge pages the pool may take", "none", "no huge page pool yet"),
+    Sysctl("vm.numa_stat", 1, 0, 1, "count numa_hit and its like", "partial", "they are always counted"),
+    Sysctl("vm.oom_dump_tasks", 1, 0, 1, "list the tasks in an OOM report"),
+    Sysctl("vm.oom_kill_allocating_task", 0, 0, 1, "kill the task that ran out of memory instead of choosing one"),
+    Sysctl("vm.overcommit_kbytes", 0, 0, ULONG_MAX, "CommitLimit in kB (0: use the ratio)"),
+    Sysctl("vm.overcommit_memory", 0, 0, 2, "0 heuristic, 1 always, 2 never beyond CommitLimit"),
+    Sysctl("vm.overcommit_ratio", 50, 0, INT_MAX, "per cent of RAM in CommitLimit"),
+    Sysctl("vm.page-cluster", 3, 0, 31, "log2 of the pages a swap-in reads", "none", LATER),
+    Sysctl("vm.panic_on_oom", 0, 0, 2, "1 panic at a system-wide OOM, 2 at any"),
+    Sysctl("vm.percpu_pagelist_high_fraction", 0, 0, INT_MAX, "share of a zone that per-CPU lists may hold", "none", "there are no per-CPU lists"),
+    Sysctl("vm.stat_interval", 1, 1, INT_MAX, "seconds between foldings of per-CPU counters", "none", "counters are exact"),
+    Sysctl("vm.swappiness", 60, 0, 200, "cost of swapping against the cost of dropping file pages", "none", LATER),
+    Sysctl("vm.user_reserve_kbytes", 131072, 0, ULONG_MAX, "kB kept for the user when overcommit_memory is 2"),
+    Sysctl("vm.vfs_cache_pressure", 100, 0, INT_MAX, "how much to favour dropping inodes over pages", "none", LATER),
+    Sysctl("vm.watermark_boost_factor", 15000, 0, INT_MAX, "how far a watermark is raised after a fragmenting fallback", "none", LATER),
+    Sysctl("vm.watermark_scale_factor", 10, 1, 3000, "distance between watermarks in 1/10000 of the zone"),
+    Sysctl("vm.zone_reclaim_mode", 0, 0, 7, "reclaim this node before going to another", "none", LATER),
+    Sysctl("kernel.numa_balancing", 0, 0, 2, "migrate pages to the node that uses them", "none", LATER),
+    Sysctl("kernel.panic", 0, -INT_MAX, INT_MAX, "seconds until reboot after a panic", "none", "a session whose kernel panicked stays readable"),
+    Sysctl("kernel.panic_on_oops", 0, 0, 1, "panic on a kernel bug", "none", "a bug of the simulator freezes the session"),
+    Sysctl("kernel.pid_max", 32768, 301, 4194304, "first pid that is not given", "partial", "pids are not reused"),
+    Sysctl("kernel.randomize_va_space", 0, 0, 2, "address space randomisation", "none", "addresses are never random here"),
+)  # fmt: skip
+
+BY_NAME: dict[str, Sysctl] = {row.name: row for row in SYSCTLS}
+LOWMEM_RESERVE_RATIO = "vm.lowmem_reserve_ratio"
+DEFAULT_RATIO = "256 256 32 0 0"
+
+
+def defaults() -> dict[str, int | str]:
+    """What `k.sysctl` holds after boot, before the machine's own settings (min_free_kbytes is computed)."""
+    return {**{row.name: row.default for row in SYSCTLS}, LOWMEM_RESERVE_RATIO: DEFAULT_RATIO}
+
+
+def get(k: Kernel, name: str) -> int:
+    """The current value of one tunable."""
+    return int(k.sysctl.get(name, BY_NAME[name].default))
+
+
+def read(name: str, k: Kernel) -> str:
+    """One number and a newline."""
+    return show(get(k, name))
+
+
+def write(name: str, k: Kernel, text: str) -> None:
+    """Range-check, keep, and do what the file does."""
+    row = BY_NAME[name]
+    if row.note == "no huge page pool yet":
+        raise FsError("EOPNOTSUPP", f"{name}: there is no huge page pool in this kernel yet")
+    k.sysctl[name] = parse_int(text, row.low, row.high, name)
+    if act := ACTIONS.get(name):
+        act(k)
+
+
+def _exclusive(other: str, k: Kernel) -> None:
+    """Of dirty_bytes and dirty_ratio only one counts: writing one clears the other."""
+    k.sysctl[other] = 0
+
+
+def _watermarks(k: Kernel) -> None:
+    mmzone.setup_per_zone_wmarks(k, get(k, "vm.min_free_kbytes"))
+
+
+ACTIONS: dict[str, Callable[[Kernel], None]] = {
+    "vm.min_free_kbytes": _watermarks,
+    "vm.watermark_scale_factor": _watermarks,
+    "vm.dirty_bytes": partial(_exclusive, "vm.dirty_ratio"),
+    "vm.dirty_ratio": partial(_exclusive, "vm.dirty_bytes"),
+    "vm.dirty_background_bytes": partial(_exclusive, "vm.dirty_background_ratio"),
+    "vm.dirty_background_ratio": partial(_exclusive, "vm.dirty_background_bytes"),
+    "vm.overcommit_kbytes": partial(_exclusive, "vm.overcommit_ratio"),
+    "vm.overcommit_ratio": partial(_exclusive, "vm.overcommit_kbytes"),
+}
+
+
+def lowmem_reserve_ratio(k: Kernel) -> str:
+    """Five numbers: DMA DMA32 Normal Movable Device."""
+    numbers = str(k.sysctl.get(LOWMEM_RESERVE_RATIO, DEFAULT_RATIO)).split()
+    return "\t".join(numbers) + "\n"
+
+
+def write_lowmem_reserve_ratio(k: Kernel, text: str) -> None:
+    """Up to five non-negative numbers; below 1 is no reserve (setup_per_zone_lowmem_reserve)."""
+    given = [str(parse_int(word, 0, INT_MAX, LOWMEM_RESERVE_RATIO)) for word in text.split()]
+    now = str(k.sysctl.get(LOWMEM_RESERVE_RATIO, DEFAULT_RATIO)).split()
+    if not 1 <= len(given) <= len(now):
+        raise bad(f"{LOWMEM_RESERVE_RATIO} takes one to five numbers, such as {DEFAULT_RATIO}")
+    ratios = given + now[len(given):]
+    k.sysctl[LOWMEM_RESERVE_RATIO] = " ".join(ratios)
+    mmzone.setup_per_zone_lowmem_reserve(k, tuple(int(ratio) for ratio in ratios))
+
+
+def drop_caches(k: Kernel, text: str) -> None:
+    """1 drops clean page cache, 2 slab, 3 both (fs/drop_caches.c); it counts in vmstat."""
+    kind = parse_int(text, 1, 4, "vm.drop_caches")
+    if kind & 1:
+        filemap.drop_pagecache(k)
+    if kind & 2:
+        k.s.vm_event[EVENT["drop_slab"]] += 1
+
+
+def compact_memory(k: Kernel, text: str) -> None:
+    """1 compacts every node."""
+    parse_int(text, 1, 1, "vm.compact_memory")
+    raise FsError("EOPNOTSUPP", "there is no compaction in this kernel yet")
+
+
+def _path(name: str) -> str:
+    return "/proc/sys/" + name.replace(".", "/", 1)
+
+
+def rows() -> tuple[Row, ...]:
+    """The table above as rows of the file tree, and the three files that are no plain number."""
+    plain = tuple(Row(_path(row.name), 0o644, row.doc, partial(read, row.name), partial(write, row.name), row.support, row.note)
+                  for row in SYSCTLS)
+    return (
+        *plain,
+        Row(_path(LOWMEM_RESERVE_RATIO), 0o644, "share of a zone that lower zones keep from its users",
+            lowmem_reserve_ratio, write_lowmem_reserve_ratio),
+        Row("/proc/sys/vm/drop_caches", 0o200, "1 page cache, 2 slab, 3 both", None, drop_caches,
+            "partial", "slab objects are not simulated one by one: 2 only counts"),
+        Row("/proc/sys/vm/compact_memory", 0o200, "compact every node", None, compact_memory, "none", "there is no compaction yet"),
+    )  # fmt: skip

@@ -1,0 +1,223 @@
+"""/sys: transparent huge pages, KSM, the huge page pool, nodes and CPUs.
+
+Switches whose mechanism is not simulated yet keep what is written and say so in their row.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from core.fs import derived
+from core.fs.derived import free_pages, managed_pages, node_stat
+from core.fs.node import FsError, Row, bit_list, bit_map, choice, parse_choice, parse_int, show
+from core.fs.proc import lru_kb, vmstat_counters
+from core.mm import mmzone
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+
+THP = "/sys/kernel/mm/transparent_hugepage/"
+KSM = "/sys/kernel/mm/ksm/"
+UINT_MAX = (1 << 32) - 1
+NOT_YET = "the setting is kept; the mechanism is not simulated yet"
+
+ENABLED = ("always", "madvise", "never")
+DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
+SHMEM_ENABLED = ("always", "within_size", "advise", "never", "deny", "force")
+
+
+# ---------------------------------------------------------------- switches
+
+def read_choice(name: str, options: tuple[str, ...], k: Kernel) -> str:
+    """always [madvise] never"""
+    return choice(options, k.thp[name])
+
+
+def write_choice(name: str, options: tuple[str, ...], k: Kernel, text: str) -> None:
+    """One of the options, else EINVAL."""
+    k.thp[name] = parse_choice(text, options, name)
+
+
+def write_enabled(k: Kernel, text: str) -> None:
+    """Switching it on raises min_free_kbytes, as khugepaged does when it starts (set_recommended_min_free_kbytes)."""
+    k.thp["enabled"] = parse_choice(text, ENABLED, "transparent_hugepage/enabled")
+    if k.thp["enabled"] != "never":
+        recommended = mmzone.recommended_min_free_kb(len(k.populated), managed_pages(k))
+        if recommended > int(k.sysctl["vm.min_free_kbytes"]):
+            mmzone.setup_per_zone_wmarks(k, recommended)
+
+
+def read_number(table: str, key: str, k: Kernel) -> str:
+    """One number of `k.thp` or `k.ksm`."""
+    return show(getattr(k, table)[key])
+
+
+def write_number(table: str, key: str, low: int, high: int, k: Kernel, text: str) -> None:
+    """Range-check and keep."""
+    getattr(k, table)[key] = parse_int(text, low, high, key.rpartition(".")[2])
+
+
+def write_ksm_fixed(key: str, low: int, high: int, k: Kernel, text: str) -> None:
+    """max_page_sharing, merge_across_nodes: not while pages are shared (EBUSY)."""
+    value = parse_int(text, low, high, key)
+    if value != k.ksm[key] and k.ksm["pages_shared"]:
+        raise FsError("EBUSY", f"{key} cannot change while pages are shared: write 2 to run first")
+    k.ksm[key] = value
+
+
+def hpage_pmd_size(k: Kernel) -> str:
+    """Bytes of a huge page."""
+    return "2097152\n"
+
+
+# key, least, greatest, documentation
+KHUGEPAGED = (
+    ("defrag", 0, 1, "compact memory to find huge pages"), ("pages_to_scan", 1, UINT_MAX, "pages scanned a round"),
+    ("scan_sleep_millisecs", 0, UINT_MAX, "pause between rounds"), ("alloc_sleep_millisecs", 0, UINT_MAX, "pause after a failed allocation"),
+    ("max_ptes_none", 0, 511, "empty entries that a collapse may fill"), ("max_ptes_swap", 0, 511, "swapped entries that a collapse may read"),
+    ("max_ptes_shared", 0, 511, "shared entries that a collapse may copy"),
+)  # fmt: skip
+KHUGEPAGED_COUNTS = (("full_scans", "scans of all memory completed"), ("pages_collapsed", "huge pages made by khugepaged"))
+KSM_FILES = (
+    ("run", 0, 2, "0 stop, 1 run, 2 stop and unmerge"), ("pages_to_scan", 0, UINT_MAX, "pages scanned a round"),
+    ("sleep_millisecs", 0, UINT_MAX, "pause between rounds"), ("use_zero_pages", 0, 1, "merge zero-filled pages with the zero page"),
+    ("stable_node_chains_prune_millisecs", 0, UINT_MAX, "pause between prunings"),
+)  # fmt: skip
+KSM_FIXED = (("merge_across_nodes", 0, 1, "merge pages of different nodes"), ("max_page_sharing", 2, (1 << 31) - 1, "sharers of one page"))
+KSM_COUNTS = (
+    ("pages_shared", "pages that are kept"), ("pages_sharing", "further entries that point to them: pages saved"),
+    ("pages_unshared", "pages without a twin"),
+    ("pages_volatile", "pages that change too fast"), ("stable_node_dups", "duplicates of pages with too many sharers"),
+    ("stable_node_chains", "chains of duplicates"), ("full_scans", "scans of all mergeable memory"),
+)  # fmt: skip
+
+
+def rows() -> tuple[Row, ...]:
+    """The switches above as rows of the file tree."""
+    def thp(name: str, options: tuple[str, ...], doc: str) -> Row:
+        return Row(THP + name, 0o644, doc, partial(read_choice, name, options), partial(write_choice, name, options), "partial", NOT_YET)
+
+    def number(table: str, base: str, key: str, low: int, high: int, doc: str, prefix: str = "") -> Row:
+        read, write = partial(read_number, table, prefix + key), partial(write_number, table, prefix + key, low, high)
+        return Row(base + key, 0o644, doc, read, write, "partial", NOT_YET)
+
+    def counter(table: str, base: str, key: str, doc: str, prefix: str = "") -> Row:
+        return Row(base + key, 0o444, doc, partial(read_number, table, prefix + key), None, "partial", "stays 0: " + NOT_YET.partition("; ")[2])
+
+    return (
+        Row(THP + "enabled", 0o644, "where faults may use huge pages; switching it on raises min_free_kbytes",
+            partial(read_choice, "enabled", ENABLED), write_enabled, "partial", "faults use 4 KiB pages yet"),
+        thp("defrag", DEFRAG, "how hard a fault tries for a huge page"),
+        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory"),
+        number("thp", THP, "use_zero_page", 0, 1, "map a huge zero page on a read"),
+        Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),
+        *(number("thp", THP + "khugepaged/", key, low, high, doc, "khugepaged.") for key, low, high, doc in KHUGEPAGED),
+        *(counter("thp", THP + "khugepaged/", key, doc, "khugepaged.") for key, doc in KHUGEPAGED_COUNTS),
+        *(number("ksm", KSM, key, low, high, doc) for key, low, high, doc in KSM_FILES),
+        *(Row(KSM + key, 0o644, doc, partial(read_number, "ksm", key), partial(write_ksm_fixed, key, low, high), "partial", NOT_YET)
+          for key, low, high, doc in KSM_FIXED),
+        *(counter("ksm", KSM, key, doc) for key, doc in KSM_COUNTS),
+    )  # fmt: skip
+
+
+def vma_ra_enabled(k: Kernel) -> str:
+    """Swap read-ahead follows addresses, not slots, on devices that do not rotate."""
+    return ("false" if any(device["kind"] == "disk" for device in k.swap_devices) else "true") + "\n"
+
+
+def lru_gen_enabled(k: Kernel) -> str:
+    """The multi-generational LRU is not what this kernel runs."""
+    return "0x0000\n"
+
+
+def numa_demotion(k: Kernel) -> str:
+    """Pages are not demoted to slower nodes."""
+    return "false\n"
+
+
+# ---------------------------------------------------------------- the huge page pool
+
+def pool_number(k: Kernel, node: int | None = None) -> str:
+    """Every figure of an empty pool."""
+    return "0\n"
+
+
+def write_pool(k: Kernel, *subject: object) -> None:
+    """EOPNOTSUPP: there is no pool to fill yet."""
+    raise FsError("EOPNOTSUPP", "there is no huge page pool in this kernel yet")
+
+
+# ---------------------------------------------------------------- nodes and CPUs
+
+def node_list(k: Kernel) -> str:
+    """0-1"""
+    return bit_list(list(range(k.nr_nodes))) + "\n"
+
+
+def nodes_with_cpu(k: Kernel) -> str:
+    """Nodes that have at least one CPU."""
+    return bit_list([node for node in range(k.nr_nodes) if derived.cpus_of_node(k, node)]) + "\n"
+
+
+def cpu_list(k: Kernel) -> str:
+    """Every CPU is online."""
+    return bit_list(list(range(k.nr_cpus))) + "\n"
+
+
+def node_meminfo(k: Kernel, node: int) -> str:
+    """A node's share of meminfo, kB (drivers/base/node.c:node_read_meminfo)."""
+    total, free = managed_pages(k, node), free_pages(k, node)
+    slab, unreclaim = node_stat(k, "nr_slab_reclaimable", node), node_stat(k, "nr_slab_unreclaimable", node)
+    pages = [("MemTotal", total), ("MemFree", free), ("MemUsed", total - free), ("SwapCached", node_stat(k, "nr_swapcached", node)), *lru_kb(k, node)]
+    pages += [(label, node_stat(k, name, node)) for label, name in (
+        ("Dirty", "nr_dirty"), ("Writeback", "nr_writeback"), ("FilePages", "nr_file_pages"), ("Mapped", "nr_mapped"), ("AnonPages", "nr_anon_pages"),
+        ("Shmem", "nr_shmem"))]  # fmt: skip
+    tables = [
+        ("PageTables", node_stat(k, "nr_page_table_pages", node)), ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0),
+        ("WritebackTmp", 0), ("KReclaimable", derived.reclaimable_pages(k, node)), ("Slab", slab + unreclaim), ("SReclaimable", slab),
+        ("SUnreclaim", unreclaim),
+    ]  # fmt: skip
+    huge = [(label, node_stat(k, name, node)) for label, name in (
+        ("AnonHugePages", "nr_anon_transparent_hugepages"), ("ShmemHugePages", "nr_shmem_hugepages"), ("ShmemPmdMapped", "nr_shmem_pmdmapped"),
+        ("FileHugePages", "nr_file_hugepages"), ("FilePmdMapped", "nr_file_pmdmapped"))]  # fmt: skip
+    lines = [_node_kb(node, label, n * 4) for label, n in pages]
+    lines.append(_node_kb(node, "KernelStack", node_stat(k, "nr_kernel_stack", node)))
+    lines += [_node_kb(node, label, n * 4) for label, n in [*tables, *huge]]
+    lines += [f"Node {node} HugePages_{name + ':':<6} {0:5d}\n" for name in ("Total", "Free", "Surp")]
+    return "".join(lines)
+
+
+def _node_kb(node: int, label: str, kb: int) -> str:
+    """`Node 0 MemTotal:  466112 kB`; the two labels of file huge pages are a column short, as in Linux."""
+    width = 15 if label in ("FileHugePages", "FilePmdMapped") else 16
+    return f"Node {node} {label + ':':<{width}}{kb:8d} kB\n"
+
+
+def node_vmstat(k: Kernel, node: int) -> str:
+    """A node's counters by their vmstat names."""
+    return vmstat_counters(k, node)
+
+
+NUMASTAT = (("numa_hit", 0), ("numa_miss", 1), ("numa_foreign", 2), ("interleave_hit", 3), ("local_node", 4), ("other_node", 5))
+
+
+def numastat(k: Kernel, node: int) -> str:
+    """Where allocations went: hit, miss, foreign, interleave, local, other."""
+    sums = k.s.numa_stat[derived.node_zones(k, node)].sum(axis=0)
+    return "".join(f"{name} {int(sums[column])}\n" for name, column in NUMASTAT)
+
+
+def distance(k: Kernel, node: int) -> str:
+    """10 to itself, 20 to any other."""
+    return " ".join("10" if other == node else "20" for other in range(k.nr_nodes)) + "\n"
+
+
+def cpulist(k: Kernel, node: int) -> str:
+    """The node's CPUs as ranges."""
+    return bit_list(derived.cpus_of_node(k, node)) + "\n"
+
+
+def cpumap(k: Kernel, node: int) -> str:
+    """The node's CPUs as a mask."""
+    return bit_map(derived.cpus_of_node(k, node), k.nr_cpus) + "\n"
