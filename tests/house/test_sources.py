@@ -84,6 +84,33 @@ def test_core_is_a_value(path: Path) -> None:
     assert not calls_of(tree, "print") + calls_of(tree, "open") + calls_of(tree, "input")
 
 
+PAGE_LOOP = {"njit", "inline"}
+
+
+def untyped(tree: ast.AST) -> list[str]:
+    """Functions without full annotations that are not page loops; a page loop is typed by numba."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef) or PAGE_LOOP & {d.id for d in node.decorator_list if isinstance(d, ast.Name)}:
+            continue
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        bare = [argument for argument in arguments if argument.annotation is None and argument.arg not in ("self", "cls")]
+        if bare or node.returns is None:
+            found.append(f"{node.name}, line {node.lineno}")
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=name)
+def test_only_page_loops_go_without_types(path: Path) -> None:
+    """What mypy's relaxed rule for core would let through."""
+    assert not untyped(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_rule_about_types_can_fail() -> None:
+    assert untyped(ast.parse("def f(x: int): ...")) == ["f, line 1"]
+    assert not untyped(ast.parse("@njit\ndef f(s, x): ..."))
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_file_fits_a_reader(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES
