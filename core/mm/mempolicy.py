@@ -1,0 +1,96 @@
+"""Memory policies: which NUMA node an allocation is taken from (mm/mempolicy.c).
+
+A policy belongs to a process (`set_mempolicy`: kept by exec, inherited by fork) or to a range of addresses (`mbind`),
+which wins. Setting one on part of a mapping splits it; equal neighbours merge again.
+
+    default         the process's policy, or local
+    local           the node of the CPU that faults
+    preferred       that node, others if it is full           preferred_many    the same for several nodes
+    bind            these nodes and no others: when they are full the OOM killer looks for CONSTRAINT_MEMORY_POLICY
+    interleave      page by page round these nodes
+
+`/proc/<pid>/numa_maps` prints them. What is kept here: the policy and its place in the mappings; that the allocator
+follows it comes with the NUMA mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
+from core.mm.vma import set_vma, vmas_between
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.sched.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Mempolicy:
+    """A policy as a value: mode by name, nodes in order, and how they were meant ("static", "relative" or "")."""
+
+    mode: str
+    nodes: tuple[int, ...] = ()
+    how: str = ""
+
+
+def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
+    """A policy from a call's arguments, None for the default. EINVAL as mpol_new and sanitize_mpol_flags give it."""
+    static, relative = "static_nodes" in flags, "relative_nodes" in flags
+    if static and relative:
+        raise SysError(Errno.EINVAL, "nodes are either static or relative")
+    if mode == "default":
+        if nodes:
+            raise SysError(Errno.EINVAL, "the default policy takes no nodes")
+        return None
+    asked = tuple(sorted(set(nodes)))
+    if mode == "local" or (mode == "preferred" and not asked):
+        if asked or static or relative:
+            raise SysError(Errno.EINVAL, "the local policy takes no nodes and no node flags")
+        return Mempolicy("local")
+    there = tuple(node for node in asked if node < k.nr_nodes)
+    if not there:
+        raise SysError(Errno.EINVAL, f"no such node: this machine has nodes 0 to {k.nr_nodes - 1}")
+    if mode == "preferred":
+        there = there[:1]
+    return Mempolicy(mode, there, "static" if static else "relative" if relative else "")
+
+
+def do_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:
+    """set_mempolicy(2): the process's own policy. Errors: EINVAL."""
+    task.policy = make_policy(k, mode, nodes, flags)
+
+
+def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:
+    """mbind(2): the policy of a range. Errors: EINVAL, EFAULT (a hole)."""
+    if address & (PAGE_SIZE - 1):
+        raise SysError(Errno.EINVAL, "the address is not a multiple of 4096")
+    policy = make_policy(k, mode, nodes, flags)
+    start = address >> PAGE_SHIFT
+    end = start + ((length + PAGE_SIZE - 1) >> PAGE_SHIFT)
+    if end << PAGE_SHIFT > 1 << 64:
+        raise SysError(Errno.EINVAL, "the range wraps around")
+    if end == start:
+        return
+    mm = task.mm
+    assert mm is not None
+    at = start
+    for vma in vmas_between(mm, start, end):
+        if vma.start > at:
+            break
+        at = vma.end
+    if at < end and policy is not None:
+        raise SysError(Errno.EFAULT, "part of the range is not mapped")
+    at = start
+    while at < end:
+        inside = vmas_between(mm, at, end)
+        if not inside:
+            break
+        vma = inside[0]
+        low, high = max(vma.start, at), min(vma.end, end)
+        if vma.policy != policy:
+            set_vma(k, vma, low, high, vma.flags, policy)
+        at = high
