@@ -168,9 +168,7 @@ def _other_locked(k: Kernel, vma: Vma) -> Array:
     sharers = [*(vma.file.vmas if vma.file is not None else ()), *(other for anon_vma in vma.chain for other in anon_vma.vmas)]
     pgds = k.s.mms["pgd"]
     rows = {
-        id(other): (int(pgds[other.mm.id]), other.start, other.end, other.pgoff)
-        for other in sharers
-        if other is not vma and other.flags & VM_LOCKED
+        id(other): (int(pgds[other.mm.id]), other.start, other.end, other.pgoff) for other in sharers if other is not vma and other.flags & VM_LOCKED
     }
     return np.array(list(rows.values()), np.int64).reshape(len(rows), 4)
 
@@ -250,5 +248,3 @@ def locked_elsewhere(s: State, others, pfn: int) -> bool:  # type: ignore[no-unt
         if pte & PTE_PRESENT and pte_pfn(pte) == pfn:
             return True
     return False
-
-

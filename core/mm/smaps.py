@@ -1,0 +1,276 @@
+"""What the page tables say: the walks behind smaps, numa_maps, pagemap and clear_refs (fs/proc/task_mmu.c).
+
+**smaps.** Each entry that maps a page of its own adds 4 KiB to Rss, and 4 KiB divided by the number of entries that map the
+page to Pss, in fixed point with 12 bits: three sharers make 16777216 / 3 = 5592405, shown 1 kB each. A page is
+*private* if one entry maps it, *dirty* if the entry or the page says so:
+
+    4 pages of a parent after fork, 1 written by the child      Rss 16, Pss 10 = 3 * 2 + 4, Shared_Dirty 12, Private_Dirty 4
+
+The zero page counts nowhere. LazyFree is anonymous memory that MADV_FREE gave up and nobody has written since;
+Referenced needs the accessed bit of the entry or the page's own mark; Locked is the Pss of a locked mapping.
+
+**pagemap.** One u64 for each page of the address space:
+
+    63 present   62 swapped   61 file page or shared memory   56 mapped once   55 soft-dirty   54..0 frame
+
+**clear_refs.** 1, 2, 3 forget that pages were accessed (all, anonymous, file). 4 clears the soft-dirty bits *and* write
+permission, so that the next write to a page faults and sets its bit again. 5 sets VmHWM back to VmRSS.
+
+Reading changes nothing: these loops take what they need as arguments and leave `State.vmf` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.abi.mman import VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
+from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
+from core.jit import njit
+from core.mm.fault import next_block
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.page_ops import zone_hint
+from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Mm, Vma
+
+PSS_SHIFT = 12
+PAGE_PSS = 4096 << PSS_SHIFT
+
+# columns of the sums: bytes, Pss in fixed point
+(RSS, PSS, PSS_DIRTY, SHARED_CLEAN, SHARED_DIRTY, PRIVATE_CLEAN, PRIVATE_DIRTY, REFERENCED, ANONYMOUS, LAZYFREE, SWAP, SWAP_PSS,
+ PSS_ANON, PSS_FILE, PSS_SHMEM) = range(15)  # fmt: skip
+NR_SUMS = 15
+NAMES = ("Rss", "Pss", "Pss_Dirty", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Referenced", "Anonymous", "LazyFree",
+         "Swap", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem")  # fmt: skip
+FIXED_POINT = frozenset({"Pss", "Pss_Dirty", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem"})
+
+# columns of numa_maps: pages; from NUMA_NODES on, pages of each node
+NUMA_PAGES, NUMA_ANON, NUMA_DIRTY, NUMA_MAPMAX, NUMA_SWAPCACHE, NUMA_ACTIVE, NUMA_WRITEBACK, NUMA_NODES = range(8)
+
+PM_PRESENT = -(1 << 63)
+PM_SWAP = 1 << 62
+PM_FILE = 1 << 61
+PM_MMAP_EXCLUSIVE = 1 << 56
+PM_SOFT_DIRTY = 1 << 55
+PM_PFN = (1 << 55) - 1
+
+CLEAR_ALL, CLEAR_ANON, CLEAR_MAPPED, CLEAR_SOFT_DIRTY, CLEAR_HIWATER = 1, 2, 3, 4, 5
+
+
+def _pgd(k: Kernel, mm: Mm) -> int:
+    return int(k.s.mms["pgd"][mm.id])
+
+
+# ---------------------------------------------------------------- smaps
+
+
+def account(k: Kernel, vma: Vma) -> dict[str, int]:
+    """The figures of one mapping in smaps, in bytes, by their labels; also Pss_Anon, Pss_File, Pss_Shmem."""
+    sums = np.zeros(NR_SUMS, np.int64)
+    gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
+    out = {name: int(value) >> PSS_SHIFT if name in FIXED_POINT else int(value) for name, value in zip(NAMES, sums.tolist(), strict=True)}
+    out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
+    for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"):
+        out[huge] = 0
+    return out
+
+
+@njit
+def gather(s: State, pgd: int, start: int, end: int, sums) -> None:  # type: ignore[no-untyped-def]
+    """Add the entries of [start, end) to `sums` (smaps_pte_range, smaps_account)."""
+    at = start
+    rss, pss, pss_dirty, referenced, anonymous, lazyfree, pss_anon, pss_shmem = 0, 0, 0, 0, 0, 0, 0, 0
+    shared_clean, shared_dirty, private_clean, private_dirty = 0, 0, 0, 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+                continue
+            page = s.mem[pte_pfn(pte)]
+            flags, mapcount = page["flags"], page["mapcount"]
+            dirty = pte & PTE_D or flags & PG_DIRTY
+            share = PAGE_PSS // mapcount if mapcount > 1 else PAGE_PSS
+            rss += 1
+            pss += share
+            if pte & PTE_A or flags & PG_REFERENCED:
+                referenced += 1
+            if flags & PG_ANON:
+                anonymous += 1
+                pss_anon += share
+                if not flags & PG_SWAPBACKED and not dirty:
+                    lazyfree += 1
+            elif flags & PG_SWAPBACKED:
+                pss_shmem += share
+            if dirty:
+                pss_dirty += share
+                if mapcount > 1:
+                    shared_dirty += 1
+                else:
+                    private_dirty += 1
+            elif mapcount > 1:
+                shared_clean += 1
+            else:
+                private_clean += 1
+        at = stop
+    sums[RSS] += rss << 12
+    sums[PSS] += pss
+    sums[PSS_DIRTY] += pss_dirty
+    sums[SHARED_CLEAN] += shared_clean << 12
+    sums[SHARED_DIRTY] += shared_dirty << 12
+    sums[PRIVATE_CLEAN] += private_clean << 12
+    sums[PRIVATE_DIRTY] += private_dirty << 12
+    sums[REFERENCED] += referenced << 12
+    sums[ANONYMOUS] += anonymous << 12
+    sums[LAZYFREE] += lazyfree << 12
+    sums[PSS_ANON] += pss_anon
+    sums[PSS_SHMEM] += pss_shmem
+    sums[PSS_FILE] += pss - pss_anon - pss_shmem
+
+
+def resident_pages(k: Kernel, vma: Vma) -> int:
+    """Pages of a mapping that are resident (Rss / 4096)."""
+    return account(k, vma)["Rss"] >> 12
+
+
+# ---------------------------------------------------------------- numa_maps
+
+
+def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
+    """The counts of one line of numa_maps in pages; `nodes` maps a node to its pages."""
+    counts = np.zeros(NUMA_NODES + k.nr_nodes, np.int64)
+    gather_numa(k.s, _pgd(k, vma.mm), vma.start, vma.end, counts)
+    pages, anon, dirty, mapmax, swapcache, active, writeback, *nodes = counts.tolist()
+    return {
+        "pages": pages, "anon": anon, "dirty": dirty, "mapmax": mapmax, "swapcache": swapcache, "active": active, "writeback": writeback,
+        "nodes": dict(enumerate(nodes)),
+    }  # fmt: skip
+
+
+@njit
+def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:  # type: ignore[no-untyped-def]
+    """Add the entries of [start, end) to `counts` (gather_pte_stats)."""
+    at, zid = start, 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+                continue
+            pfn = pte_pfn(pte)
+            zid = zone_hint(s, zid, pfn)
+            flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
+            counts[NUMA_PAGES] += 1
+            counts[NUMA_NODES + s.zones[zid]["node"]] += 1
+            if flags & PG_ANON:
+                counts[NUMA_ANON] += 1
+            if pte & PTE_D or flags & PG_DIRTY:
+                counts[NUMA_DIRTY] += 1
+            if flags & PG_SWAPCACHE:
+                counts[NUMA_SWAPCACHE] += 1
+            if flags & (PG_ACTIVE | PG_UNEVICTABLE):
+                counts[NUMA_ACTIVE] += 1
+            if flags & PG_WRITEBACK:
+                counts[NUMA_WRITEBACK] += 1
+            if mapcount > counts[NUMA_MAPMAX]:
+                counts[NUMA_MAPMAX] = mapcount
+        at = stop
+
+
+# ---------------------------------------------------------------- pagemap
+
+
+def pagemap(k: Kernel, mm: Mm, first: int, count: int) -> bytes:
+    """`count` entries of /proc/<pid>/pagemap from page `first` on, 8 bytes each, little-endian."""
+    out = np.zeros(count, "<i8")
+    for vma in mm.vmas:
+        low, high = max(vma.start, first), min(vma.end, first + count)
+        if low < high:
+            soft_dirty = PM_SOFT_DIRTY if vma.flags & VM_SOFTDIRTY else 0
+            fill_pagemap(k.s, _pgd(k, mm), low, high, soft_dirty, out[low - first : high - first])
+    return out.tobytes()
+
+
+@njit
+def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out) -> None:  # type: ignore[no-untyped-def]
+    """Entries of one mapping's pages [start, end) (pte_to_pagemap_entry)."""
+    out[:] = soft_dirty
+    at = start
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte & PTE_PRESENT:
+                pfn = pte_pfn(pte)
+                entry = soft_dirty | (pfn & PM_PFN) | PM_PRESENT
+                if pte & PTE_SOFT_DIRTY:
+                    entry |= PM_SOFT_DIRTY
+                if not pte & PTE_SPECIAL:
+                    if not s.mem[pfn]["flags"] & PG_ANON:
+                        entry |= PM_FILE
+                    if s.mem[pfn]["mapcount"] == 1:
+                        entry |= PM_MMAP_EXCLUSIVE
+                out[vpn - start] = entry
+            elif pte:
+                entry = soft_dirty | PM_SWAP
+                if pte & SWP_SOFT_DIRTY:
+                    entry |= PM_SOFT_DIRTY
+                out[vpn - start] = entry
+        at = stop
+
+
+# ---------------------------------------------------------------- clear_refs
+
+
+def clear_refs(k: Kernel, mm: Mm, kind: int) -> None:
+    """echo 1..5 > /proc/<pid>/clear_refs (clear_refs_write)."""
+    if kind == CLEAR_HIWATER:
+        rss = k.s.mms["rss"][mm.id]
+        mm.hiwater_rss = int(rss[MM_ANONPAGES]) + int(rss[MM_FILEPAGES]) + int(rss[MM_SHMEMPAGES])
+        return
+    for vma in mm.vmas:
+        if kind == CLEAR_SOFT_DIRTY:
+            vma.flags &= ~VM_SOFTDIRTY
+        if vma.flags & VM_PFNMAP or (kind == CLEAR_ANON and vma.file) or (kind == CLEAR_MAPPED and not vma.file):
+            continue
+        k.clock.spend(int(clear_ptes(k.s, _pgd(k, mm), vma.start, vma.end, int(kind == CLEAR_SOFT_DIRTY))) * k.costs.protect_pte)
+
+
+@njit
+def clear_ptes(s: State, pgd: int, start: int, end: int, soft_dirty: int) -> int:
+    """Clear soft-dirty and write permission, or accessed and referenced, of [start, end); how many entries there were."""
+    at, n = start, 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0:
+                continue
+            n += 1
+            if soft_dirty:
+                s.pt[tid, vpn & 511] = pte & ~(PTE_RW | PTE_SOFT_DIRTY) if pte & PTE_PRESENT else pte & ~SWP_SOFT_DIRTY
+            elif pte & PTE_PRESENT and not pte & PTE_SPECIAL:
+                s.pt[tid, vpn & 511] = pte & ~PTE_A
+                s.mem[pte_pfn(pte)]["flags"] &= ~PG_REFERENCED
+        at = stop
+    return n
