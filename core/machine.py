@@ -67,6 +67,11 @@ class Storage:
     bandwidth: int = 500_000_000
     block_size: int = 1024
 
+    @property
+    def buffers(self) -> int:
+        """Buffer heads of one page."""
+        return PAGE // self.block_size
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:

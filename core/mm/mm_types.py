@@ -79,9 +79,10 @@ VMF = np.dtype([
     ("vm_start", "i8"), ("vm_end", "i8"), ("vm_pgoff", "i8"), ("vm_flags", "i8"),  # start, end in pages
     ("kind", "i8"), ("prot", "i8"), ("anon_vma", "i8"), ("file", "i8"), ("root", "i8"), ("file_pages", "i8"),
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
-    ("major", "i8"), ("flags", "i8"),
+    ("major", "i8"), ("flags", "i8"), ("other", "i8"),
+    ("block_heads", "i8"),
     # answered
-    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"),
+    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
@@ -238,7 +239,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable")  # fmt: skip
+                 "thp_disable", "pgd_pfn")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -256,6 +257,7 @@ class Mm:
         self.exe: Inode | None = None
         self.ksm_merging = 0
         self.thp_disable = False
+        self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 
     @property
     def map_count(self) -> int:

@@ -1,0 +1,32 @@
+"""A simulated Linux 6.1 memory subsystem on x86-64, as a value: the public surface.
+
+>>> from core import Kernel, Machine
+>>> k = Kernel.boot(Machine.from_dict({"memory": "512M"}))
+>>> pid = k.call("spawn", comm="a").result["pid"]
+"""
+
+from __future__ import annotations
+
+from core.abi.errno import Errno
+from core.events import EVENTS, Event
+from core.fs.tree import FILES, FsError
+from core.kernel import Kernel, Result
+from core.machine import Costs, Machine
+from core.panic import KernelBug
+from core.syscalls.table import CALLS, Call, Param
+
+__all__ = [
+    "CALLS",
+    "EVENTS",
+    "FILES",
+    "Call",
+    "Costs",
+    "Errno",
+    "Event",
+    "FsError",
+    "Kernel",
+    "KernelBug",
+    "Machine",
+    "Param",
+    "Result",
+]

@@ -1,0 +1,387 @@
+"""The fault path as a page loop: accesses one after the other, as the processor and mm/memory.c would make them.
+
+A load or store goes through the page table. If the entry allows it, the processor sets A (and D on a store) and
+that was all. Otherwise it faults, and `handle_pte_fault` looks at the entry, in this order:
+
+    entry empty, anonymous    read: map the shared zero page          write: a zeroed page of one's own   (do_anonymous_page)
+    entry empty, file         read: map up to 16 cached neighbours    (do_read_fault, do_fault_around)
+                              write, private: a copy of the page      (do_cow_fault)
+                              write, shared: the page itself, dirty   (do_shared_fault)
+    present, write forbidden  the only user: take it over             (do_wp_page: wp_page_reuse)
+                              shared with others: copy                (wp_page_copy)
+                              shared file page: mark it dirty first   (page_mkwrite: "write notify")
+    swap entry                bring it back                           (do_swap_page)
+
+Worked example: 64 MiB mapped, 16 MiB written: 4,096 faults, 4,096 frames, 8 PTE tables. Reading the next 16 MiB:
+4,096 faults that map the zero page, no frame but 8 more tables. Writing 8 of those: 2,048 faults, 2,048 frames.
+
+`access_pages` decides nothing: at a page that needs a decision (no frame above the watermark, a limit, a page to be
+read from disk, a signal) it stops with a reason; `memory.touch` decides and lets it go on with the same access.
+
+Whether a page may be taken over on a write (PF-17): it is marked exclusive (never shared since its last fork), or it has
+but one reference. Fork clears the mark, so after the child is gone the parent's next write is a fault, not a copy.
+
+Source: mm/memory.c; facts PF-01..22.
+"""
+
+from __future__ import annotations
+
+from core.abi.mman import VM_SHARED, VM_WRITE
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM
+from core.jit import inline, njit
+from core.mm.mm_types import CTL_ZERO_PFN, MAX_RUNS, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import (
+    DONE,
+    GFP_USER,
+    MISS,
+    OUT_OF_VMA,
+    READAHEAD,
+    RUNS_FULL,
+    SIGBUS,
+    SWAP,
+    add_new_anon,
+    add_to_page_cache,
+    alloc_charged,
+    page_add_file_rmap,
+    page_remove_rmap,
+    pte_alloc,
+    put_page,
+    rss_column,
+    set_dirty,
+    xa_leaf,
+    xa_leaf_create,
+)
+from core.mm.pgtable import (
+    PFN_MASK,
+    PTE_A,
+    PTE_D,
+    PTE_P,
+    PTE_PRESENT,
+    PTE_RW,
+    PTE_SOFT_DIRTY,
+    PTE_SPECIAL,
+    find_pte_table,
+)
+from core.mm.swap import mark_page_accessed
+from core.vmstat import MEMCG_PGFAULT, PGFAULT, PGREUSE
+
+# what kind of mapping (vmf.kind)
+V_ANON, V_FILE, V_SHMEM = range(3)
+# what a fault was (index of vmf.count; a run has one of these)
+HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
+KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify")
+MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
+# vmf.flags
+F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
+
+FAULT_AROUND_PAGES = 16
+DIRTIED = PTE_RW | PTE_D | PTE_SOFT_DIRTY
+
+
+@njit
+def access_pages(s: State, perm) -> None:  # type: ignore[no-untyped-def]
+    """Make accesses vmf.done .. vmf.n of `first + i * step` (or `first + perm[i]`) until one needs a decision.
+
+    Answers in vmf: `done`, `reason`, `vpn` of the access that stopped, `count` by kind of fault, and the runs.
+    """
+    v = s.vmf[0]
+    start, end, first, step, n = v["vm_start"], v["vm_end"], v["first"], v["step"], v["n"]
+    pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
+    permuted = v["flags"] & F_PERM
+    populate = v["flags"] & F_POPULATE
+    block, tid = -1, 0
+    run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
+    v["reason"] = DONE
+    i = v["done"]
+    while i < n:
+        vpn = first + (perm[i] if permuted else i * step)
+        if vpn < start or vpn >= end:
+            v["reason"] = OUT_OF_VMA
+            break
+        if vpn >> 9 != block or tid == 0:
+            block = vpn >> 9
+            tid = find_pte_table(s, pgd, vpn)
+        pte = s.pt[tid, vpn & 511] if tid else 0
+        if pte & PTE_P and (not write or pte & PTE_RW):
+            if write:
+                s.pt[tid, vpn & 511] = pte | PTE_A | PTE_D
+                s.mem[(pte & PFN_MASK) >> 12]["content"] = content if content >= 0 else 256 + vpn
+            elif not pte & PTE_A:
+                s.pt[tid, vpn & 511] = pte | PTE_A
+            if populate and not pte & PTE_SPECIAL:
+                pfn = (pte & PFN_MASK) >> 12
+                mark_page_accessed(s, zone_of(s, pfn), pfn)
+            i += 1
+            continue
+        if v["nr_runs"] >= MAX_RUNS - 1:
+            v["reason"] = RUNS_FULL
+            break
+        kind = handle_pte_fault(s, v, tid, pte, vpn, write, content if content >= 0 else 256 + vpn)
+        if kind <= 0:
+            break
+        if kind == run_kind and (permuted or vpn == run_last + step):
+            run_n += 1
+        else:
+            end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+            run_kind, run_vpn, run_n = kind, vpn, 1
+        run_last = vpn
+        v["major"] = 0
+        i += 1
+    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+    v["done"] = i
+    v["vpn"] = first + (perm[i] if permuted else i * step) if i < n else 0
+
+
+@inline
+def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:  # type: ignore[no-untyped-def]
+    """Write down a run of like faults and count it."""
+    if n == 0:
+        return
+    run = s.runs[v["nr_runs"]]
+    run["kind"] = kind
+    run["vpn"] = vpn
+    run["n"] = n
+    run["step"] = step
+    v["nr_runs"] += 1
+    v["count"][kind] += n
+    s.vm_event[PGFAULT] += n
+    s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += n
+
+
+@inline
+def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+    """One fault: its kind (> 0), or 0 with vmf.reason when somebody else has to decide."""
+    if pte == 0:
+        if tid == 0:
+            tid = pte_alloc(s, v, v["mm"], vpn)
+            if tid == 0:
+                return 0
+        if v["kind"] == V_ANON:
+            return do_anonymous_page(s, v, tid, vpn, write, content)
+        return do_fault(s, v, tid, vpn, write, content)
+    if not pte & PTE_PRESENT:
+        v["reason"] = SWAP
+        return 0
+    if write and not pte & PTE_RW:
+        return do_wp_page(s, v, tid, pte, vpn, content)
+    s.pt[tid, vpn & 511] = pte | PTE_A
+    return REUSE
+
+
+@inline
+def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+    """First touch of private anonymous memory."""
+    if not write:
+        s.pt[tid, vpn & 511] = (s.ctl[CTL_ZERO_PFN] << 12) | v["prot"] | PTE_SPECIAL
+        return ZERO
+    pfn = alloc_charged(s, v, GFP_USER)
+    if pfn == 0:
+        return 0
+    add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
+    s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
+    return ANON
+
+
+@inline
+def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:  # type: ignore[no-untyped-def]
+    """A write to a page that is mapped read-only."""
+    old = (pte & PFN_MASK) >> 12
+    if pte & PTE_SPECIAL:
+        pfn = alloc_charged(s, v, GFP_USER)
+        if pfn == 0:
+            return 0
+        add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
+        s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
+        return ZERO_COW
+    flags = s.mem[old]["flags"]
+    if flags & PG_ANON:
+        if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
+            s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
+            s.mem[old]["mapping"] = v["anon_vma"]
+            s.mem[old]["content"] = content
+            s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
+            s.vm_event[PGREUSE] += 1
+            return REUSE
+    elif v["vm_flags"] & VM_SHARED:
+        s.mem[old]["content"] = content
+        if v["kind"] == V_FILE:
+            v["dirtied"] += set_dirty(s, zone_of(s, old), old, v["block_heads"])
+        s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
+        s.vm_event[PGREUSE] += 1
+        return NOTIFY
+    pfn = alloc_charged(s, v, GFP_USER)
+    if pfn == 0:
+        return 0
+    zid = zone_of(s, old)
+    page_remove_rmap(s, zid, old)
+    s.mms[v["mm"]]["rss"][rss_column(flags)] -= 1
+    put_page(s, zid, old)
+    add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
+    s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
+    return COW
+
+
+@inline
+def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+    """First touch of a page of a file or of shared memory."""
+    index = vpn - v["vm_start"] + v["vm_pgoff"]
+    if index >= v["file_pages"]:
+        v["reason"] = SIGBUS
+        return 0
+    private_write = write and not v["vm_flags"] & VM_SHARED
+    if not write and not v["flags"] & F_NO_AROUND and do_fault_around(s, v, tid, vpn, index):
+        return FILE
+    leaf = xa_leaf(s, v["root"], index)
+    pfn = s.xa[leaf, index & 511] if leaf else 0
+    kind = FILE_COW if private_write else FILE
+    if pfn <= 0:
+        if v["kind"] == V_FILE:
+            v["reason"] = MISS
+            return 0
+        pfn = shmem_get_page(s, v, index)
+        if pfn == 0:
+            return 0
+        kind = kind if private_write else SHMEM
+    if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
+        v["reason"] = READAHEAD
+        return 0
+    if private_write:
+        copy = alloc_charged(s, v, GFP_USER)
+        if copy == 0:
+            return 0
+        add_new_anon(s, v, zone_of(s, copy), copy, vpn, content)
+        s.pt[tid, vpn & 511] = (copy << 12) | v["prot"] | DIRTIED
+        return kind
+    zid = zone_of(s, pfn)
+    page_add_file_rmap(s, zid, pfn)
+    s.mms[v["mm"]]["rss"][MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES] += 1
+    if write:
+        s.mem[pfn]["content"] = content
+        if v["kind"] == V_FILE:
+            v["dirtied"] += set_dirty(s, zid, pfn, v["block_heads"])
+        else:
+            s.mem[pfn]["flags"] |= PG_DIRTY
+        s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
+    else:
+        s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"]
+    return kind
+
+
+@inline
+def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:  # type: ignore[no-untyped-def]
+    """Map the cached pages of the 64 KiB around a read fault; True if the faulting page is among them.
+
+    The window is aligned to 16 pages and clipped to the mapping, the page table and the file. Pages that carry the
+    read-ahead mark are left out: their first use must be noticed.
+    """
+    low = max(vpn & ~(FAULT_AROUND_PAGES - 1), v["vm_start"])
+    high = min(low + FAULT_AROUND_PAGES, v["vm_end"])
+    high = min(high, (low | 511) + 1)
+    offset = index - vpn
+    high = min(high, v["file_pages"] - offset)
+    hit = False
+    mapped = 0
+    leaf = -1
+    for page in range(low, high):
+        at = page + offset
+        if leaf < 0 or at & 511 == 0:
+            leaf = xa_leaf(s, v["root"], at)
+        pfn = s.xa[leaf, at & 511] if leaf else 0
+        if pfn <= 0 or s.pt[tid, page & 511] != 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+            continue
+        page_add_file_rmap(s, zone_of(s, pfn), pfn)
+        s.pt[tid, page & 511] = (pfn << 12) | v["prot"]
+        mapped += 1
+        hit = hit or page == vpn
+    if mapped:
+        column = MM_SHMEMPAGES if v["kind"] == V_SHMEM else MM_FILEPAGES
+        s.mms[v["mm"]]["rss"][column] += mapped
+        v["count"][MAPPED_AROUND] += mapped
+    return hit
+
+
+@inline
+def shmem_get_page(s: State, v, index: int) -> int:  # type: ignore[no-untyped-def]
+    """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none."""
+    pfn = alloc_charged(s, v, GFP_USER)
+    if pfn:
+        add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
+        v["count"][15] += 1
+    return pfn
+
+
+# ---------------------------------------------------------------- fork
+
+
+@njit
+def copy_pages(s: State) -> None:
+    """Copy the entries of [vmf.first, vmf.n) from address space vmf.mm to vmf.other, as fork does (copy_pte_range).
+
+    Anonymous pages gain an entry and lose the exclusive mark; in a private writable mapping both sides become
+    read-only. The child's copies are old (A clear). Stops with a reason where a page table cannot be had.
+    """
+    v = s.vmf[0]
+    src, dst, end, flags = v["mm"], v["other"], v["n"], v["vm_flags"]
+    cow = flags & VM_WRITE and not flags & VM_SHARED
+    v["reason"] = DONE
+    at = v["first"] + v["done"]
+    anon = 0
+    while at < end:
+        tid = find_pte_table(s, s.mms[src]["pgd"], at)
+        stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            at = next_block(s, s.mms[src]["pgd"], at, end)
+            continue
+        to = 0
+        while at < stop:
+            pte = s.pt[tid, at & 511]
+            if pte == 0:
+                at += 1
+                continue
+            if to == 0:
+                to = pte_alloc(s, v, dst, at)
+                if to == 0:
+                    break
+            if pte & PTE_PRESENT and not pte & PTE_SPECIAL:
+                pfn = (pte & PFN_MASK) >> 12
+                page = s.mem[pfn]
+                page["mapcount"] += 1
+                page["refcount"] += 1
+                if page["flags"] & PG_ANON:
+                    page["flags"] &= ~PG_ANON_EXCLUSIVE
+                    anon += 1
+                else:
+                    s.mms[dst]["rss"][rss_column(page["flags"])] += 1
+            if cow and pte & PTE_RW:
+                pte &= ~PTE_RW
+                s.pt[tid, at & 511] = pte
+            if flags & VM_SHARED:
+                pte &= ~PTE_D
+            s.pt[to, at & 511] = pte & ~PTE_A
+            v["count"][0] += 1
+            at += 1
+        if at < stop:
+            break
+    s.mms[dst]["rss"][MM_ANONPAGES] += anon
+    v["done"] = at - v["first"]
+
+
+@inline
+def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
+    """The first page >= vpn whose 2 MiB may have a page table: empty upper entries are stepped over whole."""
+    while vpn < end:
+        tid = pgd
+        shift = 27
+        found = True
+        for _ in range(3):
+            entry = s.pt[tid, (vpn >> shift) & 511]
+            if entry == 0:
+                vpn = ((vpn >> shift) + 1) << shift
+                found = False
+                break
+            tid = s.mem[(entry & PFN_MASK) >> 12]["private"]
+            shift -= 9
+        if found:
+            return vpn
+    return end

@@ -1,0 +1,379 @@
+"""Page faults from the outside: who asked, which mapping, and the decisions a page loop hands back (mm/memory.c).
+
+`touch` is the processor running a program's accesses: it finds the mapping, checks what it permits, and lets the loop
+of `fault` run. The loop comes back with a reason, and each reason is a decision that Linux makes in readable words:
+
+    NO_PAGE    no zone above its watermark      gfp: wake kswapd, lower the mark, reclaim, OOM killer
+    LIMIT      a cgroup's memory.max            memcontrol.charge: reclaim in that subtree, memcg OOM
+    MISS       page not in the page cache       filemap: read it, with read-ahead; a major fault
+    READAHEAD  the marked page is reached       filemap: start the next read-ahead window
+    SIGBUS     beyond the end of the file       the signal
+    OUT_OF_VMA the access is outside            the next mapping, the stack grows, or SIGSEGV
+
+The same loop serves mlock, MAP_POPULATE and MADV_POPULATE (`populate`), which fault pages in without a processor.
+
+Time: every kind of fault has its price in `Costs`; `touch` adds them up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import (
+    TASK_VPNS,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_IO,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from core.events import Fault
+from core.mm import filemap, gfp, memcontrol, rmap, zap
+from core.mm import vma as vmas
+from core.mm.fault import (
+    F_PERM,
+    F_POPULATE,
+    FILE,
+    KIND_NAMES,
+    MAPPED_AROUND,
+    V_ANON,
+    V_FILE,
+    V_SHMEM,
+    access_pages,
+    copy_pages,
+)
+from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, READAHEAD, RUNS_FULL, SIGBUS
+from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
+from core.panic import KernelBug, Signal
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Array, Mm, Vma
+    from core.sched.task import Task
+
+READ, WRITE, EXEC = 0, 1, 2
+NO_PERM = np.zeros(1, np.int64)
+ZEROS = (0,) * 16
+
+
+@dataclass(slots=True)
+class TouchOutcome:
+    """How far a run of accesses came: pages touched and faults by kind."""
+
+    touched: int = 0
+    faults: int = 0
+
+
+def page_prot(vm_flags: int) -> int:
+    """The PTE bits that a mapping's permissions give (vm_get_page_prot, x86-64): private writable pages are not RW."""
+    if not vm_flags & (VM_READ | VM_WRITE | VM_EXEC):
+        return PTE_PROTNONE | PTE_A
+    prot = PTE_P | PTE_US | PTE_A
+    if not vm_flags & VM_EXEC:
+        prot |= PTE_NX
+    if vm_flags & VM_SHARED and vm_flags & VM_WRITE:
+        prot |= PTE_RW
+    return prot
+
+
+def vma_prot(vma: Vma) -> int:
+    """vma->vm_page_prot: a shared file mapping that must notice writes starts read-only (vma_wants_writenotify)."""
+    prot = page_prot(vma.flags)
+    if vma_kind(vma) == V_FILE and vma.flags & VM_SHARED:
+        prot &= ~PTE_RW
+    if vma.flags & VM_SHARED and not vma.flags & (1 << 27):  # soft-dirty is being tracked
+        prot &= ~PTE_RW
+    return prot
+
+
+def vma_kind(vma: Vma) -> int:
+    """Anonymous, file of the disk, or shared memory."""
+    if vma.file is None:
+        return V_ANON
+    return V_SHMEM if vma.file.shmem else V_FILE
+
+
+def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
+          flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
+    """Fill `State.vmf` for one loop over pages of `vma`."""
+    file = vma.file
+    mm = vma.mm
+    cpu = task.cpu if task else 0
+    k.s.vmf[0] = (
+        mm.id, int(k.s.mms["memcg"][mm.id]), node_of_cpu(k, cpu), cpu,
+        vma.start, vma.end, vma.pgoff, vma.flags,
+        vma_kind(vma), vma_prot(vma), vma.anon_vma.id if vma.anon_vma else 0,
+        file.id if file else 0, file.root if file else 0, file.nr_file_pages if file else 0,
+        access, first, step, n, content, gfp.LOW,
+        0, flags, other, k.machine.storage.buffers,
+        done, DONE, 0, -1, 0, 0, ZEROS,
+    )  # fmt: skip
+
+
+def node_of_cpu(k: Kernel, cpu: int) -> int:
+    """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
+    per_node = max(1, k.nr_cpus // k.nr_nodes)
+    return min(cpu // per_node, k.nr_nodes - 1)
+
+
+def permitted(vma: Vma, access: int) -> bool:
+    """access_error's rule: a write needs VM_WRITE; a read needs any of the three (x86 cannot deny reading alone)."""
+    if access == WRITE:
+        return bool(vma.flags & VM_WRITE)
+    if access == EXEC:
+        return bool(vma.flags & VM_EXEC)
+    return bool(vma.flags & (VM_READ | VM_WRITE | VM_EXEC))
+
+
+def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, perm: Array | None = None,
+          repeat: int = 1, content: int = -1) -> TouchOutcome:  # fmt: skip
+    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over.
+
+    Raises Signal on SIGSEGV and SIGBUS, TaskKilled when the OOM killer takes the task.
+    """
+    outcome = TouchOutcome()
+    for _ in range(repeat):
+        done = 0
+        while done < n:
+            vpn = first + (int(perm[done]) if perm is not None else done * step)
+            vma = find_for_access(k, task, vpn, access)
+            flags = F_PERM if perm is not None else 0
+            done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+        outcome.touched += n
+    return outcome
+
+
+def find_for_access(k: Kernel, task: Task, vpn: int, access: int) -> Vma:
+    """The mapping that serves an access, in the kernel's order: none → stack growth or SIGSEGV; not permitted → SIGSEGV."""
+    assert task.mm is not None
+    vma = vmas.find_vma(task.mm, vpn) if 0 <= vpn < TASK_VPNS else None
+    if vma is None:
+        raise bad_area(k, task, vpn, access, "SEGV_MAPERR")
+    if vpn < vma.start:
+        if not vma.flags & VM_GROWSDOWN:
+            raise bad_area(k, task, vpn, access, "SEGV_MAPERR")
+        try:
+            vmas.expand_stack(k, task, vma, vpn)
+        except SysError:
+            raise bad_area(k, task, vpn, access, "SEGV_MAPERR") from None
+    if not permitted(vma, access):
+        raise bad_area(k, task, vpn, access, "SEGV_ACCERR")
+    if vma.special:
+        raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    return vma
+
+
+def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
+    """The SIGSEGV of a bad access, with its event."""
+    emit_fault(k, task, "segv", vpn, 1, None, major=False)
+    k.clock.spend(k.costs.fault)
+    return Signal("SIGSEGV", vpn << 12, code)
+
+
+def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
+        done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
+    """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    prepare(k, vma, access)
+    begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
+    v = k.s.vmf[0]
+    order = perm if perm is not None else NO_PERM
+    while True:
+        access_pages(k.s, order)
+        settle(k, task, vma, int(v["done"]) - done, outcome)
+        done = int(v["done"])
+        reason = int(v["reason"])
+        if reason in (DONE, OUT_OF_VMA):
+            return done
+        decide(k, task, vma, reason, access)
+
+
+def prepare(k: Kernel, vma: Vma, access: int) -> None:
+    """What a fault needs besides frames: an anon_vma for private pages, a root for the page cache."""
+    if vma.anon_vma is None and not vma.flags & VM_SHARED and (vma.file is None or access == WRITE):
+        rmap.anon_vma_prepare(k, vma)
+    if vma.file is not None and vma.file.root == 0:
+        filemap.make_root(k, vma.file)
+
+
+def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome) -> None:
+    """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
+    v = k.s.vmf[0]
+    count = v["count"]
+    costs = k.costs
+    ns = accesses * costs.access
+    faults = 0
+    for i in range(int(v["nr_runs"])):
+        kind, vpn, pages, step = k.s.runs[i].tolist()
+        faults += pages
+        ns += pages * (costs.fault + fault_price(k, kind))
+        emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
+    if faults or accesses:
+        ns += int(count[MAPPED_AROUND]) * costs.map_file
+        k.clock.spend(ns)
+    task.minflt += faults
+    outcome.faults += faults
+    if vma.file is not None:
+        vma.file.nr_pages += int(count[15])
+        vma.file.nr_dirty += int(v["dirtied"])
+    v["nr_runs"] = 0
+    v["dirtied"] = 0
+    count[:] = 0
+
+
+def fault_price(k: Kernel, kind: int) -> int:
+    """Nanoseconds of one fault beyond the trap itself, by kind."""
+    c = k.costs
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse)[kind]
+
+
+def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
+    """One run of like faults."""
+    k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
+
+
+def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
+    """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
+    v = k.s.vmf[0]
+    if reason == NO_PAGE:
+        try:
+            gfp.slowpath(k, task)
+        except SysError:
+            pagefault_out_of_memory(k, task)
+    elif reason == LIMIT:
+        try:
+            charge_slowpath(k, task)
+        except SysError:
+            pagefault_out_of_memory(k, task)
+    elif reason == MISS:
+        filemap.fault_miss(k, task, vma, int(v["vpn"]))
+    elif reason == READAHEAD:
+        filemap.fault_readahead(k, task, vma, int(v["vpn"]))
+    elif reason == SIGBUS:
+        emit_fault(k, task, "bus", int(v["vpn"]), 1, None, major=False)
+        raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
+    elif reason != RUNS_FULL:
+        raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
+
+
+def charge_slowpath(k: Kernel, task: Task | None) -> None:
+    """A cgroup's limit stood in the way: reclaim there, or OOM; SysError(ENOMEM) when nothing helps."""
+    with gfp.saved(k):
+        v = k.s.vmf[0]
+        cg = k.cgroups[int(v["memcg"])]
+        memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
+        memcontrol.refill_stock(k.s, int(v["cpu"]), cg.id, 1)
+    gfp.check_killed(k, task)
+
+
+def pagefault_out_of_memory(k: Kernel, task: Task) -> None:
+    """VM_FAULT_OOM reached the top: warn and let the access be tried again (OOM-18)."""
+    task.oom_retries += 1
+    k.log(4, "Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
+    if task.oom_retries > MAX_OOM_RETRIES:
+        raise SysError(Errno.ENOMEM, "the fault finds no memory and no task can be killed: a real task would spin here")
+
+
+MAX_OOM_RETRIES = 3
+
+
+def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = None) -> None:
+    """Fault pages [start, end) in as get_user_pages does (populate_vma_page_range).
+
+    `write` None: as the mapping is: a write where it is private and writable, else a read. SysError(EFAULT) at a page
+    that cannot be had, ENOMEM at a hole.
+    """
+    assert task.mm is not None
+    at = start
+    while at < end:
+        vma = vmas.find_vma(task.mm, at)
+        if vma is None or vma.start > at:
+            raise SysError(Errno.ENOMEM, "part of the range is not mapped")
+        stop = min(end, vma.end)
+        if vma.flags & (VM_IO | VM_PFNMAP) or vma.special:
+            raise SysError(Errno.EFAULT, "the mapping has no pages that could be faulted in")
+        access = WRITE if (write if write is not None else vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE) else READ
+        if not permitted(vma, access):
+            raise SysError(Errno.EFAULT if write is not None else Errno.ENOMEM, "the mapping does not permit the access")
+        try:
+            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=0 if access else -1,
+                outcome=TouchOutcome())  # fmt: skip
+        except Signal:
+            raise SysError(Errno.EFAULT, "a page lies beyond the end of the file") from None
+        at = stop
+
+
+# ---------------------------------------------------------------- whole mappings
+
+
+def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
+    """Unmap the pages [start, end) of a mapping; page tables stay."""
+    begin(k, None, vma, READ, start, 1, end)
+    zap.zap_pages(k.s)
+    v = k.s.vmf[0]
+    k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
+    if vma.file is not None:
+        vma.file.nr_dirty += int(v["dirtied"])
+
+
+def free_pgtables(k: Kernel, mm: Mm, start: int, end: int, floor: int, ceiling: int) -> None:
+    """Free the page tables of [start, end) that lie wholly within [floor, ceiling) (pages)."""
+    zap.free_tables(k.s, mm.id, start, end, floor, ceiling)
+
+
+def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
+    """fork's copy of one mapping's entries; SysError(ENOMEM) when a page table cannot be had."""
+    begin(k, k.current, src, WRITE, src.start, 1, src.end, other=dst.mm.id)
+    finish(k, src, copy_pages)
+    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
+
+
+def finish(k: Kernel, vma: Vma, loop) -> None:  # type: ignore[no-untyped-def]
+    """Run a loop that needs nothing but page tables until it is done."""
+    v = k.s.vmf[0]
+    while True:
+        loop(k.s)
+        if int(v["reason"]) == DONE:
+            return
+        if int(v["reason"]) == NO_PAGE:
+            gfp.slowpath(k, k.current)
+        else:
+            charge_slowpath(k, k.current)
+
+
+def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writable: bool) -> None:
+    """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
+    begin(k, None, vma, READ, start, 1, end)
+    zap.change_prot(k.s, int(try_change_writable))
+    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
+
+
+def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
+    """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
+    begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
+    finish(k, vma, zap.move_entries)
+    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
+
+
+def truncate(k: Kernel, inode: Inode, size: int) -> None:
+    """truncate(2): pages beyond the new end are unmapped everywhere and dropped; SysError(EINVAL) for a bad size."""
+    if size < 0 or (size + 4095) >> 12 > filemap.MAX_FILE_PAGES:
+        raise SysError(Errno.EINVAL, "no file can have that size")
+    first = (size + 4095) >> 12
+    for vma in list(inode.vmas):
+        low = max(vma.start, vma.start + first - vma.pgoff)
+        if low < vma.end:
+            zap_page_range(k, vma, low, vma.end)
+    inode.size = size
+    if inode.root:
+        dirty = inode.nr_dirty
+        inode.nr_pages -= int(filemap.truncate_pages(k.s, inode.root, first, k.machine.storage.buffers))
+        inode.nr_dirty = min(dirty, inode.nr_pages)
+
+
+__all__ = ["EXEC", "FILE", "MISS", "READ", "READAHEAD", "WRITE", "TouchOutcome", "populate", "touch"]

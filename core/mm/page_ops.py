@@ -1,0 +1,330 @@
+"""What happens to one page: charged, put on a list, mapped, unmapped, freed. The steps of every page loop.
+
+Who holds a page. `refcount` counts the holders: each page-table entry one, the page cache one, buffer heads one.
+`mapcount` counts only the entries. An anonymous page mapped once has 1 and 1; a file page that is cached
+but not mapped 1 and 0. The page is free when the last holder lets go (`put_page`).
+
+Which counters follow. An anonymous page counts in nr_anon_pages while it is mapped at all, a file page in nr_mapped
+while it is mapped and in nr_file_pages while it is cached; node and cgroup (the page's own, not the
+toucher's) move together.
+
+A frame keeps the cgroup that was charged for it until it is free. Source: mm/rmap.c, mm/swap.c:__put_page,
+mm/filemap.c:__filemap_add_folio, filemap_unaccount_folio.
+"""
+
+from __future__ import annotations
+
+from core.abi.mman import VM_LOCKED
+from core.abi.page_flags import (
+    PG_ANON,
+    PG_ANON_EXCLUSIVE,
+    PG_DIRTY,
+    PG_LRU,
+    PG_MLOCKED,
+    PG_PRIVATE,
+    PG_SHMEM,
+    PG_SWAPBACKED,
+    PG_TABLE,
+    PG_UNEVICTABLE,
+    PG_UPTODATE,
+)
+from core.jit import inline
+from core.mm.memcontrol import account_slab, try_charge, uncharge
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
+from core.mm.pgtable import TABLE_ENTRY, give_table_row, take_node, take_table_row
+from core.mm.swap import lru_add, lru_del
+from core.vmstat import (
+    MEMCG_KMEM,
+    MEMCG_PAGETABLES,
+    NR_ANON_MAPPED,
+    NR_DIRTIED,
+    NR_FILE_DIRTY,
+    NR_FILE_MAPPED,
+    NR_FILE_PAGES,
+    NR_MLOCK,
+    NR_PAGETABLE,
+    NR_SHMEM,
+    NR_ZONE_WRITE_PENDING,
+    UNEVICTABLE_PGCLEARED,
+    UNEVICTABLE_PGCULLED,
+    UNEVICTABLE_PGMLOCKED,
+)
+
+# why a page loop stopped (vmf.reason)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP = range(9)
+
+GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for user pages, ZONE_NORMAL else
+
+BUFFER_HEAD = 104  # bytes of slab per block of a page that carries buffers (struct buffer_head)
+XA_NODE_SHARE = 9  # bytes of slab per cached page: a 576-byte radix node serves 64 of them
+
+
+@inline
+def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
+    """A node counter and its cgroup's (mod_lruvec_page_state)."""
+    s.node_stat[s.zones[zid]["node"], item] += nr
+    s.memcgs[memcg]["stat"][item] += nr
+
+
+@inline
+def zone_hint(s: State, zid: int, pfn: int) -> int:
+    """The zone of a frame, looking first where the last one was."""
+    start = s.zones[zid]["start_pfn"]
+    if pfn >= start and pfn < start + s.zones[zid]["spanned"]:
+        return zid
+    return zone_of(s, pfn)
+
+
+@inline
+def alloc_charged(s: State, v, classzone: int) -> int:  # type: ignore[no-untyped-def]
+    """One frame, charged to vmf.memcg: its pfn with refcount 1, or 0 with vmf.reason NO_PAGE or LIMIT."""
+    pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone)
+    if pfn == 0:
+        v["reason"] = NO_PAGE
+        return 0
+    over = try_charge(s, v["cpu"], v["memcg"], 1)
+    if over >= 0:
+        free_one_page(s, zone_of(s, pfn), pfn, 0)
+        v["reason"] = LIMIT
+        v["victim"] = over
+        return 0
+    s.mem[pfn]["refcount"] = 1
+    s.mem[pfn]["memcg"] = v["memcg"]
+    return pfn
+
+
+@inline
+def free_page(s: State, zid: int, pfn: int) -> None:
+    """The last holder let go: off the lists, uncharged, back to the allocator."""
+    page = s.mem[pfn]
+    flags = page["flags"]
+    if flags & PG_MLOCKED:
+        s.zones[zid]["stat"][NR_MLOCK] -= 1
+        s.vm_event[UNEVICTABLE_PGCLEARED] += 1
+    if flags & PG_LRU:
+        lru_del(s, zid, pfn)
+    uncharge(s, page["memcg"], 1)
+    clear_page_row(s, pfn)
+    free_one_page(s, zid, pfn, 0)
+
+
+@inline
+def put_page(s: State, zid: int, pfn: int) -> bool:
+    """Drop one reference; True if the page is free now."""
+    refs = s.mem[pfn]["refcount"] - 1
+    s.mem[pfn]["refcount"] = refs
+    if refs > 0:
+        return False
+    free_page(s, zid, pfn)
+    return True
+
+
+@inline
+def lru_add_new(s: State, zid: int, pfn: int, vm_flags: int) -> None:
+    """A new page on its list; in a locked mapping that is the unevictable one (lru_cache_add_inactive_or_unevictable)."""
+    if vm_flags & VM_LOCKED:
+        s.mem[pfn]["flags"] |= PG_MLOCKED | PG_UNEVICTABLE
+        s.zones[zid]["stat"][NR_MLOCK] += 1
+        s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
+        s.vm_event[UNEVICTABLE_PGCULLED] += 1
+    lru_add(s, zid, pfn)
+
+
+@inline
+def add_new_anon(s: State, v, zid: int, pfn: int, vpn: int, content: int) -> None:  # type: ignore[no-untyped-def]
+    """A fresh anonymous page of this mapping: exclusive, on inactive_anon (page_add_new_anon_rmap)."""
+    page = s.mem[pfn]
+    page["flags"] = PG_UPTODATE | PG_SWAPBACKED | PG_ANON | PG_ANON_EXCLUSIVE
+    page["mapcount"] = 1
+    page["mapping"] = v["anon_vma"]
+    page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
+    page["content"] = content
+    stat_add(s, zid, v["memcg"], NR_ANON_MAPPED, 1)
+    lru_add_new(s, zid, pfn, v["vm_flags"])
+    s.mms[v["mm"]]["rss"][MM_ANONPAGES] += 1
+
+
+@inline
+def rss_column(flags: int) -> int:
+    """Which resident-set counter a page belongs to (mm_counter)."""
+    if flags & PG_ANON:
+        return MM_ANONPAGES
+    return MM_SHMEMPAGES if flags & PG_SHMEM else MM_FILEPAGES
+
+
+@inline
+def page_add_file_rmap(s: State, zid: int, pfn: int) -> None:
+    """One more entry maps a page-cache page."""
+    page = s.mem[pfn]
+    page["mapcount"] += 1
+    page["refcount"] += 1
+    if page["mapcount"] == 1:
+        stat_add(s, zid, page["memcg"], NR_FILE_MAPPED, 1)
+
+
+@inline
+def page_remove_rmap(s: State, zid: int, pfn: int) -> None:
+    """One entry less maps the page; the reference is the caller's to drop."""
+    page = s.mem[pfn]
+    page["mapcount"] -= 1
+    if page["mapcount"] == 0:
+        stat_add(s, zid, page["memcg"], NR_ANON_MAPPED if page["flags"] & PG_ANON else NR_FILE_MAPPED, -1)
+
+
+# ---- page tables as frames
+
+
+@inline
+def alloc_table(s: State, v) -> int:  # type: ignore[no-untyped-def]
+    """A frame for a page table, charged and counted: its pfn, or 0 with vmf.reason."""
+    pfn = alloc_charged(s, v, GFP_KERNEL)
+    if pfn == 0:
+        return 0
+    tid = take_table_row(s)
+    s.mem[pfn]["flags"] = PG_TABLE
+    s.mem[pfn]["private"] = tid
+    stat_add(s, zone_of(s, pfn), v["memcg"], NR_PAGETABLE, 1)
+    s.memcgs[v["memcg"]]["stat"][MEMCG_KMEM] += 1
+    s.memcgs[v["memcg"]]["stat"][MEMCG_PAGETABLES] += 1
+    return pfn
+
+
+@inline
+def free_table(s: State, pfn: int) -> None:
+    """Return an empty page table and its frame."""
+    zid = zone_of(s, pfn)
+    memcg = s.mem[pfn]["memcg"]
+    give_table_row(s, s.mem[pfn]["private"])
+    stat_add(s, zid, memcg, NR_PAGETABLE, -1)
+    s.memcgs[memcg]["stat"][MEMCG_KMEM] -= 1
+    s.memcgs[memcg]["stat"][MEMCG_PAGETABLES] -= 1
+    uncharge(s, memcg, 1)
+    clear_page_row(s, pfn)
+    free_one_page(s, zid, pfn, 0)
+
+
+@inline
+def pte_alloc(s: State, v, mm: int, vpn: int) -> int:  # type: ignore[no-untyped-def]
+    """The PTE table that covers a page, made with all that lead to it: its row, or 0 with vmf.reason."""
+    tid = s.mms[mm]["pgd"]
+    shift = 27
+    for level in range(3):
+        slot = (vpn >> shift) & 511
+        entry = s.pt[tid, slot]
+        if entry == 0:
+            pfn = alloc_table(s, v)
+            if pfn == 0:
+                return 0
+            entry = (pfn << 12) | TABLE_ENTRY
+            s.pt[tid, slot] = entry
+            s.mms[mm]["nr_tables"][2 - level] += 1
+        tid = s.mem[(entry >> 12) & ((1 << 40) - 1)]["private"]
+        shift -= 9
+    return tid
+
+
+# ---- the page cache
+
+
+@inline
+def xa_leaf(s: State, root: int, index: int) -> int:
+    """The leaf node (512 slots) of a file's radix tree that covers `index`, or 0."""
+    node = root
+    shift = 27
+    while node and shift > 0:
+        node = s.xa[node, (index >> shift) & 511]
+        shift -= 9
+    return node
+
+
+@inline
+def xa_leaf_create(s: State, root: int, index: int) -> int:
+    """The leaf that covers `index`, made if need be."""
+    node = root
+    shift = 27
+    while shift > 0:
+        below = s.xa[node, (index >> shift) & 511]
+        if below == 0:
+            below = take_node(s)
+            s.xa[node, (index >> shift) & 511] = below
+        node = below
+        shift -= 9
+    return node
+
+
+@inline
+def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool) -> None:  # type: ignore[no-untyped-def]
+    """A charged frame becomes page `index` of vmf.file; up to date, on the inactive list of its kind."""
+    zid = zone_of(s, pfn)
+    page = s.mem[pfn]
+    page["mapping"] = v["file"]
+    page["index"] = index
+    page["flags"] = PG_UPTODATE | ((PG_SHMEM | PG_SWAPBACKED) if shmem else 0)
+    s.xa[leaf, index & 511] = pfn
+    stat_add(s, zid, page["memcg"], NR_FILE_PAGES, 1)
+    if shmem:
+        stat_add(s, zid, page["memcg"], NR_SHMEM, 1)
+    account_slab(s, page["memcg"], XA_NODE_SHARE)
+    lru_add(s, zid, pfn)
+
+
+@inline
+def remove_from_page_cache(s: State, zid: int, leaf: int, pfn: int, block_heads: int) -> None:
+    """Page `index` is cached no more: unaccounted, its buffers gone, the cache's reference dropped."""
+    page = s.mem[pfn]
+    memcg = page["memcg"]
+    s.xa[leaf, page["index"] & 511] = 0
+    stat_add(s, zid, memcg, NR_FILE_PAGES, -1)
+    if page["flags"] & PG_SHMEM:
+        stat_add(s, zid, memcg, NR_SHMEM, -1)
+    if page["flags"] & PG_DIRTY and not page["flags"] & PG_SHMEM:
+        clear_dirty(s, zid, pfn)
+    if page["flags"] & PG_PRIVATE:
+        drop_buffers(s, pfn, block_heads)
+    account_slab(s, memcg, -XA_NODE_SHARE)
+    put_page(s, zid, pfn)
+
+
+@inline
+def attach_buffers(s: State, pfn: int, block_heads: int) -> None:
+    """create_empty_buffers: one buffer head a block, charged to the page's cgroup; they hold a reference."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_PRIVATE:
+        page["flags"] |= PG_PRIVATE
+        page["refcount"] += 1
+        account_slab(s, page["memcg"], BUFFER_HEAD * block_heads)
+
+
+@inline
+def drop_buffers(s: State, pfn: int, block_heads: int) -> None:
+    """try_to_free_buffers of a clean page."""
+    page = s.mem[pfn]
+    page["flags"] &= ~PG_PRIVATE
+    page["refcount"] -= 1
+    account_slab(s, page["memcg"], -BUFFER_HEAD * block_heads)
+
+
+@inline
+def set_dirty(s: State, zid: int, pfn: int, block_heads: int) -> int:
+    """A page of the disk becomes dirty (account_page_dirtied): 1 if it was clean, else 0."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_DIRTY:
+        return 0
+    attach_buffers(s, pfn, block_heads)
+    page["flags"] |= PG_DIRTY
+    stat_add(s, zid, page["memcg"], NR_FILE_DIRTY, 1)
+    s.zones[zid]["stat"][NR_ZONE_WRITE_PENDING] += 1
+    stat_add(s, zid, page["memcg"], NR_DIRTIED, 1)
+    return 1
+
+
+@inline
+def clear_dirty(s: State, zid: int, pfn: int) -> None:
+    """A dirty page of the disk is clean, or gone (folio_account_cleaned)."""
+    page = s.mem[pfn]
+    page["flags"] &= ~PG_DIRTY
+    stat_add(s, zid, page["memcg"], NR_FILE_DIRTY, -1)
+    s.zones[zid]["stat"][NR_ZONE_WRITE_PENDING] -= 1
+
+
