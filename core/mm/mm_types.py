@@ -176,7 +176,7 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -195,6 +195,7 @@ class Inode:
         self.refs = 0
         self.kernel = False
         self.hugetlb = False
+        self.committed = 0  # pages of commit charge that a shmem object holds
 
     @property
     def nr_file_pages(self) -> int:
