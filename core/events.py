@@ -57,12 +57,12 @@ class Fault(Event):
     type: ClassVar[str] = "fault"
 
     pid: int
+    cgroup: str
     kind: str
     major: bool
     address: int
     pages: int = 1
     stride: int | None = 1
-    cgroup: str | None = None
 
 
 @dataclass(slots=True)
@@ -338,4 +338,5 @@ EVENTS: dict[str, type[Event]] = {
     "vma": VmaChange,
 }
 
-_NAMES: dict[type[Event], tuple[str, ...]] = {kind: tuple(field.name for field in fields(kind)) for kind in (Event, *EVENTS.values())}
+_KINDS: list[type[Event]] = [Event, *EVENTS.values()]
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in _KINDS}

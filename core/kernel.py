@@ -147,8 +147,8 @@ class Kernel:
             answer.signal, answer.fault_address = signal.name, signal.address
             assert task is not None
             sched.deliver(self, task, signal)
-        except TaskKilled:
-            answer.signal = "SIGKILL"
+        except TaskKilled:  # or the machine panicked under it
+            answer.signal, answer.errno = ("SIGKILL", None) if self.panicked is None else (None, "EIO")
         finally:
             self.current = None
             if task is not None:

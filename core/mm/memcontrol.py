@@ -37,7 +37,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SLAB, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import inline, njit
-from core.mm import vmscan
+from core.mm import oom_kill, vmscan
 from core.mm.mm_types import (
     CTL_SLAB_BYTES,
     CTL_SLAB_PAGES,
@@ -54,6 +54,7 @@ from core.mm.page_counter import force_charge as force_charge
 from core.mm.page_counter import refill_stock as refill_stock
 from core.mm.page_counter import try_charge as try_charge
 from core.mm.page_counter import uncharge as uncharge
+from core.panic import TaskKilled
 from core.vmstat import (
     MEMCG,
     MEMCG_KERNEL_STACK,
@@ -134,7 +135,6 @@ def make_root(k: Any) -> Cgroup:
     """Boot: the root cgroup, row 0, without a limit."""
     root = Cgroup(0, "", None)
     _reset_row(k, root)
-    k.cgroups[0] = root
     return root
 
 
@@ -298,7 +298,7 @@ def charge(k: Any, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, fa
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
     page loop, when it has been tried there already; oom: whether the OOM killer may be called.
-    Errors: ENOMEM, when nobody could be killed, `task` itself is dying, or the order is too large to kill for.
+    Errors: ENOMEM, when nobody could be killed or the order is too large to kill for; TaskKilled when the victim is `task`.
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
@@ -317,14 +317,25 @@ def charge(k: Any, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, fa
             elif retries:
                 retries -= 1
             elif passed_oom and task is not None and task.dying:
-                raise SysError(Errno.ENOMEM, "the process is being killed")
+                raise TaskKilled
             elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
                 passed_oom, retries = True, MAX_RECLAIM_RETRIES
                 if task is not None and task.dying:
-                    raise SysError(Errno.ENOMEM, "the OOM killer chose the process itself")
+                    raise TaskKilled
             else:
                 raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
         over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
+
+
+def cancel_charge(k: Any, cg: Cgroup, nr: int, cpu: int = 0) -> None:
+    """Give back a charge that was not used after all; the cpu keeps it in stock for the next one."""
+    if cg.memcg.id:
+        _cancel(k.s, cpu, cg.memcg.id, nr)
+
+
+@njit
+def _cancel(s: State, cpu: int, memcg: int, nr: int) -> None:
+    refill_stock(s, cpu, memcg, nr)
 
 
 def margin(k: Any, cg: Cgroup) -> int:
@@ -336,7 +347,7 @@ def margin(k: Any, cg: Cgroup) -> int:
 def mem_cgroup_oom(k: Any, task: Task | None, cg: Cgroup, order: int) -> bool:
     """The `oom` event, then the OOM killer within a cgroup's subtree: whether anybody was killed."""
     memcg_event(k, cg, "oom", task.pid if task is not None else None)
-    return bool(k.out_of_memory(task, "GFP_KERNEL", order, cg))
+    return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
 
 
 def set_max(k: Any, cg: Cgroup, pages: int) -> None:
@@ -506,6 +517,16 @@ def peak(k: Any, cg: Cgroup) -> int:
     return int(k.s.memcgs["watermark"][cg.id]) * _PAGES
 
 
+def swap_usage(k: Any, cg: Cgroup) -> int:
+    """memory.swap.current in pages: swap slots that the subtree pays for. Nothing swaps out yet."""
+    return 0
+
+
+def swap_in_use(k: Any) -> int:
+    """Swap slots in use on all devices, pages."""
+    return sum(int(device["used"] if isinstance(device, dict) else device.used) for device in k.swap_devices)
+
+
 NUMA_ITEMS = ("anon", "file", "kernel_stack", "pagetables", "sec_pagetables", "shmem", "file_mapped", "file_dirty", "file_writeback",
               "swapcached", "anon_thp", "file_thp", "shmem_thp", *STAT_LRU, "slab_reclaimable", "slab_unreclaimable",
               *STAT_WORKINGSET)  # fmt: skip
@@ -534,7 +555,7 @@ def numa_stat(k: Any, cg: Cgroup) -> dict[str, list[int]]:
 
 
 @njit
-def _count_by_node(s: State, wanted, counts) -> None:  # type: ignore[no-untyped-def]
+def _count_by_node(s: State, wanted, counts) -> None:
     """Frames of the wanted cgroups by node, one row a kind in the order of _BY_PAGE."""
     for zid in range(len(s.zones)):
         zone = s.zones[zid]
