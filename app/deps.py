@@ -54,18 +54,18 @@ def _is_operator(settings: Settings, token: str) -> bool:
 
 def require_operator(connection: HTTPConnection) -> None:
     """Let in whoever may create and list sessions. Raises 401."""
-    settings = get_settings(connection)
-    if settings.open:
+    registry = get_registry(connection)
+    if registry.open:
         return
     token = _presented(connection)
-    if token is None or not _is_operator(settings, token):
+    if token is None or not _is_operator(registry.settings, token):
         raise Problem(401, "unauthorized", "this needs the operator's token: Authorization: Bearer <PAGEWALK_TOKEN>", _CHALLENGE)
 
 
 def enter(connection: HTTPConnection, sid: str) -> Session:
     """The session of a path, for those who may enter it. Raises 401, 404."""
     registry = get_registry(connection)
-    if registry.settings.open:
+    if registry.open:
         return registry.find(sid)
     token = _presented(connection)
     if token is None:

@@ -23,6 +23,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 MEDIA_TYPE = "application/problem+json"
+_UNREADABLE = "There was an error parsing the body"  # FastAPI's words for numbers too long and nesting too deep
 CURL_JSON = "curl -d sends a form: send JSON with curl --json '{...}' (or the header Content-Type: application/json)"
 
 
@@ -129,6 +130,8 @@ async def _on_http(connection: HTTPConnection, error: Exception) -> Response:
     headers = dict(error.headers or {})
     path = connection.url.path
     detail = str(error.detail)
+    if error.status_code == 400 and detail == _UNREADABLE:
+        return malformed([{"loc": (), "msg": "this is no JSON that can be read", "type": "json_invalid"}]).response(path)
     if error.status_code == 404:
         detail = f"nothing is served at {path}: see /docs"
     elif error.status_code == 405:

@@ -22,6 +22,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.open = settings.open
         self.draining = False
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}

@@ -95,7 +95,7 @@ def schema_of(param: Param) -> dict[str, Any]:
 
 
 def _field(param: Param) -> tuple[Any, Any]:
-    kind = Annotated[KINDS[param.kind].python, PlainValidator(_parser(param)), WithJsonSchema(schema_of(param))]
+    kind = Annotated[Any, PlainValidator(_parser(param)), WithJsonSchema(schema_of(param))]
     return (kind, ... if param.required else param.default)
 
 

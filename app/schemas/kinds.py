@@ -164,7 +164,6 @@ def same(value: Any) -> Any:
 class Kind:
     """One kind of argument: parse, render, schema."""
 
-    python: Any
     parse: Callable[[object], Any]
     render: Callable[[Any], Any]
     schema: Mapping[str, Any]
@@ -173,9 +172,8 @@ class Kind:
 _INT_RANGE: Final = {"minimum": 0, "maximum": MAX_U64}
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "int": Kind(int, parse_int, same, {"type": "integer", "minimum": -MAX_I64 - 1, "maximum": MAX_I64}),
+    "int": Kind(parse_int, same, {"type": "integer", "minimum": -MAX_I64 - 1, "maximum": MAX_I64}),
     "size": Kind(
-        int,
         parse_size,
         same,
         {
@@ -187,7 +185,6 @@ KINDS: Final[Mapping[str, Kind]] = {
         },
     ),
     "address": Kind(
-        int,
         parse_address,
         hex_address,
         {
@@ -196,7 +193,6 @@ KINDS: Final[Mapping[str, Kind]] = {
         },
     ),
     "duration": Kind(
-        int,
         parse_duration,
         same,
         {
@@ -207,13 +203,12 @@ KINDS: Final[Mapping[str, Kind]] = {
             "examples": ["250ms"],
         },
     ),
-    "str": Kind(str, parse_str, same, {"type": "string", "maxLength": 4096, "pattern": "^[^\\u0000]*$"}),
-    "bool": Kind(bool, parse_bool, same, {"type": "boolean"}),
-    "prot": Kind(str, parse_prot, same, {"enum": ["none", "r", "w", "x", "rw", "rx", "wx", "rwx"]}),
-    "ints": Kind(list[int], parse_ints, same, {"type": "array", "items": {"type": "integer", "minimum": -MAX_I64 - 1, "maximum": MAX_I64}}),
-    "bytes": Kind(bytes, parse_bytes, render_bytes, {"type": "string", "pattern": "^(?!base64:)"}),
+    "str": Kind(parse_str, same, {"type": "string", "maxLength": 4096, "pattern": "^[^\\u0000]*$"}),
+    "bool": Kind(parse_bool, same, {"type": "boolean"}),
+    "prot": Kind(parse_prot, same, {"enum": ["none", "r", "w", "x", "rw", "rx", "wx", "rwx"]}),
+    "ints": Kind(parse_ints, same, {"type": "array", "items": {"type": "integer", "minimum": -MAX_I64 - 1, "maximum": MAX_I64}}),
+    "bytes": Kind(parse_bytes, render_bytes, {"type": "string", "pattern": "^(?!base64:)"}),
     "signal": Kind(
-        str | int,
         parse_signal,
         same,
         {
@@ -221,7 +216,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "examples": ["SIGKILL"],
         },
     ),
-    "object": Kind(dict[str, Any], parse_object, same, {"type": "object"}),
-    "choice": Kind(str, parse_str, same, {"type": "string"}),
-    "flags": Kind(list[str], same, same, {"type": "array", "items": {"type": "string"}}),
+    "object": Kind(parse_object, same, {"type": "object"}),
+    "choice": Kind(parse_str, same, {"type": "string"}),
+    "flags": Kind(same, same, {"type": "array", "items": {"type": "string"}}),
 }

@@ -1,0 +1,37 @@
+"""The service that the tests of this folder share; every test talks to it as a client does."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+try:
+    import core
+except ImportError:
+    sys.path.insert(0, str(Path(__file__).parent))
+    import standin
+
+    standin.install()
+
+from tests.api.client import Client, Service, running
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    with running(max_sessions=10_000) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def special() -> Callable[..., Any]:
+    """Starts a service with settings of the test's own."""
+    return running
+
+
+@pytest.fixture
+def session(service: Service) -> Iterator[Client]:
+    client = service.session(seed=1)
+    yield client
+    service.http.delete(client.path)
