@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.fs import sysctl
 from core.mm import mmzone
+from core.mm.memory import node_of_cpu
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE
 from core.vmstat import NODE, ZONE
 
@@ -107,11 +108,6 @@ def resident(k: Kernel, mm: Mm) -> int:
 def pgtables_bytes(k: Kernel, mm: Mm) -> int:
     """VmPTE in bytes: every table but the top one (mm_pgtables_bytes)."""
     return int(k.s.mms[mm.id]["nr_tables"].sum()) * PAGE
-
-
-def node_of_cpu(k: Kernel, cpu: int) -> int:
-    """The node a CPU belongs to: CPUs are dealt out to the nodes in turn."""
-    return cpu % k.nr_nodes
 
 
 def cpus_of_node(k: Kernel, node: int) -> list[int]:

@@ -47,8 +47,7 @@ def unlink(k: Kernel, path: str) -> None:
     inode.nlink = 0
     inode.path += " (deleted)"
     if not inode.vmas:
-        filemap.truncate(k, inode, 0)
-        del k.inodes[inode.id]
+        filemap.evict_inode(k, inode)
 
 
 def size(k: Kernel, inode: Inode) -> int:

@@ -27,6 +27,7 @@ from core.fs import derived
 from core.fs.derived import free_pages, managed_pages, node_stat, zone_stat
 from core.fs.node import FsError
 from core.mm import mmzone
+from core.mm.memory import node_of_cpu
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.util import vm_commit_limit
 from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS, ZONE_STATS
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 BOOT_EPOCH = 1_767_225_600  # the simulated machine always boots at 2026-01-01 00:00:00 UTC
-VMALLOC_TOTAL_KB = 0x1FFFFFFFFFFF >> 10  # 32 TiB of vmalloc space on x86-64, less one byte
+VMALLOC_TOTAL_KB = (12800 << 30) - 1  # 12,800 TiB of vmalloc space in a kernel built for five levels, less one byte
 VERSION = "Linux version 6.1.0-pagewalk (pagewalk@localhost) (simulated) #1 SMP PREEMPT_DYNAMIC"
 ENTRY = 8  # bytes a frame in kpagecount, kpageflags, kpagecgroup
 KPF_RESERVED, KPF_MLOCKED, KPF_PRIVATE = 32, 33, 35
@@ -89,8 +90,7 @@ def _tail(k: Kernel) -> str:
         ("ShmemPmdMapped", thp["nr_shmem_pmdmapped"]), ("FileHugePages", thp["nr_file_hugepages"]), ("FilePmdMapped", thp["nr_file_pmdmapped"]),
     ]  # fmt: skip
     pool = "".join(f"{'HugePages_' + name + ':':<16}{0:8d}\n" for name in ("Total", "Free", "Rsvd", "Surp"))
-    direct_4k = k.boot_facts.direct_map_4k_kb
-    last = [("Hugepagesize", 2048), ("Hugetlb", 0), ("DirectMap4k", direct_4k), ("DirectMap2M", _installed_kb(k) - direct_4k), ("DirectMap1G", 0)]
+    last = [("Hugepagesize", 2048), ("Hugetlb", 0), *direct_map(k)]
     return _kb(kb) + f"HardwareCorrupted: {0:5d} kB\n" + _kb(huge) + pool + _kb(last)
 
 
@@ -98,9 +98,16 @@ def _kb(lines: list[tuple[str, int]]) -> str:
     return "".join(f"{label + ':':<16}{value:8d} kB\n" for label, value in lines)
 
 
-def _installed_kb(k: Kernel) -> int:
-    """Memory that the direct map covers: all that is installed, in 2 MiB pages but for what was split."""
-    return k.machine.total >> 10
+def direct_map(k: Kernel) -> list[tuple[str, int]]:
+    """How the kernel maps all of memory for itself, kB: GiB-aligned blocks whole, then 2 MiB pages, and what boot split."""
+    ranges: list[tuple[int, int]] = []
+    for start, end in (span for spans in mmzone.node_spans(k.machine) for span in spans):
+        if ranges and ranges[-1][1] == start:
+            start = ranges.pop()[0]
+        ranges.append((start, end))
+    whole = sum(max(0, (end >> 18) - max(1, -(-start >> 18))) for start, end in ranges) << 20
+    small = k.boot_facts.direct_map_4k_kb
+    return [("DirectMap4k", small), ("DirectMap2M", max(0, (k.machine.total >> 10) - whole - small) & ~2047), ("DirectMap1G", whole)]
 
 
 # ---------------------------------------------------------------- vmstat
@@ -290,7 +297,7 @@ def cmdline(k: Kernel) -> str:
 def cpuinfo(k: Kernel) -> str:
     """One block a CPU: what a program needs to count them."""
     return "".join(
-        f"processor\t: {cpu}\nvendor_id\t: pagewalk\nmodel name\t: simulated x86-64\nphysical id\t: {derived.node_of_cpu(k, cpu)}\n"
+        f"processor\t: {cpu}\nvendor_id\t: pagewalk\nmodel name\t: simulated x86-64\nphysical id\t: {node_of_cpu(k, cpu)}\n"
         f"core id\t\t: {cpu}\ncpu cores\t: {k.nr_cpus}\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
         for cpu in range(k.nr_cpus)
     )

@@ -25,11 +25,12 @@ from core.abi.signal import SIGNALS
 from core.fs import derived
 from core.fs.derived import CLOCK_TICK_NS, PAGE
 from core.fs.node import FsError, bit_list, bit_map, escape, parse_int
-from core.mm import oom_kill, smaps
+from core.mm import mmzone, oom_kill, smaps
 from core.mm.util import capable, total_swap_pages, totalram_pages
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.mempolicy import Mempolicy
     from core.mm.mm_types import Mm, Vma
     from core.sched.task import Task
 
@@ -88,11 +89,10 @@ SMAPS_KEYS = (
     "Rss", "Pss", "Pss_Dirty", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Referenced", "Anonymous", "LazyFree",
     "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb", "Swap", "SwapPss", "Locked",
 )  # fmt: skip
-HUGETLB_KEYS = ("Shared_Hugetlb", "Private_Hugetlb")
 
 
 def _kb_line(label: str, kb: int) -> str:
-    return f"{label + ':':<16}{kb:7d} kB\n" if label in HUGETLB_KEYS else f"{label + ':':<16}{kb:8d} kB\n"
+    return f"{label + ':':<16}{kb:8d} kB\n"
 
 
 def _account_lines(sums: dict[str, int], rollup: bool) -> str:
@@ -179,12 +179,12 @@ def _numa_counts(c: dict[str, Any]) -> list[str]:
     return words + [f"N{node}={n}" for node, n in sorted(c["nodes"].items()) if n]
 
 
-def policy(of: Any) -> str:
+def policy(of: Mempolicy | None) -> str:
     """A memory policy as mpol_to_str prints it: default, local, prefer:0, bind:0-1, interleave:0-1."""
     if of is None or of.mode == "default":
         return "default"
     names = {"preferred": "prefer", "preferred_many": "prefer (many)"}
-    name = names.get(of.mode, of.mode)
+    name = names.get(of.mode, of.mode) + (f"={of.how}" if of.how else "")
     return f"{name}:{bit_list(list(of.nodes))}" if of.nodes else name
 
 
@@ -234,10 +234,9 @@ def caught(task: Task) -> int:
 def _rest(k: Kernel, task: Task) -> str:
     nodes = list(range(k.nr_nodes))
     cpus = sorted(task.cpus_allowed)
-    queue = totalram_pages(k) * PAGE // (16384 * 8) // 2
     zero, held = "0" * 16, CAPABILITIES if capable(task) else 0
     return (
-        f"Threads:\t1\nSigQ:\t0/{queue}\nSigPnd:\t{zero}\nShdPnd:\t{zero}\nSigBlk:\t{zero}\nSigIgn:\t{zero}\nSigCgt:\t{caught(task):016x}\n"
+        f"Threads:\t1\nSigQ:\t0/{default_threads(k)}\nSigPnd:\t{zero}\nShdPnd:\t{zero}\nSigBlk:\t{zero}\nSigIgn:\t{zero}\nSigCgt:\t{caught(task):016x}\n"
         f"CapInh:\t{zero}\nCapPrm:\t{held:016x}\nCapEff:\t{held:016x}\nCapBnd:\t{CAPABILITIES:016x}\nCapAmb:\t{zero}\n"
         "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tnot vulnerable\nSpeculationIndirectBranch:\talways enabled\n"
         f"Cpus_allowed:\t{bit_map(cpus, k.nr_cpus)}\nCpus_allowed_list:\t{bit_list(cpus)}\n"
@@ -282,17 +281,7 @@ def statm(k: Kernel, task: Task) -> str:
 def oom_score(k: Kernel, task: Task) -> str:
     """(1000 + badness * 1000 / total) * 2/3; 0 for a task that is never chosen (proc_oom_score)."""
     total = totalram_pages(k) + total_swap_pages(k)
-    points = oom_kill.oom_badness(k, task, total)
-    return f"{score(points, total)}\n"
-
-
-def score(badness: int | None, total: int) -> int:
-    """/proc/<pid>/oom_score from a badness in pages; C's division towards zero."""
-    if badness is None or badness <= -(1 << 63):
-        return 0
-    share = abs(badness) * 1000 // total * (1 if badness >= 0 else -1)
-    points = (1000 + share) * 2
-    return max(0, points // 3)
+    return f"{oom_kill.oom_score(oom_kill.oom_badness(k, task, total), total)}\n"
 
 
 def oom_score_adj(k: Kernel, task: Task) -> str:
@@ -386,7 +375,7 @@ LIMITS: tuple[tuple[str, str | tuple[int | None, int | None], str], ...] = (
 
 
 def limits(k: Kernel, task: Task) -> str:
-    """Resource limits, soft and hard (proc_pid_limits)."""
+    """Resource limits, soft and hard (fs/proc/base.c:proc_pid_limits)."""
     out = f"{'Limit':<25} {'Soft Limit':<20} {'Hard Limit':<20} {'Units':<10}\n"
     for name, of, unit in LIMITS:
         soft, hard = _limit(k, task, of) if isinstance(of, str) else of
@@ -395,9 +384,14 @@ def limits(k: Kernel, task: Task) -> str:
     return out
 
 
+def default_threads(k: Kernel) -> int:
+    """RLIMIT_NPROC and RLIMIT_SIGPENDING: half of what 1/8 of memory gives in stacks of 16 KiB, counted before boot frees its own (fork_init)."""
+    early = mmzone.EARLY_FIRST + mmzone.EARLY_LAST
+    return (totalram_pages(k) - early) * PAGE // (16384 * 8) // 2
+
+
 def _limit(k: Kernel, task: Task, resource: str) -> tuple[int | None, int | None]:
     if resource == "threads":
-        most = totalram_pages(k) * PAGE // (16384 * 8) // 2
-        return most, most
+        return default_threads(k), default_threads(k)
     soft = task.rlimits.get(resource)
     return soft, None if resource in ("as", "data", "stack") else soft
