@@ -57,12 +57,12 @@ class Fault(Event):
     type: ClassVar[str] = "fault"
 
     pid: int
-    cgroup: str
     kind: str
     major: bool
     address: int
     pages: int = 1
     stride: int | None = 1
+    cgroup: str | None = None
 
 
 @dataclass(slots=True)
