@@ -155,30 +155,20 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
-    import uvicorn
+    from app.main import Server, config, create_app
 
-    from app.main import create_app
-
-    class Server(uvicorn.Server):
-        """uvicorn, which says when it is ready."""
+    class Announced(Server):
+        """A server that says when it is ready."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started and not self.should_exit:
                 print(f"pagewalk ready on {url}", flush=True)
 
-    config = uvicorn.Config(
-        create_app(settings),
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        ws_max_size=1 << 18,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
-    server = Server(config)
-    server.run(sockets=[listener])
-    return OK if server.started else FAILED
+    app = create_app(settings)
+    found = Announced(config(settings, app), app.state.registry)
+    found.run(sockets=[listener])
+    return OK if found.started else FAILED
 
 
 def _complain(message: str, code: int) -> int:

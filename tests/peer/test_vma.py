@@ -206,3 +206,13 @@ def test_splits_stop_at_the_limit() -> None:
     found = box.call(pid, "munmap", address=FREE + PAGE, length=PAGE)
     assert found.errno == "ENOMEM"
     assert box.spans(pid) == [(0, 3)]
+
+
+def test_lv02_mbind_splits_and_the_default_merges(box: Box) -> None:
+    """vma02: another policy for the middle page makes three mappings; the default for all of them makes one again."""
+    pid = box.spawn()
+    box.fixed(pid, 0, 3)
+    box.ok(pid, "mbind", address=FREE + PAGE, length=PAGE, mode="bind", nodes=[0])
+    assert box.spans(pid) == [(0, 1), (1, 2), (2, 3)]
+    box.ok(pid, "mbind", address=FREE, length=3 * PAGE, mode="default")
+    assert box.spans(pid) == [(0, 3)]
