@@ -5,8 +5,8 @@ page and returns at the first page that needs a decision it does not own. The sa
 uncompiled with `NUMBA_DISABLE_JIT=1` (for stepping, coverage and as an oracle of the compiled ones).
 
 numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another
-file would go unnoticed. The cache folder is therefore named after a hash of every source file under
-`core/`: an edit anywhere means a fresh folder. This module is the one place in `core/` that looks at its
+file would go unnoticed. The cache folder is therefore named after a hash of every decorated function and every
+module constant under `core/`: a change to any of them means a fresh folder. This module is the one place in `core/` that looks at its
 own surroundings; nothing here touches a simulated value.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +26,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 CORE = Path(__file__).parent
 
 
+DECORATED = re.compile(r"^@(?:njit|inline|step)\n(?:def .*?)(?=^\S(?!\s*def ))", re.M | re.S)
+CONSTANT = re.compile(r"^[A-Z][A-Z0-9_, ]* = .*?(?=^\S)", re.M | re.S)
+
+
 def _source_hash() -> str:
-    """A short digest of every Python file below `core/`, in path order."""
+    """A short digest of what compiled code is made of: decorated functions and module constants, in path order."""
     digest = hashlib.sha256(numba.__version__.encode())
     for path in sorted(CORE.rglob("*.py")):
-        digest.update(path.read_bytes())
+        text = path.read_text() + "\nend\n"
+        for part in (*CONSTANT.findall(text), *DECORATED.findall(text)):
+            digest.update(part.encode())
     return digest.hexdigest()[:16]
 
 
@@ -56,4 +63,10 @@ def njit(function: F) -> F:
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
     compiled: F = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)(function)
+    return compiled
+
+
+def step(function: F) -> F:
+    """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
+    compiled: F = numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
     return compiled

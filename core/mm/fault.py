@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM
-from core.jit import inline, njit
+from core.jit import inline, njit, step
 from core.mm.mm_types import CTL_ZERO_PFN, MAX_RUNS, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
@@ -222,7 +222,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int: 
     return COW
 
 
-@inline
+@step
 def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
     """First touch of a page of a file or of shared memory."""
     index = vpn - v["vm_start"] + v["vm_pgoff"]
@@ -301,7 +301,7 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:  # typ
     return hit
 
 
-@inline
+@step
 def shmem_get_page(s: State, v, index: int) -> int:  # type: ignore[no-untyped-def]
     """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none."""
     pfn = alloc_charged(s, v, GFP_USER)

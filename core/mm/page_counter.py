@@ -16,7 +16,7 @@ All of it is page-loop code: rows of `State.memcgs`, numbered by cgroup id. Row 
 
 from __future__ import annotations
 
-from core.jit import inline, njit
+from core.jit import inline, njit, step
 from core.mm.mm_types import PAGE_COUNTER_MAX as PAGE_COUNTER_MAX
 from core.mm.mm_types import State
 
@@ -45,7 +45,7 @@ def uncharge(s: State, memcg: int, nr: int) -> None:
         memcg = row["parent"]
 
 
-@inline
+@step
 def page_counter_try_charge(s: State, memcg: int, nr: int) -> int:
     """Charge `nr` pages up the tree: -1, or the id of the first counter over its max (then nothing is charged)."""
     at = memcg
@@ -71,7 +71,7 @@ def page_counter_try_charge(s: State, memcg: int, nr: int) -> int:
     return -1
 
 
-@inline
+@step
 def drain_stock(s: State, cpu: int) -> None:
     """Uncharge what `cpu` holds in advance."""
     nr = s.stock[cpu, 1]

@@ -28,11 +28,12 @@ from core.abi.page_flags import (
     PG_UNEVICTABLE,
     PG_UPTODATE,
 )
-from core.jit import inline
-from core.mm.memcontrol import account_slab, try_charge, uncharge
+from core.jit import inline, step
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
+from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import TABLE_ENTRY, give_table_row, take_node, take_table_row
+from core.mm.slab import account_slab
 from core.mm.swap import lru_add, lru_del
 from core.vmstat import (
     MEMCG_KMEM,
@@ -175,7 +176,7 @@ def page_remove_rmap(s: State, zid: int, pfn: int) -> None:
 # ---- page tables as frames
 
 
-@inline
+@step
 def alloc_table(s: State, v) -> int:  # type: ignore[no-untyped-def]
     """A frame for a page table, charged and counted: its pfn, or 0 with vmf.reason."""
     pfn = alloc_charged(s, v, GFP_KERNEL)
@@ -190,7 +191,7 @@ def alloc_table(s: State, v) -> int:  # type: ignore[no-untyped-def]
     return pfn
 
 
-@inline
+@step
 def free_table(s: State, pfn: int) -> None:
     """Return an empty page table and its frame."""
     zid = zone_of(s, pfn)
@@ -204,7 +205,7 @@ def free_table(s: State, pfn: int) -> None:
     free_one_page(s, zid, pfn, 0)
 
 
-@inline
+@step
 def pte_alloc(s: State, v, mm: int, vpn: int) -> int:  # type: ignore[no-untyped-def]
     """The PTE table that covers a page, made with all that lead to it: its row, or 0 with vmf.reason."""
     tid = s.mms[mm]["pgd"]
@@ -238,7 +239,7 @@ def xa_leaf(s: State, root: int, index: int) -> int:
     return node
 
 
-@inline
+@step
 def xa_leaf_create(s: State, root: int, index: int) -> int:
     """The leaf that covers `index`, made if need be."""
     node = root
@@ -253,7 +254,7 @@ def xa_leaf_create(s: State, root: int, index: int) -> int:
     return node
 
 
-@inline
+@step
 def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool) -> None:  # type: ignore[no-untyped-def]
     """A charged frame becomes page `index` of vmf.file; up to date, on the inactive list of its kind."""
     zid = zone_of(s, pfn)
@@ -269,7 +270,7 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
     lru_add(s, zid, pfn)
 
 
-@inline
+@step
 def remove_from_page_cache(s: State, zid: int, leaf: int, pfn: int, block_heads: int) -> None:
     """Page `index` is cached no more: unaccounted, its buffers gone, the cache's reference dropped."""
     page = s.mem[pfn]
@@ -286,7 +287,7 @@ def remove_from_page_cache(s: State, zid: int, leaf: int, pfn: int, block_heads:
     put_page(s, zid, pfn)
 
 
-@inline
+@step
 def attach_buffers(s: State, pfn: int, block_heads: int) -> None:
     """create_empty_buffers: one buffer head a block, charged to the page's cgroup; they hold a reference."""
     page = s.mem[pfn]
@@ -296,7 +297,7 @@ def attach_buffers(s: State, pfn: int, block_heads: int) -> None:
         account_slab(s, page["memcg"], BUFFER_HEAD * block_heads)
 
 
-@inline
+@step
 def drop_buffers(s: State, pfn: int, block_heads: int) -> None:
     """try_to_free_buffers of a clean page."""
     page = s.mem[pfn]
@@ -305,7 +306,7 @@ def drop_buffers(s: State, pfn: int, block_heads: int) -> None:
     account_slab(s, page["memcg"], -BUFFER_HEAD * block_heads)
 
 
-@inline
+@step
 def set_dirty(s: State, zid: int, pfn: int, block_heads: int) -> int:
     """A page of the disk becomes dirty (account_page_dirtied): 1 if it was clean, else 0."""
     page = s.mem[pfn]

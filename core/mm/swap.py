@@ -23,7 +23,7 @@ from core.abi.page_flags import (
     PG_UNEVICTABLE,
     PG_WORKINGSET,
 )
-from core.jit import inline, njit
+from core.jit import inline, njit, step
 from core.mm.mm_types import CTL_NR_NODES, State
 from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEACTIVATE
 
@@ -120,7 +120,7 @@ def lru_del(s, zid, pfn):
     page.flags &= ~PG_LRU
 
 
-@inline
+@step
 def activate_page(s, zid, pfn):
     """Move an inactive page to the head of its active list (folio_activate)."""
     page = s.mem[pfn]
@@ -145,7 +145,7 @@ def mark_page_accessed(s, zid, pfn):
         page.flags &= ~PG_REFERENCED
 
 
-@inline
+@step
 def deactivate_file_page(s, zid, pfn):
     """invalidate_mapping_pages found the page in use: to the inactive list, tail if clean (lru_deactivate_file_fn).
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_MLOCKED, PG_SHMEM, PG_UNEVICTABLE
-from core.jit import inline, njit
+from core.jit import inline, njit, step
 from core.mm.fault import next_block
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
@@ -46,7 +46,7 @@ from core.vmstat import NR_MLOCK, UNEVICTABLE_PGMUNLOCKED, UNEVICTABLE_PGRESCUED
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
 
 
-@inline
+@step
 def munlock_page(s: State, zid: int, pfn: int) -> None:
     """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
     page = s.mem[pfn]
