@@ -1,0 +1,397 @@
+"""madvise: what a program says about its memory, and what the kernel makes of it (mm/madvise.c).
+
+Four kinds of advice:
+
+    flags       dontfork, wipeonfork, hugepage, mergeable, random, … set a VM_ flag: mappings split and merge
+    give up     dontneed   entries are cleared now: anonymous memory is zero again, a file is read again
+                free       pages may be taken when memory is short; until then they are there, and a write keeps them
+                remove     a hole in the file or the shared memory itself, for everybody
+    get ready   willneed   read a file ahead; populate_read, populate_write fault pages in
+    reclaim     cold       to the inactive list;  pageout  out, now
+
+Advice goes mapping by mapping. A hole does not stop it, but the answer is ENOMEM in the end; a mapping that cannot
+take the advice stops it with EINVAL. Running out of mappings (vm.max_map_count) is EAGAIN here.
+
+MADV_FREE in detail: the page keeps its content and its entry; the entry's D and A bits are cleared, the page loses
+PG_swapbacked and goes to the inactive *file* list, where reclaim looks first. RSS does not change, LazyFree in
+smaps does. A write sets D again and reclaim leaves the page alone.
+
+Without swap MADV_PAGEOUT can take clean file pages that nobody else maps, and pages given up by MADV_FREE; an
+anonymous page has nowhere to go and is put on the active list, as in Linux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_IO,
+    VM_LOCKED,
+    VM_MAYSHARE,
+    VM_MERGEABLE,
+    VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_SPECIAL,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
+from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
+from core.jit import inline, njit
+from core.mm import filemap, memory
+from core.mm.fault import next_block
+from core.mm.filemap import next_cached
+from core.mm.mm_types import State
+from core.mm.mmap import page_align
+from core.mm.page_ops import page_remove_rmap, put_page, remove_from_page_cache, rss_column, xa_leaf, zone_hint
+from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
+from core.mm.swap import activate_page, lru_add, lru_del
+from core.mm.util import update_hiwater_rss
+from core.mm.vma import find_vma, set_vma
+from core.vmstat import EVENT, MEMCG, MEMCG_PGDEACTIVATE, MEMCG_PGLAZYFREE, PGDEACTIVATE, PGLAZYFREE
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Vma
+    from core.sched.task import Task
+
+PGLAZYFREED = EVENT["pglazyfreed"]
+MEMCG_PGLAZYFREED = MEMCG["pglazyfreed"]
+NO_KSM = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP
+
+# advice -> (flags it takes off, flags it sets)
+FLAG_ADVICE: dict[str, tuple[int, int]] = {
+    "normal": (VM_RAND_READ | VM_SEQ_READ, 0),
+    "random": (VM_SEQ_READ, VM_RAND_READ),
+    "sequential": (VM_RAND_READ, VM_SEQ_READ),
+    "dontfork": (0, VM_DONTCOPY),
+    "dofork": (VM_DONTCOPY, 0),
+    "wipeonfork": (0, VM_WIPEONFORK),
+    "keeponfork": (VM_WIPEONFORK, 0),
+    "dontdump": (0, VM_DONTDUMP),
+    "dodump": (VM_DONTDUMP, 0),
+    "mergeable": (0, VM_MERGEABLE),
+    "unmergeable": (VM_MERGEABLE, 0),
+    "hugepage": (VM_NOHUGEPAGE, VM_HUGEPAGE),
+    "nohugepage": (VM_HUGEPAGE, VM_NOHUGEPAGE),
+}
+
+Action = Callable[["Kernel", "Task", "Vma", int, int, str], None]
+
+
+def do_madvise(k: Kernel, task: Task, address: int, length: int, advice: str) -> None:
+    """madvise(2). Errors: EINVAL, ENOMEM (a hole), EAGAIN, EACCES, EFAULT."""
+    if address & (PAGE_SIZE - 1):
+        raise SysError(Errno.EINVAL, "the address is not a multiple of 4096")
+    size = page_align(length)
+    if (length and not size) or address + size > 1 << 64:
+        raise SysError(Errno.EINVAL, "the range wraps around")
+    start, end = address >> PAGE_SHIFT, (address + size) >> PAGE_SHIFT
+    if start == end:
+        return
+    k.clock.spend(k.costs.vma)
+    if advice in ("populate_read", "populate_write"):
+        _populate(k, task, start, end, advice == "populate_write")
+        return
+    action = ACTIONS.get(advice, _set_flags)
+    mm = task.mm
+    assert mm is not None
+    hole = False
+    at = start
+    while at < end:
+        vma = find_vma(mm, at)
+        if vma is None or vma.start >= end:
+            hole = True
+            break
+        if vma.start > at:
+            hole, at = True, vma.start
+        stop = min(vma.end, end)
+        action(k, task, vma, at, stop, advice)
+        at = stop
+    if hole:
+        raise SysError(Errno.ENOMEM, "part of the range is not mapped; the rest took the advice")
+
+
+# ---------------------------------------------------------------- flags
+
+
+def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """Advice that is a VM_ flag (madvise_vma_behavior)."""
+    clear, add = FLAG_ADVICE[advice]
+    flags = vma.flags
+    if advice == "dofork" and flags & VM_IO:
+        raise SysError(Errno.EINVAL, "device memory is never inherited")
+    if advice == "wipeonfork" and (vma.file is not None or flags & VM_SHARED):
+        raise SysError(Errno.EINVAL, "only private anonymous memory can be wiped on fork")
+    if advice == "dodump" and flags & VM_SPECIAL:
+        raise SysError(Errno.EINVAL, "special mappings are never dumped")
+    if advice == "mergeable" and flags & NO_KSM:
+        return
+    new = (flags & ~clear) | add
+    if new == flags:
+        return
+    try:
+        set_vma(k, vma, start, end, new, vma.policy)
+    except SysError as failure:
+        raise SysError(Errno.EAGAIN, failure.why) from None
+
+
+def _collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    raise SysError(Errno.EINVAL, "no huge page can be made here")
+
+
+# ---------------------------------------------------------------- giving up
+
+
+def _dontneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_DONTNEED and MADV_DONTNEED_LOCKED: the entries are cleared."""
+    if vma.flags & VM_PFNMAP or (vma.flags & VM_LOCKED and advice == "dontneed"):
+        raise SysError(Errno.EINVAL, "locked and special mappings cannot be given up")
+    update_hiwater_rss(k, vma.mm)
+    memory.zap_page_range(k, vma, start, end)
+
+
+def _free(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_FREE: private anonymous memory only."""
+    if vma.flags & (VM_PFNMAP | VM_LOCKED):
+        raise SysError(Errno.EINVAL, "locked and special mappings cannot be given up")
+    if vma.file is not None or vma.special:
+        raise SysError(Errno.EINVAL, "only private anonymous memory can be freed lazily")
+    memory.begin(k, task, vma, memory.READ, start, 1, end)
+    lazyfree_ptes(k.s)
+
+
+def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_REMOVE: punch a hole into the object behind a shared writable mapping."""
+    file = vma.file
+    if vma.flags & VM_LOCKED or file is None:
+        raise SysError(Errno.EINVAL, "nothing behind this mapping can be removed")
+    if vma.flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE:
+        raise SysError(Errno.EACCES, "the mapping is not shared and writable")
+    first, last = start - vma.start + vma.pgoff, end - vma.start + vma.pgoff
+    for other in file.vmas:
+        low, high = max(other.start, other.start + first - other.pgoff), min(other.end, other.start + last - other.pgoff)
+        if low < high and other.flags & VM_SHARED:
+            memory.zap_page_range(k, other, low, high)
+    if file.root:
+        memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
+        punch_pages(k.s)
+        v = k.s.vmf[0]
+        file.nr_pages -= int(v["count"][0])
+        file.nr_dirty -= int(v["count"][1])
+
+
+# ---------------------------------------------------------------- getting ready
+
+
+def _willneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_WILLNEED: read a file's range ahead; anonymous and shared memory would come back from swap."""
+    if vma.file is not None and not vma.file.shmem:
+        filemap.willneed(k, task, vma.file, start - vma.start + vma.pgoff, end - vma.start + vma.pgoff)
+
+
+def _populate(k: Kernel, task: Task, start: int, end: int, write: bool) -> None:
+    """MADV_POPULATE_READ, _WRITE: fault every page in; each is a fault of the caller's. EINVAL, ENOMEM, EFAULT."""
+    mm = task.mm
+    assert mm is not None
+    at = start
+    while at < end:
+        vma = find_vma(mm, at)
+        if vma is None or vma.start > at:
+            raise SysError(Errno.ENOMEM, f"nothing is mapped at {at << PAGE_SHIFT:#x}")
+        if vma.flags & (VM_IO | VM_PFNMAP) or not memory.permitted(vma, memory.WRITE if write else memory.READ):
+            raise SysError(Errno.EINVAL, "the mapping does not permit the access")
+        stop = min(vma.end, end)
+        memory.populate(k, task, at, stop, write)
+        at = stop
+
+
+# ---------------------------------------------------------------- reclaiming
+
+
+def _check_lru(vma: Vma) -> None:
+    if vma.flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
+        raise SysError(Errno.EINVAL, "locked and special mappings are not on the lists of reclaim")
+
+
+def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_COLD: pages that only this process maps go to the inactive list, unreferenced."""
+    _check_lru(vma)
+    memory.begin(k, task, vma, memory.READ, start, 1, end)
+    cold_ptes(k.s)
+
+
+def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
+    """MADV_PAGEOUT: as COLD, then out: what is clean and the file's, or lazily freed."""
+    _check_lru(vma)
+    if vma.file is not None and not vma.file.writable:
+        return
+    update_hiwater_rss(k, vma.mm)
+    memory.begin(k, task, vma, memory.READ, start, 1, end)
+    pageout_ptes(k.s)
+    if vma.file is not None:
+        vma.file.nr_pages -= int(k.s.vmf[0]["count"][0])
+
+
+ACTIONS: dict[str, Action] = {
+    "dontneed": _dontneed,
+    "dontneed_locked": _dontneed,
+    "free": _free,
+    "remove": _remove,
+    "willneed": _willneed,
+    "cold": _cold,
+    "pageout": _pageout,
+    "collapse": _collapse,
+}
+
+
+# ---------------------------------------------------------------- page loops
+
+
+@inline
+def mark_page_lazyfree(s: State, zid: int, pfn: int) -> None:
+    """An anonymous page becomes one that reclaim may drop (mark_page_lazyfree)."""
+    page = s.mem[pfn]
+    flags = page["flags"]
+    if flags & PG_LRU and flags & PG_ANON and flags & PG_SWAPBACKED and not flags & (PG_SWAPCACHE | PG_UNEVICTABLE):
+        lru_del(s, zid, pfn)
+        page["flags"] &= ~(PG_ACTIVE | PG_REFERENCED | PG_SWAPBACKED)
+        lru_add(s, zid, pfn)
+        s.vm_event[PGLAZYFREE] += 1
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREE] += 1
+
+
+@njit
+def lazyfree_ptes(s: State) -> None:
+    """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range)."""
+    v = s.vmf[0]
+    pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
+    zid = 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+                continue
+            pfn = pte_pfn(pte)
+            if s.mem[pfn]["flags"] & PG_DIRTY:
+                if s.mem[pfn]["mapcount"] != 1:
+                    continue
+                s.mem[pfn]["flags"] &= ~PG_DIRTY
+            s.pt[tid, vpn & 511] = pte & ~(PTE_A | PTE_D)
+            zid = zone_hint(s, zid, pfn)
+            mark_page_lazyfree(s, zid, pfn)
+        at = stop
+
+
+@inline
+def make_old(s: State, tid: int, vpn: int, pfn: int) -> None:
+    """Neither the entry nor the page remembers a use."""
+    s.pt[tid, vpn & 511] &= ~PTE_A
+    s.mem[pfn]["flags"] &= ~PG_REFERENCED
+
+
+@njit
+def cold_ptes(s: State) -> None:
+    """MADV_COLD on [vmf.first, vmf.n) (madvise_cold_or_pageout_pte_range, deactivate_page)."""
+    v = s.vmf[0]
+    pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
+    zid = 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+                continue
+            pfn = pte_pfn(pte)
+            page = s.mem[pfn]
+            if page["mapcount"] != 1 or not page["flags"] & PG_LRU:
+                continue
+            make_old(s, tid, vpn, pfn)
+            if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
+                zid = zone_hint(s, zid, pfn)
+                lru_del(s, zid, pfn)
+                page["flags"] &= ~PG_ACTIVE
+                lru_add(s, zid, pfn)
+                s.vm_event[PGDEACTIVATE] += 1
+                s.memcgs[page["memcg"]]["stat"][MEMCG_PGDEACTIVATE] += 1
+        at = stop
+
+
+@njit
+def pageout_ptes(s: State) -> None:
+    """MADV_PAGEOUT on [vmf.first, vmf.n), without swap; `count[0]`: pages that left the page cache."""
+    v = s.vmf[0]
+    pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
+    zid, dropped = 0, 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        stop = min(end, (at | 511) + 1)
+        for vpn in range(at, stop):
+            pte = s.pt[tid, vpn & 511]
+            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+                continue
+            pfn = pte_pfn(pte)
+            flags = s.mem[pfn]["flags"]
+            if s.mem[pfn]["mapcount"] != 1 or not flags & PG_LRU or flags & PG_UNEVICTABLE:
+                continue
+            zid = zone_hint(s, zid, pfn)
+            make_old(s, tid, vpn, pfn)
+            if (flags | (PG_DIRTY if pte & PTE_D else 0)) & (PG_DIRTY | PG_SWAPBACKED):
+                activate_page(s, zid, pfn)
+                continue
+            s.pt[tid, vpn & 511] = 0
+            s.mms[v["mm"]]["rss"][rss_column(flags)] -= 1
+            page_remove_rmap(s, zid, pfn)
+            if flags & PG_ANON:
+                s.vm_event[PGLAZYFREED] += 1
+                s.memcgs[s.mem[pfn]["memcg"]]["stat"][MEMCG_PGLAZYFREED] += 1
+                put_page(s, zid, pfn)
+            else:
+                put_page(s, zid, pfn)
+                remove_from_page_cache(s, zid, xa_leaf(s, v["root"], s.mem[pfn]["index"]), pfn, v["block_heads"])
+                dropped += 1
+        at = stop
+    v["count"][0] = dropped
+
+
+@njit
+def punch_pages(s: State) -> None:
+    """Drop the cached pages vmf.first .. vmf.n that nobody maps; `count`: pages, and how many of them were dirty."""
+    v = s.vmf[0]
+    zid, dropped, dirty = 0, 0, 0
+    at = next_cached(s, v["root"], v["first"], v["n"])
+    while at >= 0:
+        leaf = xa_leaf(s, v["root"], at)
+        pfn = s.xa[leaf, at & 511]
+        if s.mem[pfn]["mapcount"] == 0:
+            zid = zone_hint(s, zid, pfn)
+            if s.mem[pfn]["flags"] & PG_DIRTY and not s.mem[pfn]["flags"] & PG_SHMEM:
+                dirty += 1
+            remove_from_page_cache(s, zid, leaf, pfn, v["block_heads"])
+            dropped += 1
+        at = next_cached(s, v["root"], at + 1, v["n"])
+    v["count"][0], v["count"][1] = dropped, dirty

@@ -1,0 +1,107 @@
+"""Calls on files of the simulated disk, and what an operator does with the file tree: decode, hand on.
+
+`read` and `write` open, transfer and close: there are no file descriptors here. `put`, `mkdir`, `rmdir` and `create_file` are
+what a shell does; a refusal of the tree (FsError) is an errno like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
+from core.fs import disk, tree
+from core.fs.node import FsError
+from core.mm import filemap
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Inode
+    from core.sched.task import Task
+
+MAX_FILE_SIZE = disk.MOST
+
+
+def lookup(k: Kernel, path: str) -> Inode:
+    """The file at a path, or ENOENT."""
+    inode = k.files.get(path)
+    if inode is None:
+        raise SysError(Errno.ENOENT, f"there is no file {path}")
+    return inode
+
+
+def _as_errno(function: Callable[..., None], *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except FsError as refusal:
+        raise SysError(getattr(Errno, refusal.errno, Errno.EIO), refusal.message) from None
+
+
+# ---------------------------------------------------------------- by a process
+
+
+def sys_read(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> dict[str, Any]:
+    """read: {bytes}. ENOENT."""
+    return {"bytes": filemap.file_read(k, task, lookup(k, path), offset, length)}
+
+
+def sys_write(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> dict[str, Any]:
+    """write, creating the file if need be: {bytes}. EACCES, EFBIG, EINVAL."""
+    if path not in k.files:
+        _as_errno(disk.create_file, k, path, 0)
+    inode = lookup(k, path)
+    if not inode.writable:
+        raise SysError(Errno.EACCES, "the file cannot be opened for writing")
+    if offset >= MAX_FILE_SIZE and length:
+        raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
+    return {"bytes": filemap.file_write(k, task, inode, offset, min(length, MAX_FILE_SIZE - offset))}
+
+
+def sys_fsync(k: Kernel, task: Task, path: str) -> None:
+    """fsync. ENOENT."""
+    filemap.fsync(k, lookup(k, path))
+
+
+def sys_fadvise(k: Kernel, task: Task, path: str, advice: str, offset: int = 0, length: int = 0) -> None:
+    """fadvise64: dontneed drops whole pages of the range, willneed reads them. ENOENT (mm/fadvise.c)."""
+    inode = lookup(k, path)
+    end = offset + length if length else max(inode.size, offset)
+    if advice == "dontneed":
+        last = inode.nr_file_pages if end >= inode.size else end >> PAGE_SHIFT
+        filemap.fadvise_dontneed(k, inode, (offset + PAGE_SIZE - 1) >> PAGE_SHIFT, last)
+    elif advice == "willneed":
+        filemap.willneed(k, task, inode, offset >> PAGE_SHIFT, (end + PAGE_SIZE - 1) >> PAGE_SHIFT)
+
+
+def sys_truncate(k: Kernel, task: Task, path: str, length: int) -> None:
+    """truncate. ENOENT, EFBIG, EACCES."""
+    inode = lookup(k, path)
+    if not inode.writable:
+        raise SysError(Errno.EACCES, "the file cannot be opened for writing")
+    if length > MAX_FILE_SIZE:
+        raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
+    filemap.truncate(k, inode, length)
+
+
+# ---------------------------------------------------------------- by the operator
+
+
+def put(k: Kernel, path: str, data: bytes) -> None:
+    """echo data > path."""
+    _as_errno(tree.write, k, path, data)
+
+
+def mkdir(k: Kernel, path: str) -> None:
+    """mkdir path: a cgroup."""
+    _as_errno(tree.mkdir, k, path)
+
+
+def rmdir(k: Kernel, path: str) -> None:
+    """rmdir path: a cgroup, or rm of a file of /data."""
+    _as_errno(tree.rmdir, k, path)
+
+
+def create_file(k: Kernel, path: str, size: int) -> None:
+    """A new file on the simulated disk. EEXIST, EINVAL, EFBIG."""
+    _as_errno(disk.create_file, k, path, size)

@@ -1,0 +1,176 @@
+"""System calls on mappings: decode, validate, hand on to `core/mm`.
+
+`touch` is here too: what a processor does with a mapping. The order of its accesses is made here, as an array of page
+numbers, from the seed alone:
+
+    sequential  0, 1, 2, …                      reverse  n-1, n-2, …
+    random      each page once, sorted by a hash of (seed, index): the same on every machine
+    zipf        n accesses with replacement; page r has a weight of 1 / (r + 1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, VM_SHARED
+from core.mm import filemap, memory
+from core.mm.madvise import do_madvise
+from core.mm.mincore import do_mincore
+from core.mm.mlock import do_mlock, do_mlockall, do_munlock, do_munlockall
+from core.mm.mmap import do_brk, do_mmap, do_munmap, emit_vma, page_align, parse_prot
+from core.mm.mprotect import do_mprotect
+from core.mm.mremap import do_mremap
+from core.mm.vma import find_vma
+from core.syscalls.file import lookup
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Array
+    from core.sched.task import Task
+
+ACCESS = {"read": memory.READ, "write": memory.WRITE, "exec": memory.EXEC}
+
+
+def sys_mmap(
+    k: Kernel, task: Task, length: int, prot: str = "rw", flags: Sequence[str] | None = None, address: int = 0, align: int = 0,
+    file: str | None = None, offset: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """mmap: {address}."""
+    if flags is None:
+        flags = ("private",) if file is not None else ("private", "anonymous")
+    if file is None and "anonymous" not in flags:
+        raise SysError(Errno.EBADF, "a mapping is either anonymous or of a file")
+    inode = lookup(k, file) if file is not None and "anonymous" not in flags else None
+    return {"address": do_mmap(k, task, length, parse_prot(prot), flags, address=address, align=align, file=inode, offset=offset)}
+
+
+def sys_munmap(k: Kernel, task: Task, address: int, length: int) -> None:
+    """munmap."""
+    do_munmap(k, task, address, length)
+    k.clock.spend(k.costs.vma)
+    emit_vma(k, task, "unmap", address >> PAGE_SHIFT, (address + page_align(length)) >> PAGE_SHIFT)
+
+
+def sys_mprotect(k: Kernel, task: Task, address: int, length: int, prot: str) -> None:
+    """mprotect."""
+    do_mprotect(k, task, address, length, parse_prot(prot))
+
+
+def sys_mremap(
+    k: Kernel, task: Task, address: int, old_length: int, new_length: int, may_move: bool = True, new_address: int | None = None,
+    dontunmap: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """mremap: {address}."""
+    to = do_mremap(k, task, address, old_length, new_length, may_move=may_move, new_address=new_address, dontunmap=dontunmap)
+    return {"address": to}
+
+
+def sys_brk(k: Kernel, task: Task, increment: int = 0) -> dict[str, Any]:
+    """brk, as sbrk: {address}, the new break."""
+    return {"address": do_brk(k, task, increment)}
+
+
+def sys_madvise(k: Kernel, task: Task, address: int, length: int, advice: str) -> None:
+    """madvise."""
+    do_madvise(k, task, address, length, advice)
+
+
+def sys_mlock(k: Kernel, task: Task, address: int, length: int, onfault: bool = False) -> None:
+    """mlock, mlock2."""
+    do_mlock(k, task, address, length, onfault)
+
+
+def sys_munlock(k: Kernel, task: Task, address: int, length: int) -> None:
+    """munlock."""
+    do_munlock(k, task, address, length)
+
+
+def sys_mlockall(k: Kernel, task: Task, flags: Sequence[str] = ("current",)) -> None:
+    """mlockall."""
+    do_mlockall(k, task, flags)
+
+
+def sys_munlockall(k: Kernel, task: Task) -> None:
+    """munlockall."""
+    do_munlockall(k, task)
+
+
+def sys_mincore(k: Kernel, task: Task, address: int, length: int) -> dict[str, Any]:
+    """mincore: {resident, pages}."""
+    resident, pages = do_mincore(k, task, address, length)
+    return {"resident": resident, "pages": pages}
+
+
+def sys_msync(k: Kernel, task: Task, address: int, length: int, flags: Sequence[str] = ("sync",)) -> None:
+    """msync: EINVAL, ENOMEM (a hole; the rest is written), EBUSY (invalidate on locked memory) (mm/msync.c)."""
+    if address & (PAGE_SIZE - 1):
+        raise SysError(Errno.EINVAL, "the address is not a multiple of 4096")
+    if "async" in flags and "sync" in flags:
+        raise SysError(Errno.EINVAL, "either sync or async")
+    size = page_align(length)
+    if address + size > 1 << 64 or (length and not size):
+        raise SysError(Errno.ENOMEM, "the range wraps around")
+    assert task.mm is not None
+    at, end, hole = address >> PAGE_SHIFT, (address + size) >> PAGE_SHIFT, False
+    while at < end:
+        vma = find_vma(task.mm, at)
+        if vma is None or vma.start >= end:
+            hole = True
+            break
+        hole, at = hole or vma.start > at, max(at, vma.start)
+        if "invalidate" in flags and vma.flags & VM_LOCKED:
+            raise SysError(Errno.EBUSY, "invalidate, and the mapping is locked")
+        stop = min(vma.end, end)
+        if "sync" in flags and vma.file is not None and vma.flags & VM_SHARED:
+            filemap.msync_range(k, vma, at, stop)
+        at = stop
+    if hole:
+        raise SysError(Errno.ENOMEM, "part of the range is not mapped; the rest is written")
+
+
+# ---------------------------------------------------------------- the processor
+
+
+def sys_touch(
+    k: Kernel, task: Task, address: int, length: int = PAGE_SIZE, access: str = "read", stride: int = 1, order: str = "sequential",
+    seed: int = 0, pages: Sequence[int] | None = None, repeat: int = 1, fill: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The CPU makes these accesses: {touched}, the accesses that were made."""
+    first = address >> PAGE_SHIFT
+    content = fill if fill is not None else -1
+    if pages is not None:
+        perm, count, start, step = np.array(pages, np.int64), len(pages), first, 1
+    else:
+        last = max(length + PAGE_SIZE - 1 >> PAGE_SHIFT, 1)
+        count = -(-last // stride)
+        perm, start, step = access_order(order, count, stride, seed), first, stride
+        if order == "reverse":
+            start, step = first + last - 1, -stride
+    if count == 0:
+        return {"touched": 0}
+    outcome = memory.touch(k, task, start, count, step, ACCESS[access], perm=perm, repeat=repeat, content=content)
+    return {"touched": outcome.touched}
+
+
+def access_order(order: str, count: int, stride: int, seed: int) -> Array | None:
+    """The pages to access as offsets (int64), or None where they follow each other."""
+    if order == "random":
+        return np.argsort(_splitmix64(seed, count), kind="stable").astype(np.int64) * stride
+    if order == "zipf":
+        uniform = (_splitmix64(seed, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        weights = np.cumsum(1.0 / np.arange(1, count + 1, dtype=np.float64))
+        return np.minimum(np.searchsorted(weights, uniform * weights[-1], side="right"), count - 1).astype(np.int64) * stride
+    return None
+
+
+def _splitmix64(seed: int, count: int) -> Array:
+    """`count` hashes of (seed, index): Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014)."""
+    with np.errstate(over="ignore"):
+        x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
