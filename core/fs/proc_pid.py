@@ -208,7 +208,7 @@ def _memory(k: Kernel, mm: Mm) -> str:
     """The Vm lines, kB (fs/proc/task_mmu.c:task_mem)."""
     anon, file, shmem, swap = derived.rss(k, mm)
     total = anon + file + shmem
-    text = text_pages(mm)
+    text = min(text_pages(mm), mm.exec_vm)
     pages = [
         ("VmPeak", max(mm.hiwater_vm, mm.total_vm)), ("VmSize", mm.total_vm), ("VmLck", mm.locked_vm), ("VmPin", mm.pinned_vm),
         ("VmHWM", max(mm.hiwater_rss, total)), ("VmRSS", total), ("RssAnon", anon), ("RssFile", file), ("RssShmem", shmem),
@@ -219,8 +219,8 @@ def _memory(k: Kernel, mm: Mm) -> str:
 
 
 def text_pages(mm: Mm) -> int:
-    """Pages of the program's code: start_code rounded down to end_code rounded up, at most exec_vm."""
-    return min((-(-mm.end_code // PAGE)) - mm.start_code // PAGE, mm.exec_vm)
+    """Pages of the program's code as exec placed it: start_code rounded down to end_code rounded up."""
+    return -(-mm.end_code // PAGE) - mm.start_code // PAGE
 
 
 CAPABILITIES = (1 << 41) - 1

@@ -123,18 +123,7 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 TABLE: dict[str, Row] = {row.pattern: row for row in ROWS}
-FILES: list[dict[str, Any]] = [
-    {
-        "pattern": row.pattern,
-        "doc": row.doc,
-        "support": row.support,
-        "note": row.note,
-        "mode": row.mode,
-        "writable": row.write is not None,
-        "binary": row.binary,
-    }
-    for row in ROWS
-]
+FILES: tuple[Row, ...] = ROWS  # the table for documentation
 
 
 def _children() -> dict[str, list[str]]:
