@@ -319,7 +319,7 @@ def more_memory(k: Kernel, task: Task, *, oom: bool) -> None:
     with gfp.saved(k):
         cg = k.cgroups[int(v["memcg"])]
         memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]), oom=oom)
-        memcontrol.refill_stock(k.s, task.cpu, cg.id, 1)
+        memcontrol.keep_charge(k.s, task.cpu, cg.id, 1)
     gfp.check_killed(k, task)
 
 

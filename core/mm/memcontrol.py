@@ -46,6 +46,7 @@ from core.mm.mm_types import (
 from core.mm.page_counter import charge_again, charge_exactly, drain_all_stock
 from core.mm.page_counter import drain_stock as drain_stock
 from core.mm.page_counter import force_charge as force_charge
+from core.mm.page_counter import keep_charge as keep_charge
 from core.mm.page_counter import refill_stock as refill_stock
 from core.mm.page_counter import try_charge as try_charge
 from core.mm.page_counter import uncharge as uncharge

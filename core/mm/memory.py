@@ -267,7 +267,7 @@ def charge_slowpath(k: Kernel, task: Task | None) -> None:
         v = k.s.vmf[0]
         cg = k.cgroups[int(v["memcg"])]
         memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
-        memcontrol.refill_stock(k.s, int(v["cpu"]), cg.id, 1)
+        memcontrol.keep_charge(k.s, int(v["cpu"]), cg.id, 1)
     gfp.check_killed(k, task)
 
 

@@ -153,3 +153,9 @@ def retry_charge(s: State, cpu: int, memcg: int, nr: int) -> int:
 def charge_again(s: State, cpu: int, memcg: int, nr: int) -> int:
     """retry_charge, callable from Python."""
     return retry_charge(s, cpu, memcg, nr)
+
+
+@njit
+def keep_charge(s: State, cpu: int, memcg: int, nr: int) -> None:
+    """refill_stock, callable from Python."""
+    refill_stock(s, cpu, memcg, nr)
