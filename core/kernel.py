@@ -38,6 +38,7 @@ class Result:
 
     result: dict[str, Any] | None = None
     errno: str | None = None
+    detail: str | None = None  # why the errno, in one sentence
     signal: str | None = None
     fault_address: int | None = None
     minor: int = 0
@@ -142,7 +143,7 @@ class Kernel:
                 image.run_user(self, task)
                 answer.result = handler(self, task, **args)
         except SysError as failure:
-            answer.errno = failure.errno.name
+            answer.errno, answer.detail = failure.errno.name, failure.why or None
         except Signal as signal:
             answer.signal, answer.fault_address = signal.name, signal.address
             assert task is not None

@@ -1,0 +1,357 @@
+"""Structured views of a machine: what a web page draws or a student asks for, read-only.
+
+Values are ints, strings, booleans, lists and dicts; sizes in bytes, times in ns. Integers under a key that is `address` or ends
+in `_address`, `start` or `end` are addresses (the service prints them in hexadecimal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from core import explain, verify
+from core.abi.mman import (
+    TASK_SIZE,
+    VM_EXEC,
+    VM_FLAG_LETTERS,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_SHMEM
+from core.fs import proc_pid
+from core.mm import memcontrol, memory, mmzone, smaps
+from core.mm import vma as vmas_of
+from core.mm.fault import V_ANON, V_FILE
+from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES
+from core.mm.pgtable import (
+    LEVELS,
+    PFN_MASK,
+    PTE_A,
+    PTE_D,
+    PTE_P,
+    PTE_PRESENT,
+    PTE_PROTNONE,
+    PTE_PS,
+    PTE_RW,
+    PTE_SOFT_DIRTY,
+    PTE_SPECIAL,
+    PTE_US,
+)
+from core.sched import task as sched
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.memcontrol import Cgroup
+    from core.mm.mm_types import Mm, Vma
+    from core.sched.task import Task
+
+U64 = (1 << 64) - 1
+
+
+# ---------------------------------------------------------------- processes
+
+
+def processes(k: Kernel) -> list[dict[str, Any]]:
+    """Every process, in the order of their creation."""
+    return [_process(k, task) for task in k.tasks.values()]
+
+
+def process(k: Kernel, pid: int) -> dict[str, Any]:
+    """One process; LookupError if there is none."""
+    return _process(k, _task(k, pid))
+
+
+def _task(k: Kernel, pid: int) -> Task:
+    task = k.tasks.get(pid)
+    if task is None:
+        raise LookupError(f"no process {pid}")
+    return task
+
+
+def _process(k: Kernel, task: Task) -> dict[str, Any]:
+    rss = k.s.mms["rss"][task.mm.id] if task.mm else [0, 0, 0, 0]
+    swap = int(rss[MM_SWAPENTS])
+    return {
+        "pid": task.pid,
+        "ppid": task.ppid,
+        "comm": task.comm,
+        "state": task.state,
+        "cgroup": task.cgroup.path,
+        "rss_bytes": (int(sum(rss)) - swap) * 4096,
+        "vsize_bytes": sched.vsize(task),
+        "swap_bytes": swap * 4096,
+        "minflt": task.minflt,
+        "majflt": task.majflt,
+        "oom_score": int(proc_pid.oom_score(k, task)),
+        "oom_score_adj": task.oom_score_adj,
+        "threads": 1,
+    }
+
+
+def vmas(k: Kernel, pid: int) -> list[dict[str, Any]]:
+    """The mappings of a process, in address order."""
+    task = _task(k, pid)
+    return [_vma(k, task, vma) for vma in task.mm.vmas] if task.mm else []
+
+
+def _vma(k: Kernel, task: Task, vma: Vma) -> dict[str, Any]:
+    seen = smaps.account(k, vma)
+    policy = vma.policy or task.policy
+    return {
+        "start": vma.start << 12,
+        "end": vma.end << 12,
+        "prot": prot_text(vma.flags),
+        "flags": flag_letters(vma.flags),
+        "offset": vma.pgoff << 12 if vma.file else 0,
+        "name": proc_pid.vma_name(task.mm, vma) if task.mm else "",
+        "rss_bytes": int(seen["Rss"]),
+        "swap_bytes": int(seen["Swap"]),
+        "policy": policy.mode if policy else "default",
+    }
+
+
+def prot_text(flags: int) -> str:
+    """rwx with p or s, as /proc/<pid>/maps."""
+    letters = "".join(letter if flags & bit else "-" for bit, letter in ((VM_READ, "r"), (VM_WRITE, "w"), (VM_EXEC, "x")))
+    return letters + ("s" if flags & VM_SHARED else "p")
+
+
+def flag_letters(flags: int) -> list[str]:
+    """The VmFlags of smaps."""
+    return [letters for bit, letters in VM_FLAG_LETTERS.items() if flags & bit]
+
+
+# ---------------------------------------------------------------- the page walk
+
+
+def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
+    """The 4-level walk of one address, level by level, and what an access there would do.
+
+    LookupError for an unknown process; an address that is not canonical user space is answered, not refused: the
+    processor refuses it.
+    """
+    task = _task(k, pid)
+    answer: dict[str, Any] = {
+        "address": address,
+        "binary": binary(address),
+        "canonical": address < 1 << 47 or address >= U64 + 1 - (1 << 47),
+        "page_address": address & ~0xFFF,
+        "offset": address & 0xFFF,
+        "levels": [],
+        "present": False,
+        "frame": None,
+        "vma": None,
+    }
+    vpn = address >> 12
+    if task.mm is not None and address < TASK_SIZE:
+        answer["levels"] = levels(k, task.mm, vpn)
+        last = answer["levels"][-1]
+        answer["present"] = last["level"] == "pte" and bool(last["bits"]["present"] or last["bits"]["protnone"])
+        if answer["present"]:
+            answer["frame"] = frame(k, last["pfn"])
+            answer["physical"] = last["pfn"] * 4096 + (address & 0xFFF)
+        vma = vmas_of.vma_lookup(task.mm, vpn)
+        answer["vma"] = _vma(k, task, vma) if vma else None
+    answer["read"] = outcome(k, task, address, memory.READ, answer)
+    answer["write"] = outcome(k, task, address, memory.WRITE, answer)
+    return answer
+
+
+def binary(address: int) -> str:
+    """The 64 bits as the processor splits them: sign extension, pgd, pud, pmd, pte, offset."""
+    bits = f"{address & U64:064b}"
+    return " ".join((bits[:16], bits[16:25], bits[25:34], bits[34:43], bits[43:52], bits[52:]))
+
+
+def levels(k: Kernel, mm: Mm, vpn: int) -> list[dict[str, Any]]:
+    """One entry a level, down to the first that is empty. `table_pfn`: the frame of the table (of the pgd: CR3)."""
+    steps = []
+    table_pfn, table = mm.pgd_pfn, int(k.s.mms["pgd"][mm.id])
+    for name, shift in zip(LEVELS, (27, 18, 9, 0), strict=True):
+        index = (vpn >> shift) & 511
+        entry = int(k.s.pt[table, index])
+        pfn = (entry & PFN_MASK) >> 12
+        steps.append({
+            "level": name, "index": index, "table_pfn": table_pfn, "entry": hex(entry & U64),
+            "pfn": pfn if entry & PTE_PRESENT else None, "bits": decoded(entry, name == "pte"),
+        })  # fmt: skip
+        if name == "pte" or entry & PTE_PRESENT == 0:
+            break
+        table_pfn, table = pfn, int(k.s.mem["private"][pfn])
+    return steps
+
+
+def decoded(entry: int, leaf: bool) -> dict[str, bool]:
+    """The bits of an entry by name."""
+    return {
+        "present": bool(entry & PTE_P),
+        "writable": bool(entry & PTE_RW),
+        "user": bool(entry & PTE_US),
+        "accessed": bool(entry & PTE_A),
+        "dirty": bool(entry & PTE_D),
+        "huge": bool(entry & PTE_PS) and not leaf,
+        "protnone": bool(entry & PTE_PROTNONE) and not entry & PTE_P,
+        "special": bool(entry & PTE_SPECIAL),
+        "soft_dirty": bool(entry & PTE_SOFT_DIRTY),
+        "no_execute": entry < 0,
+    }
+
+
+def frame(k: Kernel, pfn: int) -> dict[str, Any]:
+    """What mem_map knows of a frame."""
+    page = k.s.mem[pfn]
+    flags = int(page["flags"])
+    owner = k.cgroups.get(int(page["memcg"]))
+    return {
+        "pfn": pfn,
+        "zero_page": pfn == int(k.s.ctl[CTL_ZERO_PFN]),
+        "refcount": int(page["refcount"]),
+        "mapcount": int(page["mapcount"]),
+        "anon": bool(flags & PG_ANON),
+        "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
+        "shmem": bool(flags & PG_SHMEM),
+        "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
+        "cgroup": owner.path if owner else None,
+    }
+
+
+def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, Any]) -> dict[str, Any]:
+    """What a read or a write would do, in the kernel's own function names."""
+    verb = "write" if access == memory.WRITE else "read"
+    if not seen["canonical"]:
+        return _does("SIGSEGV", f"the {verb} raises #GP: bits 63..47 are not all equal", ["exc_general_protection"])
+    path = ["exc_page_fault", "handle_page_fault", "do_user_addr_fault"]
+    vma = vmas_of.find_vma(task.mm, address >> 12) if task.mm and address < TASK_SIZE else None
+    if vma is None or (vma.start > address >> 12 and not vma.flags & VM_GROWSDOWN):
+        return _does("SIGSEGV", "no mapping covers the address (SEGV_MAPERR)", [*path, "bad_area"])
+    if vma.start > address >> 12:
+        return _does("stack", "below the stack: it grows if the limit and the gap allow", [*path, "expand_stack", "handle_mm_fault"])
+    if not memory.permitted(vma, access):
+        return _does("SIGSEGV", f"the mapping does not permit a {verb} (SEGV_ACCERR)", [*path, "access_error", "bad_area_access_error"])
+    path = [*path, "handle_mm_fault", "__handle_mm_fault", "handle_pte_fault"]
+    if seen["present"]:
+        return _present(k, vma, access, seen, path)
+    return _absent(vma, address, access, path)
+
+
+def _does(kind: str, why: str, path: list[str]) -> dict[str, Any]:
+    return {"outcome": kind, "why": why, "path": path}
+
+
+def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    bits, page = seen["levels"][-1]["bits"], seen["frame"]
+    if access == memory.READ or bits["writable"]:
+        return _does("hit", "the entry allows it: no fault", [])
+    path = [*path, "do_wp_page"]
+    if page["zero_page"]:
+        return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
+    if vma.flags & VM_SHARED:
+        return _does("minor", "a clean shared page: it is marked dirty and made writable", [*path, "wp_page_shared"])
+    if page["anon"] and (page["exclusive"] or page["refcount"] == 1):
+        return _does("minor", "nobody else has the page: it is made writable in place", [*path, "wp_page_reuse"])
+    return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
+
+
+def _absent(vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
+    kind = memory.vma_kind(vma)
+    if kind == V_ANON:
+        if access == memory.READ:
+            return _does("minor", "first read: the shared zero page is mapped", [*path, "do_anonymous_page"])
+        return _does("minor", "first write: a zeroed page is allocated", [*path, "do_anonymous_page"])
+    index = (address >> 12) - vma.start + vma.pgoff
+    if vma.file is not None and index >= vma.file.nr_file_pages:
+        return _does("SIGBUS", "beyond the end of the file", [*path, "do_fault", "filemap_fault"])
+    step = "do_read_fault" if access == memory.READ else "do_shared_fault" if vma.flags & VM_SHARED else "do_cow_fault"
+    what = "the page cache has it or the disk is read (major)" if kind == V_FILE else "shared memory: found, or a zeroed page is made"
+    return _does("fault", what, [*path, "do_fault", step])
+
+
+# ---------------------------------------------------------------- cgroups
+
+
+def cgroups(k: Kernel) -> dict[str, Any]:
+    """The tree from the root, children within."""
+    return _cgroup(k, k.root_cgroup, deep=True)
+
+
+def cgroup(k: Kernel, path: str) -> dict[str, Any]:
+    """One cgroup and the names of its children; LookupError if there is none."""
+    group = k.cgroup_at(path)
+    if group is None:
+        raise LookupError(f"no cgroup {path}")
+    return _cgroup(k, group, deep=False)
+
+
+def _cgroup(k: Kernel, group: Cgroup, *, deep: bool) -> dict[str, Any]:
+    row = k.s.memcgs[group.id]
+    children = [child for child in group.children.values() if not child.dying]
+    return {
+        "path": group.path,
+        "procs": list(group.pids),
+        "subtree_control": sorted(group.subtree_control),
+        "memory.current": memcontrol.current(k, group),
+        "memory.peak": memcontrol.peak(k, group),
+        "memory.min": _limit(group.min),
+        "memory.low": _limit(group.low),
+        "memory.high": _limit(int(row["high"])),
+        "memory.max": _limit(int(row["max"])),
+        "memory.swap.max": _limit(group.swap_max),
+        "memory.oom.group": int(group.oom_group),
+        "memory.events": dict(group.events),
+        "memory.stat": memcontrol.stat(k, group),
+        "children": [_cgroup(k, child, deep=True) for child in children] if deep else [child.path for child in children],
+    }
+
+
+def _limit(pages: int) -> int | str:
+    return "max" if pages >= PAGE_COUNTER_MAX else pages * 4096
+
+
+# ---------------------------------------------------------------- files and memory
+
+
+def files(k: Kernel) -> list[dict[str, Any]]:
+    """The files of the simulated disk."""
+    return [
+        {"path": path, "size": inode.size, "cached_bytes": inode.nr_pages * 4096, "dirty_bytes": inode.nr_dirty * 4096}
+        for path, inode in sorted(k.files.items())
+    ]
+
+
+def memory_map(k: Kernel) -> dict[str, Any]:
+    """Zones with their watermarks and free lists, in pages."""
+    return {"zones": [_zone(k, zid) for zid in k.populated], "totalreserve": mmzone.totalreserve_pages(k)}
+
+
+def _zone(k: Kernel, zid: int) -> dict[str, Any]:
+    zone = k.s.zones[zid]
+    marks = zone["wmark"]
+    return {
+        "node": int(zone["node"]),
+        "zone": ZONE_NAMES[int(zone["type"])],
+        "start_pfn": int(zone["start_pfn"]),
+        "present": int(zone["present"]),
+        "managed": int(zone["managed"]),
+        "free": int(zone["free"]),
+        "min": int(marks[WMARK_MIN]),
+        "low": int(marks[WMARK_LOW]),
+        "high": int(marks[WMARK_HIGH]),
+        "lowmem_reserve": [int(pages) for pages in zone["lowmem_reserve"]],
+        "free_blocks": [int(blocks) for blocks in zone["nr_free"]],
+    }
+
+
+VIEWS: dict[str, Callable[..., Any]] = {
+    "processes": processes,
+    "process": process,
+    "vmas": vmas,
+    "walk": walk,
+    "cgroups": cgroups,
+    "cgroup": cgroup,
+    "files": files,
+    "memory": memory_map,
+    "audit": verify.audit,
+    "explain_oom": explain.explain_oom,
+}
