@@ -47,6 +47,7 @@ from core.jit import njit
 from core.mm import memcontrol, memory, mmap
 from core.mm.mm_types import Inode, State
 from core.mm.page_ops import pte_alloc
+from core.mm.vma import split_unchecked
 from core.sched.task import (
     FIRST_PID,
     INIT_PID,
@@ -84,6 +85,7 @@ BSS, BSS_PAGES, BRK_PAGES = 0x4B9, 90, 34
 STACK, STACK_PAGES = 0x7FFFFFFDE, 33
 VVAR, VDSO = 0x7FFFF7FF9, 0x7FFFF7FFD
 START_STACK = 0x7FFFFFFFEDC0
+CODE = (0x401000, 0x488381)  # start_code, end_code
 DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 
 # what the first instructions after a fork touch: pages read or executed, pages written
@@ -140,7 +142,7 @@ def load(k: Kernel, task: Task, exe: Inode, locked: bool = False) -> None:
     """Lay the program out in the task's empty address space and let it run up to its main loop. ENOMEM."""
     mm = _mm(task)
     task.exe = mm.exe = exe
-    mm.start_code, mm.end_code = SEGMENTS[0][0] << 12, (SEGMENTS[1][0] + SEGMENTS[1][1]) << 12
+    mm.start_code, mm.end_code = CODE
     mm.start_data, mm.end_data = DATA
     mm.start_stack = START_STACK
     mm.def_flags = VM_LOCKED if locked else 0
@@ -182,7 +184,10 @@ def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
 
 def _protect_relro(k: Kernel, mm: Mm) -> None:
     """mprotect of the relocated pages: no longer data, still accounted."""
-    vma = next(vma for vma in mm.vmas if vma.start == SEGMENTS[RELRO][0])
+    first, pages = SEGMENTS[RELRO][:2]
+    vma = next(vma for vma in mm.vmas if vma.start == first)
+    if vma.pages > pages:
+        split_unchecked(vma, first + pages)
     vma.flags &= ~VM_WRITE
     mm.data_vm -= vma.pages
     memory.change_protection(k, vma, vma.start, vma.end, False)
