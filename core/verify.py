@@ -1,0 +1,544 @@
+"""What must hold between any two calls, each rule by its name.
+
+`verify(k)` recounts everything that the mechanisms only update, the slow way: it walks every page table, every file's
+radix tree, every free list and every LRU list, and compares. A rule that does not hold is a bug of ours, never of a user:
+`KernelBug("rule: what was found")`. The tests run it after every step; `audit(k)` runs it for a user and shows the sums.
+
+Conservation, the first rule: each frame of the machine has exactly one owner.
+
+    free            a block of a buddy list               table      a page table (or a top-level one)
+    boot            the kernel's own, since boot          stack      a kernel stack
+    anon            mapped anonymous memory               slab       the kernel's objects
+    cache           a page of a file's radix tree
+
+    free + boot + anon + cache + table + stack + slab = all frames
+
+The walks are page loops; a rule itself is a comparison of two arrays or two sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from core.abi.mman import VM_ACCOUNT, VM_LOCKED, VM_SHARED
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_LRU, PG_PRIVATE, PG_SHMEM, PG_SLAB, PG_STACK, PG_SWAPCACHE, PG_TABLE
+from core.jit import njit
+from core.mm.mm_types import (
+    CTL_BUDDY,
+    CTL_MAX_PFN,
+    CTL_SLAB_BYTES,
+    CTL_SLAB_PAGES,
+    CTL_SLABU_BYTES,
+    CTL_SLABU_PAGES,
+    MAX_ORDER,
+    NR_LRU,
+    Array,
+    State,
+)
+from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL
+from core.mm.swap import page_lru
+from core.mm.util import is_data_mapping
+from core.panic import KernelBug
+from core.vmstat import MEMCG, NODE, ZONE
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Mm
+
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB = range(1, 8)
+MAPPED_RSS = ((0, "file"), (1, "anon"), (3, "shmem"))
+
+
+def broken(rule: str, detail: str) -> NoReturn:
+    """A rule does not hold."""
+    raise KernelBug(f"{rule}: {detail}")
+
+
+@dataclass(slots=True)
+class Recount:
+    """What the walks found: one entry a frame, one row an address space."""
+
+    owner: Array  # OWNERS, by frame
+    claims: Array  # how many owners claim the frame
+    mapped: Array  # page-table entries that point to it
+    cached: Array  # radix slots that hold it
+    tables: dict[int, list[int]] = field(default_factory=dict)  # by mm: PTE, PMD, PUD tables
+    rss: dict[int, list[int]] = field(default_factory=dict)
+    stray: dict[int, int] = field(default_factory=dict)  # by mm: entries outside every mapping
+    free: Array | None = None  # by zone and order: blocks
+    cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
+    cache_dirty: dict[int, int] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- the walks
+
+
+@njit
+def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss) -> int:  # type: ignore[no-untyped-def]
+    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping."""
+    stray = 0
+    at = 0  # index of the mapping that may hold the next page
+    for i in range(512):
+        upper = s.pt[pgd, i]
+        if upper == 0:
+            continue
+        pud = claim_table(s, upper, owner, claims)
+        tables[2] += 1
+        for j in range(512):
+            middle = s.pt[pud, j]
+            if middle == 0:
+                continue
+            pmd = claim_table(s, middle, owner, claims)
+            tables[1] += 1
+            for m in range(512):
+                lower = s.pt[pmd, m]
+                if lower == 0:
+                    continue
+                tid = claim_table(s, lower, owner, claims)
+                tables[0] += 1
+                base = (i << 27) | (j << 18) | (m << 9)
+                for n in range(512):
+                    pte = s.pt[tid, n]
+                    if pte == 0:
+                        continue
+                    vpn = base | n
+                    while at < len(ends) and ends[at] <= vpn:
+                        at += 1
+                    if at == len(ends) or vpn < starts[at]:
+                        stray += 1
+                    if not pte & PTE_PRESENT:
+                        rss[2] += 1
+                        continue
+                    if pte & PTE_SPECIAL:
+                        continue
+                    pfn = (pte >> 12) & ((1 << 40) - 1)
+                    mapped[pfn] += 1
+                    flags = s.mem[pfn]["flags"]
+                    if flags & PG_ANON:
+                        rss[1] += 1
+                        if mapped[pfn] == 1:
+                            owner[pfn] = ANON
+                            claims[pfn] += 1
+                    elif flags & PG_SHMEM:
+                        rss[3] += 1
+                    else:
+                        rss[0] += 1
+    return stray
+
+
+@njit
+def claim_table(s: State, entry: int, owner, claims) -> int:  # type: ignore[no-untyped-def]
+    """A page table belongs to the entry above it; answers its row."""
+    pfn = (entry >> 12) & ((1 << 40) - 1)
+    owner[pfn] = TABLE
+    claims[pfn] += 1
+    return s.mem[pfn]["private"]
+
+
+@njit
+def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> int:  # type: ignore[no-untyped-def]
+    """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1."""
+    wrong = -1
+    for i in range(512):
+        upper = s.xa[root, i]
+        if upper == 0:
+            continue
+        for j in range(512):
+            middle = s.xa[upper, j]
+            if middle == 0:
+                continue
+            for m in range(512):
+                leaf = s.xa[middle, m]
+                if leaf == 0:
+                    continue
+                for n in range(512):
+                    pfn = s.xa[leaf, n]
+                    if pfn <= 0:
+                        continue
+                    page = s.mem[pfn]
+                    owner[pfn] = CACHE
+                    claims[pfn] += 1
+                    cached[pfn] += 1
+                    found[0] += 1
+                    if page["flags"] & PG_DIRTY:
+                        found[1] += 1
+                    index = (i << 27) | (j << 18) | (m << 9) | n
+                    if wrong < 0 and (page["mapping"] != inode or page["index"] != index or page["flags"] & PG_ANON):
+                        wrong = index
+    return wrong
+
+
+@njit
+def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:  # type: ignore[no-untyped-def]
+    """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1."""
+    zone = s.zones[zid]
+    first, last = zone["start_pfn"], zone["start_pfn"] + zone["spanned"]
+    for order in range(MAX_ORDER):
+        link = zone["head"][order]
+        before = -1
+        while link > 0:
+            block = link - 1
+            pfn = block << order
+            row = s.ctl[CTL_BUDDY + order] + block
+            if pfn < first or pfn + (1 << order) > last or s.buddy[row, 1] != before:
+                return pfn
+            for at in range(pfn, pfn + (1 << order)):
+                owner[at] = FREE
+                claims[at] += 1
+            blocks[order] += 1
+            if blocks[order] > zone["spanned"]:
+                return pfn
+            before = link
+            link = s.buddy[row, 0]
+    return -1
+
+
+@njit
+def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int, lru: int, seen) -> int:  # type: ignore[no-untyped-def]
+    """One LRU list: how many pages, or -1 - pfn at the first page that does not belong there."""
+    n = 0
+    before = 0
+    pfn = s.lruvecs[lruvec]["head"][lru]
+    while pfn:
+        page = s.mem[pfn]
+        seen[pfn] += 1
+        mine = page["memcg"] == memcg and node_first <= pfn < node_last
+        if seen[pfn] > 1 or not page["flags"] & PG_LRU or page_lru(page["flags"]) != lru or page["prev"] != before or not mine:
+            return -1 - pfn
+        n += 1
+        before = pfn
+        pfn = page["next"]
+    return n if s.lruvecs[lruvec]["tail"][lru] == before else -1 - before
+
+
+@njit
+def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, tables) -> None:  # type: ignore[no-untyped-def]
+    """By cgroup: frames charged, and what kinds they are."""
+    for pfn in range(len(owner)):
+        page = s.mem[pfn]
+        memcg = page["memcg"]
+        kind = owner[pfn]
+        if kind in (ANON, CACHE, TABLE, STACK):
+            charged[memcg] += 1
+        if kind == ANON:
+            anon[memcg] += 1
+        elif kind == CACHE:
+            cache[memcg] += 1
+            if page["mapcount"] > 0:
+                mapped_file[memcg] += 1
+            if page["flags"] & PG_SHMEM:
+                shmem[memcg] += 1
+        elif kind == TABLE:
+            tables[memcg] += 1
+
+
+def recount(k: Kernel) -> Recount:
+    """Walk everything once."""
+    size = int(k.s.ctl[CTL_MAX_PFN]) + 1
+    r = Recount(np.zeros(size, np.int8), *(np.zeros(size, np.int32) for _ in range(3)))
+    for start, end, _ in k.boot_facts.ranges:
+        _claim(r, slice(start, end), BOOT)
+    for zid in range(len(k.s.zones)):
+        start, end = int(k.s.zones["start_pfn"][zid]), 0
+        end = start + int(k.s.zones["spanned"][zid])
+    _walk_free(k, r)
+    for mm in k.mms.values():
+        _walk_mm(k, r, mm)
+    for inode in k.inodes.values():
+        if inode.root:
+            found = np.zeros(2, np.int64)
+            wrong = int(walk_file(k.s, inode.root, inode.id, r.owner, r.claims, r.cached, found))
+            if wrong >= 0:
+                broken("page cache", f"page {wrong} of {inode.path} (inode {inode.id}) is somebody else's")
+            r.cache_pages[inode.id], r.cache_dirty[inode.id] = int(found[0]), int(found[1])
+    for task in k.tasks.values():
+        for pfn in task.stack:
+            _claim(r, pfn, STACK)
+    flags = k.s.mem["flags"][:size]
+    slab = np.flatnonzero(flags & PG_SLAB)
+    r.owner[slab] = SLAB
+    r.claims[slab] += 1
+    return r
+
+
+def _claim(r: Recount, where: int | slice, owner: int) -> None:
+    r.owner[where] = owner
+    r.claims[where] += 1
+
+
+def _walk_free(k: Kernel, r: Recount) -> None:
+    r.free = np.zeros((len(k.s.zones), MAX_ORDER), np.int64)
+    for zid in k.populated:
+        wrong = int(walk_buddy(k.s, zid, r.owner, r.claims, r.free[zid]))
+        if wrong >= 0:
+            broken("free lists", f"the block at frame {wrong:#x} is not where zone {zid} has it")
+
+
+def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
+    tables, rss = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    starts = np.array([vma.start for vma in mm.vmas], np.int64)
+    ends = np.array([vma.end for vma in mm.vmas], np.int64)
+    pgd = int(k.s.mms["pgd"][mm.id])
+    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss))
+    r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
+    _claim(r, mm.pgd_pfn, TABLE)
+
+
+# ---------------------------------------------------------------- the rules
+
+
+def every_frame_has_one_owner(k: Kernel, r: Recount) -> None:
+    """Each frame of each zone is free or belongs to exactly one owner; a free frame's row is clean."""
+    for zid in k.populated:
+        zone = k.s.zones[zid]
+        span = slice(int(zone["start_pfn"]), int(zone["start_pfn"]) + int(zone["spanned"]))
+        wrong = np.flatnonzero(r.claims[span] != 1)
+        if len(wrong):
+            pfn = span.start + int(wrong[0])
+            row = k.s.mem[pfn]
+            what = f"{int(r.claims[pfn])} owners, last {OWNERS[int(r.owner[pfn])]}"
+            broken("one owner", f"frame {pfn:#x} has {what}; {len(wrong)} such frames in zone {zid}; row {row}")
+        free = r.owner[span] == FREE
+        for column in ("flags", "refcount", "mapcount", "memcg", "mapping"):
+            dirty = np.flatnonzero(free & (k.s.mem[column][span] != 0))
+            if len(dirty):
+                broken("one owner", f"free frame {span.start + int(dirty[0]):#x} has {column} {k.s.mem[span.start + int(dirty[0])]}")
+
+
+def mapcounts_equal_entries(k: Kernel, r: Recount) -> None:
+    """mapcount is the number of page-table entries that point to the frame."""
+    _same("mapcount", r.mapped, k.s.mem["mapcount"][: len(r.mapped)])
+
+
+def references_have_holders(k: Kernel, r: Recount) -> None:
+    """refcount is entries + page cache + buffers + swap cache, 1 for a frame of the kernel's own."""
+    mem = k.s.mem[: len(r.mapped)]
+    flags = mem["flags"]
+    expected = r.mapped + r.cached + ((flags & PG_PRIVATE) != 0) + ((flags & PG_SWAPCACHE) != 0)
+    expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB)) != 0] = 1
+    counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB))
+    _same("refcount", np.where(counted, expected, 0), np.where(counted, mem["refcount"], 0))
+
+
+def _same(rule: str, expected: Array, actual: Array) -> None:
+    wrong = np.flatnonzero(expected != actual)
+    if len(wrong):
+        pfn = int(wrong[0])
+        broken(rule, f"frame {pfn:#x} has {int(actual[pfn])}, found {int(expected[pfn])}; {len(wrong)} such frames")
+
+
+def address_spaces_add_up(k: Kernel, r: Recount) -> None:
+    """Page tables, resident sets and mappings of each address space equal their counters."""
+    for mm in k.mms.values():
+        row = k.s.mms[mm.id]
+        if r.tables[mm.id] != row["nr_tables"].tolist():
+            broken("page tables", f"mm {mm.id} counts {row['nr_tables'].tolist()}, has {r.tables[mm.id]}")
+        for column, name in MAPPED_RSS:
+            if r.rss[mm.id][column] != int(row["rss"][column]):
+                broken("rss", f"mm {mm.id} counts {int(row['rss'][column])} {name} pages, maps {r.rss[mm.id][column]}")
+        if r.stray[mm.id]:
+            broken("entries", f"mm {mm.id} has {r.stray[mm.id]} page-table entries outside its mappings")
+        _mappings(mm)
+
+
+def _mappings(mm: Mm) -> None:
+    """The list is sorted and without overlap; total_vm and its parts are the sums of the mappings."""
+    if mm.starts != [vma.start for vma in mm.vmas]:
+        broken("mappings", f"mm {mm.id}: the list of starts is out of step")
+    for low, high in zip(mm.vmas, mm.vmas[1:], strict=False):
+        if low.end > high.start:
+            broken("mappings", f"mm {mm.id}: {low} overlaps {high}")
+    for vma in mm.vmas:
+        if vma.start >= vma.end or vma.mm is not mm:
+            broken("mappings", f"mm {mm.id}: {vma} is empty or another's")
+        if vma.file is not None and vma not in vma.file.vmas:
+            broken("mappings", f"mm {mm.id}: {vma} is unknown to {vma.file.path}")
+        if any(vma not in anon_vma.vmas for anon_vma in vma.chain) or (vma.anon_vma is not None and vma.anon_vma not in vma.chain):
+            broken("anon_vma", f"mm {mm.id}: {vma} and its anon_vmas do not agree")
+    sums = {
+        "total_vm": sum(vma.pages for vma in mm.vmas),
+        "locked_vm": sum(vma.pages for vma in mm.vmas if vma.flags & VM_LOCKED and not vma.special),
+        "data_vm": sum(vma.pages for vma in mm.vmas if is_data_mapping(vma.flags)),
+    }
+    for name, pages in sums.items():
+        if getattr(mm, name) != pages:
+            broken("mappings", f"mm {mm.id}: {name} is {getattr(mm, name)}, its mappings sum up to {pages}")
+
+
+def commitments_add_up(k: Kernel, r: Recount) -> None:
+    """Committed_AS is the accounted mappings and the shared memory objects."""
+    pages = sum(vma.pages for mm in k.mms.values() for vma in mm.vmas if vma.flags & VM_ACCOUNT and not vma.flags & VM_SHARED)
+    pages += sum(inode.committed for inode in k.inodes.values())
+    if pages != k.committed_pages:
+        broken("Committed_AS", f"{k.committed_pages} pages are counted, {pages} promised")
+
+
+def charges_add_up(k: Kernel, r: Recount) -> None:
+    """A cgroup's usage is its own frames and slab, what the cpus hold for it, and its children's usage."""
+    groups = len(k.s.memcgs)
+    counts = [np.zeros(groups, np.int64) for _ in range(6)]
+    charged_frames(k.s, r.owner, *counts)
+    charged, anon, mapped_file, cache, shmem, _ = counts
+    stat = k.s.memcgs["stat"]
+    for cg in k.cgroups.values():
+        row = k.s.memcgs[cg.id]
+        own = int(charged[cg.id]) + (int(row["kmem_bytes"]) + 4095) // 4096
+        own += sum(int(nr) for memcg, nr in k.s.stock if memcg == cg.id)
+        below = sum(int(k.s.memcgs["usage"][child.id]) for child in k.cgroups.values() if child.parent is cg)
+        if cg.parent is not None and own + below != int(row["usage"]):
+            broken("charges", f"{cg.path} is charged {int(row['usage'])} pages; it has {own} of its own and {below} below")
+        for name, count in (("nr_anon_pages", anon), ("nr_file_pages", cache), ("nr_mapped", mapped_file), ("nr_shmem", shmem)):
+            if int(stat[cg.id, MEMCG[name]]) != int(count[cg.id]):
+                broken("memory.stat", f"{cg.path} counts {int(stat[cg.id, MEMCG[name]])} {name}, has {int(count[cg.id])}")
+    pids = sorted(pid for cg in k.cgroups.values() for pid in cg.pids)
+    live = sorted(task.pid for task in k.tasks.values() if task.state not in ("zombie", "dead"))
+    if pids != live:
+        broken("cgroup.procs", f"the cgroups hold {pids}, the processes are {live}")
+
+
+def lists_add_up(k: Kernel, r: Recount) -> None:
+    """Each page with PG_lru is on exactly the list that its flags name; lengths equal counters."""
+    seen = np.zeros(len(r.owner), np.int32)
+    by_node = np.zeros((k.nr_nodes, NR_LRU), np.int64)
+    spans = [_node_span(k, node) for node in range(k.nr_nodes)]
+    for cg in k.cgroups.values():
+        for node in range(k.nr_nodes):
+            lruvec = cg.id * k.nr_nodes + node
+            for lru in range(NR_LRU):
+                n = int(walk_lru(k.s, lruvec, cg.id, *spans[node], lru, seen))
+                if n < 0:
+                    broken("lru", f"frame {-1 - n:#x} does not belong on list {lru} of {cg.path}, node {node}: {k.s.mem[-1 - n]}")
+                if n != int(k.s.lruvecs["nr"][lruvec][lru]):
+                    broken("lru", f"list {lru} of {cg.path} counts {int(k.s.lruvecs['nr'][lruvec][lru])} pages, has {n}")
+                by_node[node, lru] += n
+    _same("lru", seen != 0, (k.s.mem["flags"][: len(seen)] & PG_LRU) != 0)
+    if (by_node != k.s.node_stat[:, :NR_LRU]).any():
+        broken("lru", f"the nodes count {k.s.node_stat[:, :NR_LRU].tolist()}, their lists hold {by_node.tolist()}")
+    zones = k.s.zones["stat"][:, :NR_LRU].reshape(k.nr_nodes, -1, NR_LRU).sum(axis=1)
+    if (zones != by_node).any():
+        broken("lru", f"the zones count {zones.tolist()}, the lists hold {by_node.tolist()}")
+
+
+def _node_span(k: Kernel, node: int) -> tuple[int, int]:
+    """First frame and one past the last of a node."""
+    mine = [zid for zid in k.populated if int(k.s.zones["node"][zid]) == node]
+    first = min(int(k.s.zones["start_pfn"][zid]) for zid in mine)
+    return first, max(int(k.s.zones["start_pfn"][zid]) + int(k.s.zones["spanned"][zid]) for zid in mine)
+
+
+def free_pages_add_up(k: Kernel, r: Recount) -> None:
+    """A zone's free pages are the sum of its blocks, and each order's count is its list's length."""
+    assert r.free is not None
+    sizes = 1 << np.arange(MAX_ORDER)
+    for zid in k.populated:
+        zone = k.s.zones[zid]
+        if zone["nr_free"].tolist() != r.free[zid].tolist():
+            broken("free lists", f"zone {zid} counts {zone['nr_free'].tolist()} blocks, has {r.free[zid].tolist()}")
+        if int(zone["free"]) != int((r.free[zid] * sizes).sum()):
+            broken("free pages", f"zone {zid} counts {int(zone['free'])} free pages, its lists hold {int((r.free[zid] * sizes).sum())}")
+
+
+def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
+    """The machine's counters of what there is now equal what there is now."""
+    flags, mapcount = k.s.mem["flags"][: len(r.owner)], k.s.mem["mapcount"][: len(r.owner)]
+    cache = r.owner == CACHE
+    pgds = len(k.mms)
+    found = {
+        "nr_anon_pages": int((r.owner == ANON).sum()),
+        "nr_mapped": int((cache & (mapcount > 0)).sum()),
+        "nr_file_pages": int(cache.sum()),
+        "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
+        "nr_dirty": int((cache & ((flags & (PG_DIRTY | PG_SHMEM)) == PG_DIRTY)).sum()),
+        "nr_page_table_pages": int((r.owner == TABLE).sum()) - pgds,
+    }
+    for name, count in found.items():
+        counted = int(k.s.node_stat[:, NODE[name]].sum())
+        if counted != count:
+            broken("vmstat", f"{name} is {counted}, found {count}")
+    slab = int((r.owner == SLAB).sum())
+    if slab != int(k.s.ctl[CTL_SLAB_PAGES]) + int(k.s.ctl[CTL_SLABU_PAGES]):
+        broken("slab", f"{slab} frames, counted {int(k.s.ctl[CTL_SLAB_PAGES])} and {int(k.s.ctl[CTL_SLABU_PAGES])}")
+    for name, mask in (("nr_mlock", 1 << 12),):
+        counted = int(k.s.zones["stat"][:, ZONE[name]].sum())
+        if counted != int(((flags & mask) != 0).sum()):
+            broken("vmstat", f"{name} is {counted}, found {int(((flags & mask) != 0).sum())}")
+
+
+def files_add_up(k: Kernel, r: Recount) -> None:
+    """A file's counts of cached and dirty pages are those of its tree."""
+    for inode in k.inodes.values():
+        pages, dirty = r.cache_pages.get(inode.id, 0), r.cache_dirty.get(inode.id, 0)
+        if inode.nr_pages != pages:
+            broken("page cache", f"{inode.path} counts {inode.nr_pages} cached pages, has {pages}")
+        if not inode.shmem and inode.nr_dirty != dirty:
+            broken("page cache", f"{inode.path} counts {inode.nr_dirty} dirty pages, has {dirty}")
+
+
+def processes_add_up(k: Kernel, r: Recount) -> None:
+    """Parents know their children; an address space has as many users as tasks use it."""
+    users: dict[int, int] = {}
+    for task in k.tasks.values():
+        if task.mm is not None:
+            users[task.mm.id] = users.get(task.mm.id, 0) + 1
+            if int(k.s.mms["memcg"][task.mm.id]) != task.cgroup.memcg.id:
+                broken("mm owner", f"process {task.pid} is in {task.cgroup.path}, its pages go to {int(k.s.mms['memcg'][task.mm.id])}")
+        for pid in task.children:
+            if pid not in k.tasks or k.tasks[pid].ppid != task.pid:
+                broken("children", f"process {task.pid} believes that {pid} is its child")
+        if task.ppid and task.pid not in k.tasks[task.ppid].children:
+            broken("children", f"process {task.ppid} does not know its child {task.pid}")
+    if users != {mm.id: mm.users for mm in k.mms.values()}:
+        broken("mm users", f"used by {users}, counted {[(mm.id, mm.users) for mm in k.mms.values()]}")
+
+
+RULES = (
+    free_pages_add_up,
+    every_frame_has_one_owner,
+    mapcounts_equal_entries,
+    references_have_holders,
+    address_spaces_add_up,
+    commitments_add_up,
+    charges_add_up,
+    lists_add_up,
+    gauges_equal_recounts,
+    files_add_up,
+    processes_add_up,
+)
+
+
+def verify(k: Kernel) -> None:
+    """Check every rule; KernelBug names the first that does not hold."""
+    _check(k)
+
+
+def _check(k: Kernel) -> Recount:
+    r = recount(k)
+    for rule in RULES:
+        rule(k, r)
+    return r
+
+
+def audit(k: Kernel) -> dict[str, Any]:
+    """The sums for a user: frames by owner, which add up to all frames, and the rules that were checked.
+
+    frames: {owner: frames}, total: all frames of all zones; mapped_entries: page-table entries that point to
+    frames, equal to the sum of all mapcounts; slab_bytes: the kernel's objects.
+    """
+    r = _check(k)
+    inside = np.concatenate([np.arange(int(z["start_pfn"]), int(z["start_pfn"]) + int(z["spanned"])) for z in k.s.zones[k.populated]])
+    counts = np.bincount(r.owner[inside], minlength=len(OWNERS))
+    frames = {name: int(counts[code]) for code, name in enumerate(OWNERS) if code}
+    return {
+        "frames": frames,
+        "total": int(sum(frames.values())),
+        "spanned": len(inside),
+        "mapped_entries": int(r.mapped.sum()),
+        "mapcounts": int(k.s.mem["mapcount"][: len(r.mapped)].sum()),
+        "slab_bytes": int(k.s.ctl[CTL_SLAB_BYTES] + k.s.ctl[CTL_SLABU_BYTES]),
+        "cgroups": [{"path": cg.path, "usage": int(k.s.memcgs["usage"][cg.id]) * 4096} for cg in k.cgroups.values() if cg.parent is not None],
+        "rules": [{"rule": rule.__name__, "doc": (rule.__doc__ or "").split("\n")[0]} for rule in RULES],
+    }
