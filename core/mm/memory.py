@@ -327,7 +327,12 @@ def free_pgtables(k: Kernel, mm: Mm, start: int, end: int, floor: int, ceiling: 
 
 
 def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
-    """fork's copy of one mapping's entries; SysError(ENOMEM) when a page table cannot be had."""
+    """fork's copy of one mapping's entries; SysError(ENOMEM) when a page table cannot be had.
+
+    A mapping that never had anonymous pages is not copied: the child faults its file pages in again (vma_needs_copy).
+    """
+    if src.anon_vma is None:
+        return
     begin(k, k.current, src, WRITE, src.start, 1, src.end, other=dst.mm.id)
     finish(k, src, copy_pages)
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
