@@ -211,7 +211,7 @@ def mlock_ptes(s: State) -> None:
 
 
 @njit
-def munlock_ptes(s: State, others) -> None:  # type: ignore[no-untyped-def]
+def munlock_ptes(s: State, others) -> None:
     """Unlock the pages mapped in [vmf.first, vmf.n), but for those that one of `others` maps too."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
@@ -234,7 +234,7 @@ def munlock_ptes(s: State, others) -> None:  # type: ignore[no-untyped-def]
 
 
 @inline
-def locked_elsewhere(s: State, others, pfn: int) -> bool:  # type: ignore[no-untyped-def]
+def locked_elsewhere(s: State, others, pfn: int) -> bool:
     """True if one of these mappings maps the page."""
     index = s.mem[pfn]["index"]
     for i in range(others.shape[0]):

@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import memory, shmem
+from core.mm import filemap, memory, shmem
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -388,10 +388,14 @@ def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -
 
 
 def put_file(k: Kernel, vma: Vma) -> None:
-    """A mapping of a shared-memory object is gone: the last one takes the object with it."""
+    """A mapping of a file is gone: the last one takes with it a shared-memory object, or a file that was removed."""
     file = vma.file
-    if file is not None and file.shmem and not file.refs and not file.nlink:
+    if file is None or file.refs or file.nlink:
+        return
+    if file.shmem:
         shmem.shmem_evict_inode(k, file)
+    else:
+        filemap.evict_inode(k, file)
 
 
 # ---------------------------------------------------------------- brk

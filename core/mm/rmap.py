@@ -65,7 +65,7 @@ def anon_vma_prepare(k: Kernel, vma: Vma) -> AnonVma:
         anon_vma = find_mergeable_anon_vma(vma) or anon_vma_alloc(k)
         vma.anon_vma = anon_vma
         _link(vma, anon_vma)
-    return vma.anon_vma  # type: ignore[return-value]
+    return vma.anon_vma
 
 
 def find_mergeable_anon_vma(vma: Vma) -> AnonVma | None:

@@ -80,7 +80,7 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
 
 
 @njit
-def gather(s: State, pgd: int, start: int, end: int, sums) -> None:  # type: ignore[no-untyped-def]
+def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     """Add the entries of [start, end) to `sums` (smaps_pte_range, smaps_account)."""
     at = start
     rss, pss, pss_dirty, referenced, anonymous, lazyfree, pss_anon, pss_shmem = 0, 0, 0, 0, 0, 0, 0, 0
@@ -156,7 +156,7 @@ def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
 
 
 @njit
-def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:  # type: ignore[no-untyped-def]
+def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
     """Add the entries of [start, end) to `counts` (gather_pte_stats)."""
     at, zid = start, 0
     while at < end:
@@ -204,7 +204,7 @@ def pagemap(k: Kernel, mm: Mm, first: int, count: int) -> bytes:
 
 
 @njit
-def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out) -> None:  # type: ignore[no-untyped-def]
+def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out) -> None:
     """Entries of one mapping's pages [start, end) (pte_to_pagemap_entry)."""
     out[:] = soft_dirty
     at = start

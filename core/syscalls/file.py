@@ -13,7 +13,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
 from core.fs import disk, tree
 from core.fs.node import FsError
-from core.mm import filemap
+from core.mm import filemap, memory
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -81,7 +81,7 @@ def sys_truncate(k: Kernel, task: Task, path: str, length: int) -> None:
         raise SysError(Errno.EACCES, "the file cannot be opened for writing")
     if length > MAX_FILE_SIZE:
         raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
-    filemap.truncate(k, inode, length)
+    memory.truncate(k, inode, length)
 
 
 # ---------------------------------------------------------------- by the operator

@@ -142,6 +142,7 @@ def sys_touch(
     """The CPU makes these accesses: {touched}, the accesses that were made."""
     first = address >> PAGE_SHIFT
     content = fill if fill is not None else -1
+    perm: Array | None
     if pages is not None:
         perm, count, start, step = np.array(pages, np.int64), len(pages), first, 1
     else:
