@@ -40,7 +40,7 @@ BOOT_EPOCH = 1_767_225_600  # the simulated machine always boots at 2026-01-01 0
 VMALLOC_TOTAL_KB = (12800 << 30) - 1  # 12,800 TiB of vmalloc space in a kernel built for five levels, less one byte
 VERSION = "Linux version 6.1.0-pagewalk (pagewalk@localhost) (simulated) #1 SMP PREEMPT_DYNAMIC"
 ENTRY = 8  # bytes a frame in kpagecount, kpageflags, kpagecgroup
-KPF_RESERVED, KPF_MLOCKED, KPF_PRIVATE = 32, 33, 35
+KPF_PGTABLE, KPF_RESERVED, KPF_MLOCKED, KPF_PRIVATE = 26, 32, 33, 35
 
 
 # ---------------------------------------------------------------- meminfo
@@ -356,6 +356,8 @@ def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
     bits = {**KPAGEFLAGS, KPF_RESERVED: PG_RESERVED, KPF_MLOCKED: PG_MLOCKED, KPF_PRIVATE: PG_PRIVATE}
     for bit, ours in bits.items():
         out |= np.where(flags & ours, np.uint64(1 << bit), np.uint64(0))
+    roots = ((flags & PG_TABLE) != 0) & np.isin(pages["private"], k.s.mms["pgd"][list(k.mms)])  # not a page table to Linux: pgd_alloc
+    out[roots] &= ~np.uint64(1 << KPF_PGTABLE)
     out |= np.where(pages["mapcount"] > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
     exists, held = _existing(k, frames), _held(k, frames)
     out |= np.where(exists & ~held & (flags == 0) & (pages["refcount"] == 0), np.uint64(1 << KPF_BUDDY), np.uint64(0))

@@ -314,8 +314,8 @@ def write_oom_adj(k: Kernel, task: Task, text: str) -> None:
 # ---------------------------------------------------------------- the rest
 
 def pagemap_size(k: Kernel, task: Task) -> int:
-    """Eight bytes for every page a user address may have: 256 GiB, nearly all of it zero."""
-    return TASK_SIZE // PAGE * PAGEMAP_ENTRY
+    """Eight bytes for every page a user address may have: 256 GiB, nearly all of it zero; 0 for a zombie."""
+    return TASK_SIZE // PAGE * PAGEMAP_ENTRY if task.mm else 0
 
 
 def pagemap(k: Kernel, task: Task, offset: int, length: int) -> bytes:

@@ -2,6 +2,7 @@
 import gzip
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,28 @@ from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS, ZONE_STATS
 CASES = Path(__file__).resolve().parents[2] / "conformance" / "cases"
 
 
+@cache
 def recording() -> dict[str, str]:
-    """The first snapshot of a recorded 512M machine."""
-    with gzip.open(CASES / "memcg_oom.json.gz") as file:
-        return next(iter(json.load(file)["runs"][0]["snaps"].values()))
+    """A snapshot of a recorded 512M machine on which nothing moved while its files were read."""
+    for path in sorted(CASES.glob("*.json.gz")):
+        with gzip.open(path) as file:
+            snaps = [snap for boot in json.load(file)["runs"] for snap in boot["snaps"].values()]
+        for snap in snaps:
+            if snap["/proc/meminfo"].startswith("MemTotal:         466") and at_rest(snap):
+                return dict(snap)
+    raise AssertionError("no recording holds together")
+
+
+def at_rest(snap: dict[str, str]) -> bool:
+    """vmstat, zoneinfo, buddyinfo and meminfo agree on free memory, and vmstat and zoneinfo on the node's counters."""
+    vmstat = dict(line.split() for line in snap["/proc/vmstat"].splitlines() if line)
+    free = int(vmstat["nr_free_pages"])
+    zones = sum(int(n) for n in re.findall(r"pages free +(\d+)", snap["/proc/zoneinfo"]))
+    blocks = sum(int(n) << i for line in snap["/proc/buddyinfo"].splitlines() for i, n in enumerate(line.split()[4:]))
+    node = dict(re.findall(r"^      (\w+) +(\d+)$", snap["/proc/zoneinfo"].partition("pages free")[0], re.M))
+    meminfo = re.search(r"MemFree: +(\d+)", snap["/proc/meminfo"])[1]  # type: ignore[index]
+    numa = all(sum(map(int, re.findall(rf"{name} +(\d+)", snap["/proc/zoneinfo"]))) == int(vmstat[name]) for name in NUMA_STATS)
+    return free == zones == blocks == int(meminfo) // 4 and numa and all(node[name] == vmstat[name] for name in NODE_STATS)
 
 
 def as_recorded(snap: dict[str, str]) -> Kernel:
@@ -24,7 +43,7 @@ def as_recorded(snap: dict[str, str]) -> Kernel:
     k = Kernel.boot(Machine.from_dict({"memory": "512M", "transparent_hugepage": "never"}))
     blocks = re.split(r"^Node 0, zone +", snap["/proc/zoneinfo"], flags=re.M)[1:]
     for zid, block in enumerate(blocks[:4]):
-        fill_zone(k, zid, block, dict(re.findall(r"^ +(\w+):? +(\d+)$", block, re.M)))
+        fill_zone(k, zid, block, dict(re.findall(r"^ +(\w+) +(\d+)$", block, re.M)))
     for zid, line in enumerate(snap["/proc/buddyinfo"].splitlines()):
         k.s.zones["nr_free"][zid] = [int(n) for n in line.split()[4:]]
     vmstat = dict(line.split() for line in snap["/proc/vmstat"].splitlines())
@@ -40,10 +59,9 @@ def fill_zone(k: Kernel, zid: int, block: str, values: dict[str, str]) -> None:
     zone["wmark"][0, :3] = [int(values[name]) for name in ("min", "low", "high")]
     zone["lowmem_reserve"][0] = [int(n) for n in re.search(r"protection: \((.*)\)", block)[1].split(",")]  # type: ignore[index]
     if zone["present"][0]:
-        zone["start_pfn"] = int(values["start_pfn"])
+        zone["start_pfn"] = int(re.search(r"start_pfn: +(\d+)", block)[1])  # type: ignore[index]
         zone["stat"][0] = [int(values[name]) for name in ZONE_STATS]
         k.s.numa_stat[zid] = [int(values[name]) for name in NUMA_STATS]
-        k.boot_facts.pcp_counts[zid] = int(values["count"])
     if "per-node stats" in block:
         k.s.node_stat[0] = [int(values[name]) for name in NODE_STATS]
 
@@ -81,7 +99,7 @@ def test_available_is_not_negative() -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "256M"}))
     k.s.zones["free"][:] = 0
     assert derived.available_pages(k) >= 0
-    assert derived.dirty_limits(k)[0] > derived.dirty_limits(k)[1]
+    assert derived.dirty_limits(k) == (0, 0)
 
 
 @pytest.mark.parametrize(("size", "used", "line"), [
