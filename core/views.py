@@ -24,7 +24,7 @@ from core.fs import proc_pid
 from core.mm import memcontrol, memory, mmzone, smaps
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
-from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES
+from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
 from core.mm.pgtable import (
     LEVELS,
     PFN_MASK,
@@ -71,7 +71,7 @@ def _task(k: Kernel, pid: int) -> Task:
 
 
 def _process(k: Kernel, task: Task) -> dict[str, Any]:
-    rss = k.s.mms["rss"][task.mm.id] if task.mm else [0, 0, 0, 0]
+    rss = get_mm_counters(k.s, task.mm) if task.mm else [0, 0, 0, 0]
     swap = int(rss[MM_SWAPENTS])
     return {
         "pid": task.pid,

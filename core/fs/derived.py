@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from core.fs import sysctl
 from core.mm import mmzone
 from core.mm.memory import node_of_cpu
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE, get_mm_counters
 from core.vmstat import NODE, ZONE
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def swap_pages(k: Kernel) -> tuple[int, int]:
 
 def rss(k: Kernel, mm: Mm) -> tuple[int, int, int, int]:
     """Resident pages of an address space: anonymous, file, shmem; and its swap entries."""
-    row = k.s.mms[mm.id]["rss"]
+    row = get_mm_counters(k.s, mm)
     return int(row[MM_ANONPAGES]), int(row[MM_FILEPAGES]), int(row[MM_SHMEMPAGES]), int(row[MM_SWAPENTS])
 
 

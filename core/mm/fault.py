@@ -43,6 +43,8 @@ from core.mm.page_ops import (
     add_new_anon,
     add_to_page_cache,
     alloc_charged,
+    check_sync_rss_stat,
+    count_rss,
     page_add_file_rmap,
     page_remove_rmap,
     pte_alloc,
@@ -117,6 +119,7 @@ def access_pages(s: State, perm) -> None:  # type: ignore[no-untyped-def]
         if v["nr_runs"] >= MAX_RUNS - 1:
             v["reason"] = RUNS_FULL
             break
+        check_sync_rss_stat(s, v["mm"])
         kind = handle_pte_fault(s, v, tid, pte, vpn, write, content if content >= 0 else 256 + vpn)
         if kind <= 0:
             break
@@ -215,7 +218,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int: 
         return 0
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
-    s.mms[v["mm"]]["rss"][rss_column(flags)] -= 1
+    count_rss(s, v["mm"], rss_column(flags), -1)
     put_page(s, zid, old)
     add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
     s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
@@ -255,7 +258,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         return kind
     zid = zone_of(s, pfn)
     page_add_file_rmap(s, zid, pfn)
-    s.mms[v["mm"]]["rss"][MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES] += 1
+    count_rss(s, v["mm"], MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES, 1)
     if write:
         s.mem[pfn]["content"] = content
         if v["kind"] == V_FILE:
@@ -296,7 +299,7 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:  # typ
         hit = hit or page == vpn
     if mapped:
         column = MM_SHMEMPAGES if v["kind"] == V_SHMEM else MM_FILEPAGES
-        s.mms[v["mm"]]["rss"][column] += mapped
+        count_rss(s, v["mm"], column, mapped)
         v["count"][MAPPED_AROUND] += mapped
     return hit
 

@@ -43,7 +43,7 @@ from core.mm.readahead import RA_PAGES, FileRa, Window
 from core.mm.swap import deactivate_file_page, mark_page_accessed
 from core.mm.zap import wrprotect_file_page
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
-from core.vmstat import MEMCG_PGMAJFAULT, NR_WRITTEN, PGMAJFAULT, PGPGIN, PGPGOUT
+from core.vmstat import MEMCG_PGFAULT, MEMCG_PGMAJFAULT, NR_WRITTEN, PGFAULT, PGMAJFAULT, PGPGIN, PGPGOUT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -369,11 +369,9 @@ def fault_miss(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
                 do_window(k, task, inode, readahead.around_fault(ra, index), index)
         if not find(k.s, inode.root, index):
             read_pages(k, task, inode, index, index + 1, needed=index)
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the retried fault as minor
     k.s.vm_event[PGMAJFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
-    k.emit(Fault(k.clock.now, task.pid, "file", True, vpn << 12, 1, 1, task.cgroup.path))
+    retry_major(k, task, vpn)
 
 
 def fault_readahead(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
@@ -387,6 +385,20 @@ def fault_readahead(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
     if not vma.flags & VM_RAND_READ:
         with gfp.saved(k):
             do_window(k, task, inode, window_for(k, inode, ra, index, RA_PAGES, marked=True))
+    retry_major(k, task, vpn)
+
+
+def retry_major(k: Kernel, task: Task, vpn: int) -> None:
+    """The fault let go of its locks for the disk and starts again: two entries into the fault path, one major fault.
+
+    Any fault that is tried a second time counts as major for its task, also when it only started the next read-ahead window
+    (FAULT_FLAG_TRIED, mm_account_fault); pgmajfault counts true misses only.
+    """
+    task.majflt += 1
+    task.minflt -= 1  # the loop counts the second try as minor
+    k.s.vm_event[PGFAULT] += 1
+    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1
+    k.emit(Fault(k.clock.now, task.pid, "file", True, vpn << 12, 1, 1, task.cgroup.path))
 
 
 # ---------------------------------------------------------------- system calls

@@ -313,12 +313,20 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 
 def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """Unmap the pages [start, end) of a mapping; page tables stay."""
+    if k.current is not None and k.current.mm is vma.mm:
+        sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
     zap.zap_pages(k.s)
     v = k.s.vmf[0]
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
+
+
+def sync_mm_rss(k: Kernel, mm: Mm) -> None:
+    """The running task hands in the counts it kept to itself."""
+    k.s.mms["lag"][mm.id] = 0
+    k.s.mms["events"][mm.id] = 0
 
 
 def free_pgtables(k: Kernel, mm: Mm, start: int, end: int, floor: int, ceiling: int) -> None:

@@ -70,7 +70,11 @@ MEMCG = np.dtype([
 PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
-MM = np.dtype([("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8")])
+# lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
+MM = np.dtype([
+    ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
+])  # fmt: skip
+TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 VMF = np.dtype([
@@ -264,3 +268,12 @@ class Mm:
     def map_count(self) -> int:
         """Number of mappings."""
         return len(self.vmas)
+
+
+def get_mm_counters(s: State, mm: Mm) -> list[int]:
+    """Pages by MM_FILEPAGES .. MM_SHMEMPAGES as Linux shows them: without what the running task still keeps to itself.
+
+    smaps counts entries and is exact; status, stat, statm and the OOM killer use these and may lag by 65 faults.
+    """
+    row = s.mms[mm.id]
+    return [max(0, int(count) - int(lag)) for count, lag in zip(row["rss"], row["lag"], strict=True)]

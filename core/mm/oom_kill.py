@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from core.abi.signal import SIGNALS
 from core.events import Oom
 from core.mm import memcontrol
-from core.mm.mm_types import MAX_ORDER, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, ZONE_NAMES, ZONES_PER_NODE
+from core.mm.mm_types import MAX_ORDER, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, ZONE_NAMES, ZONES_PER_NODE, get_mm_counters
 from core.mm.util import total_swap_pages, totalram_pages
 from core.panic import TaskKilled
 from core.vmstat import EVENT, NODE, ZONE
@@ -87,7 +87,7 @@ def oom_terms(k: Kernel, task: Task, totalpages: int) -> dict[str, int]:
     if task.mm is None:
         return {"rss": 0, "swap": 0, "pgtables": 0, "adj": 0}
     row = k.s.mms[task.mm.id]
-    rss = row["rss"]
+    rss = get_mm_counters(k.s, task.mm)
     return {
         "rss": int(rss[MM_FILEPAGES] + rss[MM_ANONPAGES] + rss[MM_SHMEMPAGES]),
         "swap": int(rss[MM_SWAPENTS]),
@@ -255,7 +255,7 @@ def kill_line(k: Kernel, task: Task, message: str) -> None:
     memcontrol.memcg_event(k, task.cgroup.memcg, "oom_kill", task.pid)
     assert task.mm is not None
     row = k.s.mms[task.mm.id]
-    rss, tables = row["rss"], int(row["nr_tables"].sum())
+    rss, tables = get_mm_counters(k.s, task.mm), int(row["nr_tables"].sum())
     k.log(3, f"{message}: Killed process {task.pid} ({task.comm}) total-vm:{task.mm.total_vm * 4}kB, "
              f"anon-rss:{int(rss[MM_ANONPAGES]) * 4}kB, file-rss:{int(rss[MM_FILEPAGES]) * 4}kB, "
              f"shmem-rss:{int(rss[MM_SHMEMPAGES]) * 4}kB, UID:{task.uid} pgtables:{tables * 4}kB "

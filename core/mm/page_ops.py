@@ -29,7 +29,7 @@ from core.abi.page_flags import (
     PG_UPTODATE,
 )
 from core.jit import inline, step
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, TASK_RSS_EVENTS_THRESH, State
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import TABLE_ENTRY, give_table_row, take_node, take_table_row
@@ -143,7 +143,26 @@ def add_new_anon(s: State, v, zid: int, pfn: int, vpn: int, content: int) -> Non
     page["content"] = content
     stat_add(s, zid, v["memcg"], NR_ANON_MAPPED, 1)
     lru_add_new(s, zid, pfn, v["vm_flags"])
-    s.mms[v["mm"]]["rss"][MM_ANONPAGES] += 1
+    count_rss(s, v["mm"], MM_ANONPAGES, 1)
+
+
+@inline
+def count_rss(s: State, mm: int, column: int, nr: int) -> None:
+    """The running task's own pages: counted at once, shown when the task hands its counts in (add_mm_counter_fast)."""
+    s.mms[mm]["rss"][column] += nr
+    s.mms[mm]["lag"][column] += nr
+
+
+@inline
+def check_sync_rss_stat(s: State, mm: int) -> None:
+    """Every 66th fault the task hands in what it counted: until then /proc/<pid>/status does not show it."""
+    row = s.mms[mm]
+    events = row["events"]
+    row["events"] = events + 1
+    if events > TASK_RSS_EVENTS_THRESH:
+        row["events"] = 0
+        for i in range(4):
+            row["lag"][i] = 0
 
 
 @inline

@@ -29,7 +29,7 @@ from core.abi.mman import VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
 from core.jit import njit
 from core.mm.fault import next_block
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_ops import zone_hint
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
 
@@ -241,7 +241,7 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
 def clear_refs(k: Kernel, mm: Mm, kind: int) -> None:
     """echo 1..5 > /proc/<pid>/clear_refs (clear_refs_write)."""
     if kind == CLEAR_HIWATER:
-        rss = k.s.mms["rss"][mm.id]
+        rss = get_mm_counters(k.s, mm)
         mm.hiwater_rss = int(rss[MM_ANONPAGES]) + int(rss[MM_FILEPAGES]) + int(rss[MM_SHMEMPAGES])
         return
     for vma in mm.vmas:

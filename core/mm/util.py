@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, VM_EXEC, VM_GROWSDOWN, VM_LOCKED, VM_SHARED, VM_WRITE
+from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, get_mm_counters
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -137,5 +138,5 @@ def update_hiwater_vm(mm: Mm) -> None:
 
 def update_hiwater_rss(k: Kernel, mm: Mm) -> None:
     """Remember the largest resident size (VmHWM) before it shrinks."""
-    rss = k.s.mms["rss"][mm.id]
-    mm.hiwater_rss = max(mm.hiwater_rss, int(rss[0]) + int(rss[1]) + int(rss[3]))
+    rss = get_mm_counters(k.s, mm)
+    mm.hiwater_rss = max(mm.hiwater_rss, rss[MM_FILEPAGES] + rss[MM_ANONPAGES] + rss[MM_SHMEMPAGES])

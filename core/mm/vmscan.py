@@ -72,7 +72,7 @@ def _shrink(k: Any, cg: Cgroup, node: int, lru: int, nr: int, by: str, roots: An
 
 
 @njit
-def shrink_list(s: State, lruvec: int, lru: int, nr: int, roots, dropped, cleaned, block_heads: int, answer) -> None:  # type: ignore[no-untyped-def]
+def shrink_list(s: State, lruvec: int, lru: int, nr: int, roots, dropped, cleaned, block_heads: int, answer) -> None:
     """From the tail of one list, free up to `nr` pages; look at each page once. answer = [scanned, reclaimed]."""
     left = s.lruvecs[lruvec].nr[lru]
     pfn = s.lruvecs[lruvec].tail[lru]
