@@ -184,7 +184,7 @@ def save(k: Kernel) -> bytes:
     parts = [MAGIC]
     for piece in (len(sizes).to_bytes(8, "little"), sizes, len(text).to_bytes(8, "little"), text):
         parts.append(compressor.compress(piece))
-    parts += [compressor.compress(as_bytes(rows)) for _, rows in columns(k)]
+    parts += [compressor.compress(as_bytes(rows).data) for _, rows in columns(k)]
     parts.append(compressor.flush())
     return b"".join(parts)
 
@@ -233,5 +233,5 @@ def digest(k: Kernel) -> str:
     total = hashlib.sha256(objects_text(k))
     for name, rows in columns(k):
         total.update(f"{name}:{len(rows)};".encode())
-        total.update(as_bytes(rows))
+        total.update(as_bytes(rows).data)
     return total.hexdigest()

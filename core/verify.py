@@ -78,7 +78,7 @@ class Recount:
 
 
 @njit
-def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss) -> int:  # type: ignore[no-untyped-def]
+def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss) -> int:
     """One address space: its tables, what its entries point to. Answers entries that lie in no mapping."""
     stray = 0
     at = 0  # index of the mapping that may hold the next page
@@ -131,7 +131,7 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
 
 
 @njit
-def claim_table(s: State, entry: int, owner, claims) -> int:  # type: ignore[no-untyped-def]
+def claim_table(s: State, entry: int, owner, claims) -> int:
     """A page table belongs to the entry above it; answers its row."""
     pfn = (entry >> 12) & ((1 << 40) - 1)
     owner[pfn] = TABLE
@@ -140,7 +140,7 @@ def claim_table(s: State, entry: int, owner, claims) -> int:  # type: ignore[no-
 
 
 @njit
-def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> int:  # type: ignore[no-untyped-def]
+def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> int:
     """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1."""
     wrong = -1
     for i in range(512):
@@ -173,7 +173,7 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> 
 
 
 @njit
-def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:  # type: ignore[no-untyped-def]
+def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:
     """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1."""
     zone = s.zones[zid]
     first, last = zone["start_pfn"], zone["start_pfn"] + zone["spanned"]
@@ -198,7 +198,7 @@ def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:  # type: ignor
 
 
 @njit
-def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int, lru: int, seen) -> int:  # type: ignore[no-untyped-def]
+def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int, lru: int, seen) -> int:
     """One LRU list: how many pages, or -1 - pfn at the first page that does not belong there."""
     n = 0
     before = 0
@@ -216,7 +216,7 @@ def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int,
 
 
 @njit
-def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, tables) -> None:  # type: ignore[no-untyped-def]
+def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, tables) -> None:
     """By cgroup: frames charged, and what kinds they are."""
     for pfn in range(len(owner)):
         page = s.mem[pfn]
@@ -239,12 +239,10 @@ def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, ta
 def recount(k: Kernel) -> Recount:
     """Walk everything once."""
     size = int(k.s.ctl[CTL_MAX_PFN]) + 1
-    r = Recount(np.zeros(size, np.int8), *(np.zeros(size, np.int32) for _ in range(3)))
+    claims, mapped, cached = np.zeros((3, size), np.int32)
+    r = Recount(np.zeros(size, np.int8), claims, mapped, cached)
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
-    for zid in range(len(k.s.zones)):
-        start, end = int(k.s.zones["start_pfn"][zid]), 0
-        end = start + int(k.s.zones["spanned"][zid])
     _walk_free(k, r)
     for mm in k.mms.values():
         _walk_mm(k, r, mm)

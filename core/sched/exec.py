@@ -42,15 +42,19 @@ from core.abi.mman import (
     VM_READ,
     VM_WRITE,
 )
+from core.abi.page_flags import PG_DIRTY
 from core.events import Fault, Process
 from core.jit import njit
 from core.mm import memcontrol, memory, mmap
+from core.mm.filemap import find
 from core.mm.mm_types import Inode, State
 from core.mm.page_ops import pte_alloc
 from core.mm.vma import split_unchecked
 from core.sched.task import (
+    CHILD,
     FIRST_PID,
     INIT_PID,
+    NO_RETURN,
     TASK_COMM_LEN,
     Task,
     alloc_pid,
@@ -89,7 +93,7 @@ CODE = (0x401000, 0x488381)  # start_code, end_code
 DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 
 # what the first instructions after a fork touch: pages read or executed, pages written
-CHILD_READS = (0x402, 0x410, 0x420, 0x440, 0x470, 0x490, 0x4A0)
+CHILD_READS = (0x402, 0x410, 0x420, 0x430, 0x440, 0x460, 0x470, 0x480, 0x489, 0x490, 0x4A0)
 CHILD_WRITES = (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513)
 PARENT_WRITES = (0x7FFFFFFFD, 0x4B6)
 
@@ -106,6 +110,15 @@ def program(k: Kernel, path: str) -> Inode:
     k.next_inode += 1
     k.inodes[inode.id] = inode
     return inode
+
+
+@njit
+def mark_written(s: State, root: int, pages: int) -> None:
+    """The executable's pages are dirty: they were written when the root file system was unpacked, and have no disk to go to."""
+    for index in range(pages):
+        pfn = find(s, root, index)
+        if pfn:
+            s.mem[pfn].flags |= PG_DIRTY
 
 
 # ---------------------------------------------------------------- exec
@@ -134,7 +147,7 @@ def exec_program(k: Kernel, task: Task, path: str) -> None:
         mmput(k, task, old)
     task.comm = path.rpartition("/")[2][: TASK_COMM_LEN - 1]
     task.catch_signals = False
-    task.returning = False
+    task.returning = NO_RETURN
     k.emit(Process(k.clock.now, "exec", task.pid, task.comm, task.cgroup.path))
 
 
@@ -219,9 +232,9 @@ def run_user(k: Kernel, task: Task) -> None:
     """The instructions between a fork and the process's next call. They touch a small working set once, and nothing after that."""
     if not task.returning or task.mm is None:
         return
-    task.returning = False
+    is_child = task.returning == CHILD
+    task.returning = NO_RETURN
     seen = _begin_quiet(k, task)
-    is_child = task.minflt == 0 and not task.children
     for vpn in CHILD_READS if is_child else ():
         _touch(k, task, vpn, memory.READ)
     for vpn in CHILD_WRITES if is_child else PARENT_WRITES:
@@ -257,6 +270,8 @@ def start_init(k: Kernel) -> None:
     init.mm = mm_alloc(k, None)
     load(k, init, program(k, PROGRAM), locked=True)
     init.mm.def_flags = 0
+    assert init.exe is not None
+    mark_written(k.s, init.exe.root, PROGRAM_PAGES)
     enlist(k, init)
     k.next_pid = FIRST_PID
 

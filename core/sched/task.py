@@ -55,6 +55,7 @@ TASK_COMM_LEN = 16
 STACK_PAGES = 4  # THREAD_SIZE, 16 KiB
 TASK_SLAB_BYTES = 17_312
 RLIMITS: dict[str, int | None] = {"as": None, "data": None, "stack": 8 << 20, "memlock": 8 << 20}
+NO_RETURN, PARENT, CHILD = range(3)  # Task.returning
 LIVE_STATES = ("running", "sleeping", "stopped")
 
 
@@ -94,7 +95,7 @@ class Task:
         self.in_exec = False
         self.uid = 0
         self.fatal_signal = 0  # number of a signal that will end it on its way to user space
-        self.returning = False  # has instructions of its own to run before its next call (exec.run_user)
+        self.returning = NO_RETURN  # from a fork: has instructions of its own to run before its next call (exec.run_user)
         self.stack: list[int] = []  # frames of the kernel stack
         self.stack_memcg = 0
         self.slab_memcg = 0
@@ -303,7 +304,7 @@ def fork(k: Kernel, parent: Task) -> Task:
         setattr(child, name, getattr(parent, name))
     child.rlimits = dict(parent.rlimits)
     child.cpus_allowed = list(parent.cpus_allowed)
-    child.returning = parent.returning = True
+    child.returning, parent.returning = CHILD, PARENT
     enlist(k, child)
     k.emit(Process(k.clock.now, "fork", parent.pid, parent.comm, parent.cgroup.path, child=child.pid))
     return child
