@@ -88,12 +88,13 @@ RELRO = 3  # the segment that is protected after its relocation
 BSS, BSS_PAGES, BRK_PAGES = 0x4B9, 90, 34
 STACK, STACK_PAGES = 0x7FFFFFFDE, 33
 VVAR, VDSO = 0x7FFFF7FF9, 0x7FFFF7FFD
+STARTUP_FAULTS = 45  # faults since it last handed in its rss counts when the recorded program reached its main loop
 START_STACK = 0x7FFFFFFFEDC0
 CODE = (0x401000, 0x488381)  # start_code, end_code
 DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 
 # what the first instructions after a fork touch: pages read or executed, pages written
-CHILD_READS = (0x402, 0x410, 0x420, 0x430, 0x440, 0x460, 0x470, 0x480, 0x489, 0x490, 0x4A0)
+CHILD_READS = (0x402, 0x412, 0x420, 0x430, 0x440, 0x460, 0x470, 0x480, 0x489, 0x499, 0x4A0)
 CHILD_WRITES = (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513)
 PARENT_WRITES = (0x7FFFFFFFD, 0x4B6)
 
@@ -161,6 +162,8 @@ def load(k: Kernel, task: Task, exe: Inode, locked: bool = False) -> None:
     mm.def_flags = VM_LOCKED if locked else 0
     lay_out(k, task, mm, exe)
     with_quiet_faults(k, task, mm)
+    k.s.mms["lag"][mm.id] = 0
+    k.s.mms["events"][mm.id] = STARTUP_FAULTS
     mm.hiwater_vm = mm.total_vm
 
 
