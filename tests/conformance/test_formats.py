@@ -229,17 +229,21 @@ def test_numa_maps(path: Path) -> None:
 # ---- the kernel log --------------------------------------------------------------------------------------------
 
 OOM_CASES = [path for path in PATHS if "invoked oom-killer" in Case.load(path).runs[0]["dmesg"]]
-# The processor's state at the fault, and the machine it was recorded on.
-MACHINE_LINES = re.compile(r"(RIP|RSP|R[A-D]X|RBP|R\d\d|Code|CPU|Hardware name|Call Trace|FS|CR\d)\b|Call Trace:| <?/?[A-Z]*>?$| .*\+0x")
+# Between these lines stand the machine, the call trace and the registers: they are the recorder's own.
+TRACE_BEGINS, TRACE_ENDS = re.compile(r"CPU: \d+ PID: \d+ Comm: "), re.compile(r" </TASK>")
 TASK_ROW = re.compile(r"\[ *\d+\] +\d+ +\d+ +\d+ +\d+ +\d+ +\d+ +-?\d+ \S+")
 
 
 def report(log: str) -> list[str]:
-    """The first OOM report of a /dev/kmsg text: its lines without prefix, registers, machine and memory map."""
+    """The first OOM report of a /dev/kmsg text: its lines without prefix, machine, call trace and registers."""
     found: list[str] = []
+    tracing = False
     for record in log.splitlines():
         head, _, message = record.partition(";")
-        if not re.match(r"\d+,\d+,\d+,", head) or MACHINE_LINES.match(message):
+        if not re.match(r"\d+,\d+,\d+,", head):
+            continue
+        tracing = bool(TRACE_BEGINS.match(message)) or (tracing and not TRACE_ENDS.match(message))
+        if tracing or TRACE_ENDS.match(message):
             continue
         if found or "invoked oom-killer" in message:
             found += message.split(r"\x0a")

@@ -59,9 +59,13 @@ class Box:
     def touch(self, pid: int, address: int, length: int, access: str = "write", **args: Any) -> Result:
         return self.call(pid, "touch", address=address, length=length, access=access, **args)
 
-    def alloc_anon(self, pid: int, length: int) -> Result:
+    def alloc_anon(self, pid: int, length: int, flags: list[str] | None = None) -> Result:
         """mmap and write one byte in each page."""
-        return self.touch(pid, self.mmap(pid, length), length)
+        return self.touch(pid, self.mmap(pid, length, flags=flags), length)
+
+    def use_up(self, pid: int) -> Result:
+        """Write more than the machine has."""
+        return self.alloc_anon(pid, 4 * G, [*ANON, "noreserve"])
 
     def pagecache(self, pid: int, path: str, length: int) -> None:
         """Make a sparse file and read it all."""

@@ -100,7 +100,7 @@ def test_oom08_selection(others: list[tuple[int, int]], victim: int) -> None:
         pids.append(box.spawn("other", oom_score_adj=adj))
         box.alloc_anon(pids[-1], size)
     hungry = box.spawn("hungry")
-    found = box.alloc_anon(hungry, G)
+    found = box.use_up(hungry)
     first = found.killed[0]
     assert first == (pids[victim] if victim < len(pids) else hungry)
     assert box.vmstat()["oom_kill"] == len(found.killed)
@@ -110,7 +110,7 @@ def test_oom08_selection(others: list[tuple[int, int]], victim: int) -> None:
 def test_oom17_nobody_to_kill_is_a_panic() -> None:
     box = Box(memory="256M", swap="0")
     pid = box.spawn(oom_score_adj=-1000)
-    box.alloc_anon(pid, G)
+    box.use_up(pid)
     assert box.kernel.panicked
     log = box.text("/dev/kmsg")
     assert "Out of memory and no killable processes" in log
@@ -121,7 +121,7 @@ def test_oom17_nobody_to_kill_is_a_panic() -> None:
 def test_oom15_panic_on_oom() -> None:
     box = Box(memory="256M", swap="0")
     box.set("/proc/sys/vm/panic_on_oom", 1)
-    box.alloc_anon(box.spawn(), G)
+    box.use_up(box.spawn())
     assert box.kernel.panicked
     assert "system-wide panic_on_oom is enabled" in box.text("/dev/kmsg")
 
@@ -132,6 +132,6 @@ def test_oom16_kill_the_allocating_task() -> None:
     large = box.spawn("large", oom_score_adj=500)
     box.alloc_anon(large, 64 * M)
     small = box.spawn("small")
-    assert box.alloc_anon(small, G).killed == [small]
+    assert box.use_up(small).killed == [small]
     assert box.alive(large)
     assert "Out of memory (oom_kill_allocating_task)" in box.text("/dev/kmsg")
