@@ -179,7 +179,7 @@ def lay_out(k: Kernel, task: Task, mm: Mm, exe: Inode) -> None:
     mmap.brk_region(k, task, BSS + BSS_PAGES, BRK_PAGES)
     mm.brk += BRK_PAGES << 12
     may = VM_MAYREAD | VM_MAYWRITE
-    mmap.install_special_mapping(k, task, VVAR, 4, VM_READ | may | VM_IO | VM_DONTDUMP | VM_PFNMAP, "[vvar]")
+    mmap.install_special_mapping(k, task, VVAR, 4, VM_READ | VM_MAYREAD | VM_IO | VM_DONTDUMP | VM_PFNMAP, "[vvar]")
     mmap.install_special_mapping(k, task, VDSO, 2, VM_READ | VM_EXEC | may | VM_MAYEXEC, "[vdso]")
 
 
