@@ -70,7 +70,7 @@ def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes:
         raise SysError(Errno.EINVAL, "the address is not a multiple of 4096")
     policy = make_policy(k, mode, nodes, flags)
     start = address >> PAGE_SHIFT
-    end = start + ((length + PAGE_SIZE - 1) >> PAGE_SHIFT)
+    end = start + (((length + PAGE_SIZE - 1) & ((1 << 64) - 1)) >> PAGE_SHIFT)
     if end << PAGE_SHIFT > 1 << 64:
         raise SysError(Errno.EINVAL, "the range wraps around")
     if end == start:

@@ -104,11 +104,11 @@ def _mm(task: Task) -> Mm:
 
 
 def _range(address: int, length: int) -> tuple[int, int]:
-    """Whole pages that hold the range; EINVAL if it wraps around."""
+    """Whole pages that hold the range; EINVAL if it wraps around (the topmost lengths round up to 0, as in C)."""
     offset = address & (PAGE_SIZE - 1)
     pages = page_align(length + offset) >> PAGE_SHIFT
     start = address >> PAGE_SHIFT
-    if (start + pages) << PAGE_SHIFT > 1 << 64 or length + offset >= 1 << 64:
+    if (start + pages) << PAGE_SHIFT > 1 << 64:
         raise SysError(Errno.EINVAL, "the range wraps around")
     return start, start + pages
 

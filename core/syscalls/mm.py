@@ -112,7 +112,7 @@ def sys_msync(k: Kernel, task: Task, address: int, length: int, flags: Sequence[
     if "async" in flags and "sync" in flags:
         raise SysError(Errno.EINVAL, "either sync or async")
     size = page_align(length)
-    if address + size > 1 << 64 or (length and not size):
+    if address + size > 1 << 64:
         raise SysError(Errno.ENOMEM, "the range wraps around")
     assert task.mm is not None
     at, end, hole = address >> PAGE_SHIFT, (address + size) >> PAGE_SHIFT, False

@@ -11,7 +11,7 @@ from typing import Any
 
 from core import Kernel, Machine
 from core.kernel import Result
-from core.mm.mm_types import Mm, Vma
+from core.mm.mm_types import MM_ANONPAGES, Mm, Vma
 
 PAGE = 4096
 K, M, G = 1 << 10, 1 << 20, 1 << 30
@@ -50,6 +50,7 @@ class Space:
         for task in self.k.tasks.values():
             if task.mm is not None:
                 check_order(task.mm)
+        self.k.verify()
         return answer
 
     def ok(self, op: str, pid: int | None = None, **args: Any) -> dict[str, Any]:
@@ -74,6 +75,10 @@ class Space:
 
     def read(self, path: str) -> str:
         return self.k.read(path.replace("<pid>", str(self.pid))).decode()
+
+    def anon(self) -> int:
+        """Resident anonymous memory, kB, exact (RssAnon of status may lag by some pages, as in Linux)."""
+        return int(self.k.s.mms["rss"][self.mm.id][MM_ANONPAGES]) * 4
 
     def status(self, key: str) -> int:
         """A Vm line of /proc/<pid>/status, kB."""
