@@ -82,8 +82,16 @@ class Client:
     """One keep-alive connection, one request at a time."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.port = port
+        self.connect()
+
+    def connect(self) -> None:
+        """A fresh connection: the server closes one that was idle for some seconds."""
+        self.socket = socket.create_connection(("127.0.0.1", self.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        self.socket.close()
 
     def send(self, request: bytes) -> None:
         self.socket.sendall(request)
@@ -127,12 +135,8 @@ class Session:
         self.client = Client(port)
         machine = {"memory": memory, "transparent_hugepage": "never"}
         self.path = "/v1/sessions/" + str(self.client.post("/v1/sessions", {"machine": machine})["id"])
-        self.pid = self.client.post(self.path + "/processes", {"comm": "bench"})
-        self.process = f"{self.path}/processes/{self._pid(self.pid)}"
-
-    @staticmethod
-    def _pid(answer: dict[str, Any]) -> int:
-        return int(answer["pid"] if "pid" in answer else answer["result"]["pid"])
+        pid = self.client.post(self.path + "/processes", {"comm": "bench"})["pid"]
+        self.process = f"{self.path}/processes/{pid}"
 
     def call(self, op: str, **body: Any) -> dict[str, Any]:
         return self.client.post(f"{self.process}/{op}", body)
@@ -166,7 +170,7 @@ def load(port: int, request: bytes, connections: int, seconds: float) -> tuple[f
             client.send(request)
     rate = len(latencies) / (now - begin)
     for client in clients:
-        client.socket.close()
+        client.close()
     return rate, sorted(latencies)
 
 
@@ -181,6 +185,8 @@ def one_request(port: int, path: str, address: int, seconds: float) -> dict[str,
 
 def rest_touch(session: Session, windows: int = 64) -> float:
     """Wall-clock nanoseconds per page of first writes of 4,096 pages a request."""
+    session.client.close()
+    session.client.connect()
     address = session.mmap(windows * WINDOW * PAGE)
     begin = time.perf_counter()
     for index in range(windows):
