@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import Costs, Machine
@@ -56,46 +57,6 @@ MAX_MMS = 1 << 13
 MAX_MEMCGS = 1 << 13
 BOOT_NS = 3_000_000_000  # a recorded machine needs about 3 s from power-on to its first process
 
-SYSCTL: dict[str, int | str] = {
-    "vm.overcommit_memory": 0,
-    "vm.overcommit_ratio": 50,
-    "vm.overcommit_kbytes": 0,
-    "vm.admin_reserve_kbytes": 8192,
-    "vm.user_reserve_kbytes": 131072,
-    "vm.max_map_count": 65530,
-    "vm.mmap_min_addr": 65536,
-    "vm.swappiness": 60,
-    "vm.vfs_cache_pressure": 100,
-    "vm.watermark_scale_factor": 10,
-    "vm.watermark_boost_factor": 15000,
-    "vm.lowmem_reserve_ratio": "256\t256\t32\t0\t0",
-    "vm.percpu_pagelist_high_fraction": 0,
-    "vm.page-cluster": 3,
-    "vm.dirty_ratio": 20,
-    "vm.dirty_background_ratio": 10,
-    "vm.dirty_bytes": 0,
-    "vm.dirty_background_bytes": 0,
-    "vm.dirty_expire_centisecs": 3000,
-    "vm.dirty_writeback_centisecs": 500,
-    "vm.dirtytime_expire_seconds": 43200,
-    "vm.oom_kill_allocating_task": 0,
-    "vm.oom_dump_tasks": 1,
-    "vm.panic_on_oom": 0,
-    "vm.nr_hugepages": 0,
-    "vm.nr_overcommit_hugepages": 0,
-    "vm.zone_reclaim_mode": 0,
-    "vm.min_unmapped_ratio": 1,
-    "vm.min_slab_ratio": 5,
-    "vm.compaction_proactiveness": 20,
-    "vm.extfrag_threshold": 500,
-    "vm.compact_unevictable_allowed": 1,
-    "vm.stat_interval": 1,
-    "vm.numa_stat": 1,
-    "vm.laptop_mode": 0,
-    "kernel.numa_balancing": 0,
-    "kernel.panic_on_oops": 0,
-    "kernel.pid_max": 32768,
-}
 THP: dict[str, Any] = {
     "enabled": "madvise",
     "defrag": "madvise",
@@ -139,7 +100,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.mms, k.free_mm_ids = {}, []
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
-    k.sysctl, k.thp, k.ksm = {**SYSCTL, **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
     k.dmesg, k.events, k.killed = [], [], []
     k.panicked = k.last_oom = k.current = None
@@ -204,7 +165,8 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
     mmzone.setup_per_zone_wmarks(k, early=early)
     if "vm.min_free_kbytes" in dict(k.machine.sysctl):
         mmzone.setup_per_zone_wmarks(k, int(dict(k.machine.sysctl)["vm.min_free_kbytes"]))
-    mmzone.setup_per_zone_lowmem_reserve(k, (256, 256, 32), early=early)
+    ratios = tuple(int(ratio) for ratio in str(k.sysctl["vm.lowmem_reserve_ratio"]).split())
+    mmzone.setup_per_zone_lowmem_reserve(k, ratios, early=early)
     mmzone.build_zonelists(k)
     k.boot_facts = BootFacts(2490, 1950, 928, 544 * k.nr_cpus // 2, 7020, 34664, 0, [], {})
     shares = [one for one in layouts if one.type != ZONE_DMA]

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from core import sysctl
+
 PAGE = 4096
 SUFFIX = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 MIN_MEMORY = 64 << 20
@@ -248,8 +250,5 @@ def _tlb(value: object) -> tuple[tuple[str, int], ...]:
 def _sysctl(value: object) -> tuple[tuple[str, int | str], ...]:
     given = _object(value, "machine.sysctl", None)
     for name, setting in given.items():
-        if not re.fullmatch(r"(vm|kernel)\.[a-z0-9_-]+", str(name)):
-            raise ValueError(f"machine.sysctl: {name!r} is not a name such as vm.swappiness")
-        if isinstance(setting, bool) or not isinstance(setting, (int, str)):
-            raise ValueError(f"machine.sysctl.{name} must be an integer or a string, not {setting!r}")
+        sysctl.check(str(name), setting)
     return tuple(sorted(given.items()))
