@@ -51,10 +51,11 @@ from core.mm.fault import (
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, READAHEAD, RUNS_FULL, SIGBUS
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.panic import KernelBug, Signal
+from core.vmstat import NR_FILE_DIRTY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Array, Mm, Vma
+    from core.mm.mm_types import Array, Inode, Mm, Vma
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
@@ -346,7 +347,7 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma, loop) -> None:  # type: ignore[no-untyped-def]
+def finish(k: Kernel, vma: Vma, loop) -> None:
     """Run a loop that needs nothing but page tables until it is done."""
     v = k.s.vmf[0]
     while True:
@@ -384,9 +385,6 @@ def truncate(k: Kernel, inode: Inode, size: int) -> None:
             zap_page_range(k, vma, low, vma.end)
     inode.size = size
     if inode.root:
-        dirty = inode.nr_dirty
+        dirty = k.s.node_stat[:, NR_FILE_DIRTY].sum()
         inode.nr_pages -= int(filemap.truncate_pages(k.s, inode.root, first, k.machine.storage.buffers))
-        inode.nr_dirty = min(dirty, inode.nr_pages)
-
-
-__all__ = ["EXEC", "FILE", "MISS", "READ", "READAHEAD", "WRITE", "TouchOutcome", "populate", "touch"]
+        inode.nr_dirty -= int(dirty - k.s.node_stat[:, NR_FILE_DIRTY].sum())
