@@ -111,7 +111,22 @@ def test_in_step_with_another() -> None:
         answers[0].append(repr(a))
         answers[1].append(repr(b))
     assert answers[0] == answers[1]
+    for kernel in (one, two):
+        kernel.drain()
     assert one.digest() == two.digest() == alone["digest"].decode()
+
+
+def test_who_listens_is_no_part_of_history() -> None:
+    """A host that takes the events after each call, one that takes them at the end, one that never does."""
+    eager, late, deaf = (Kernel.boot(Machine.from_dict(MACHINES["small"]), 42) for _ in range(3))
+    events: list[Any] = []
+    for _ in story(eager):
+        events += eager.drain()
+    for kernel in (late, deaf):
+        for _ in story(kernel):
+            pass
+    assert [event.to_dict() for event in late.drain()] == [event.to_dict() for event in [*events, *eager.drain()]]
+    assert eager.digest() == late.digest() == deaf.digest()
 
 
 HASH_SEEDS = ("0", "1", "4711")

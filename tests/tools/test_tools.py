@@ -1,10 +1,12 @@
 """Real tools read a session's files: psutil, smem, free, vmstat, ps. None may complain, and all must see our numbers.
 
-procps reads /proc and nothing else: it runs in a mount namespace of its own where the session's /proc lies over the real one.
+procps reads /proc and nothing else: it runs in namespaces of its own, where the session's /proc lies over the real one and the
+tool, which looks for itself by its pid, is process 1: the session's init.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -38,7 +40,9 @@ class Captured:
 @pytest.fixture(scope="module")
 def captured(tmp_path_factory: pytest.TempPathFactory) -> Captured:
     box, parent, child = busy_box()
-    return Captured(box, parent, child, unpack(box.kernel, tmp_path_factory.mktemp("session")))
+    root = unpack(box.kernel, tmp_path_factory.mktemp("session"))
+    (root / "proc/self").symlink_to("1")  # what "self" is depends on who reads: here, init
+    return Captured(box, parent, child, root)
 
 
 # ---- psutil ----------------------------------------------------------------------------------------------------
@@ -128,13 +132,12 @@ def test_smem_processes(smem: str, captured: Captured) -> None:
 
 
 def test_smem_reads_the_sessions_archive(smem: str, captured: Captured, tmp_path: Path) -> None:
-    """The tar that GET .../archive answers, as it is."""
-    archive = tmp_path / "session.tar"
-    archive.write_bytes(write_archive(captured.box.kernel))
+    """The tar that GET .../archive answers, unpacked."""
+    with tarfile.open(fileobj=io.BytesIO(write_archive(captured.box.kernel))) as tar:
+        tar.extractall(tmp_path, filter="data")
     columns = ["-c", "pid name swap uss pss rss", "-H"]
-    assert run(smem, "--source", str(archive), *columns) == run(smem, "--source", str(captured.root), *columns)
-    with tarfile.open(archive) as tar:
-        assert tar.extractfile("proc/meminfo").read() == captured.box.kernel.read("/proc/meminfo")  # type: ignore[union-attr]
+    assert run(smem, "--source", str(tmp_path), *columns) == run(smem, "--source", str(captured.root), *columns)
+    assert (tmp_path / "proc/meminfo").read_bytes() == captured.box.kernel.read("/proc/meminfo")
 
 
 @pytest.mark.parametrize("option", ["-m", "-u", "-w", "-t"])
@@ -151,7 +154,7 @@ def over_proc(captured: Captured, tool: str, *arguments: str) -> str:
         pytest.skip(f"{tool} is not installed")
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed")
-    command = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    command = ["unshare", "--mount", "--pid", "--fork", *(["--map-root-user"] if os.geteuid() else [])]
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody make a mount namespace")
     mount = 'mount --bind "$1" /proc && shift && exec "$@"'

@@ -26,7 +26,7 @@ def test_a_full_machine_hands_no_frame_out_twice() -> None:
     """Two processes fill the machine until one dies; what is left is mapped once each."""
     box = Box(memory="256M", swap="0")
     first, second = box.spawn("first"), box.spawn("second", catch_signals=True)
-    one, two = box.mmap(first, 80 * M), box.mmap(second, 512 * M)
+    one, two = box.mmap(first, 80 * M), box.mmap(second, 512 * M, flags=[*ANON, "noreserve"])
     box.touch(first, one, 80 * M)
     box.touch(second, two, 512 * M)
     assert not box.alive(second)
@@ -150,7 +150,15 @@ def family(box: Box) -> tuple[int, int, int]:
     pid = box.spawn()
     address = box.mmap(pid, M)
     box.touch(pid, address, M)
-    return pid, int(box.ok(pid, "fork")["pid"]), address
+    return pid, fork(box, pid), address
+
+
+def fork(box: Box, pid: int) -> int:
+    """A child that has run on: it has written to its stack and data, as the parent has."""
+    child = int(box.ok(pid, "fork")["pid"])
+    for task in (child, pid):
+        box.ok(task, "brk", increment=0)
+    return child
 
 
 def test_the_last_sharer_does_not_copy_after_the_other_did() -> None:
@@ -172,7 +180,7 @@ def test_the_last_sharer_does_not_copy_after_the_others_exit() -> None:
 def test_the_last_of_three_generations() -> None:
     box = Box(memory="512M")
     parent, child, address = family(box)
-    grandchild = int(box.ok(child, "fork")["pid"])
+    grandchild = fork(box, child)
     assert copied(box, grandchild, address, M) == 256
     assert copied(box, parent, address, M) == 256
     assert copied(box, child, address, M) == 0
