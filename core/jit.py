@@ -46,12 +46,15 @@ def cache_dir() -> Path:
     return Path(root) / "pagewalk" / _source_hash()
 
 
+CONFIG: Any = numba.config
+DISABLED = bool(CONFIG.DISABLE_JIT)  # NUMBA_DISABLE_JIT=1: every loop runs as plain Python
 if not os.environ.get("NUMBA_CACHE_DIR"):
-    numba.config.CACHE_DIR = str(cache_dir())
+    CONFIG.CACHE_DIR = str(cache_dir())
+_NJIT: Any = numba.njit
 
 
 # Steps are called from compiled code only: without their Python entry points they compile in half the time.
-WITHIN = {} if numba.config.DISABLE_JIT else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+WITHIN = {} if DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def njit(function: F) -> F:
@@ -60,17 +63,17 @@ def njit(function: F) -> F:
     `_nrt=False`: the loop owns nothing. It cannot allocate, and in exchange no array passed from step to step
     is reference-counted, which is worth a factor of twenty on a step of a few nanoseconds.
     """
-    compiled: F = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    compiled: F = _NJIT(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
     return compiled
 
 
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
-    compiled: F = numba.njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function)
+    compiled: F = _NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function)
     return compiled
 
 
 def step(function: F) -> F:
     """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
-    compiled: F = numba.njit(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
+    compiled: F = _NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
     return compiled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core import sysctl
@@ -31,17 +31,20 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "zram": (3_000, 2_000_000_000),
 }
 
+# The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
+TLB = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60))
+
 
 def parse_size(value: object, what: str) -> int:
     """Bytes from an int or "512M" with the kernel's binary suffixes; ValueError in plain words."""
     if isinstance(value, bool):
-        raise ValueError(f"{what} must be a size such as 536870912 or \"512M\", not {value!r}")
+        raise ValueError(f'{what} must be a size such as 536870912 or "512M", not {value!r}')
     if isinstance(value, int):
         size = value
     elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,20})([KMGT]?)(?:i?B)?", value.strip(), re.I)):
         size = int(match[1]) << SUFFIX[match[2].upper()]
     else:
-        raise ValueError(f"{what} must be a size such as 536870912 or \"512M\", not {value!r}")
+        raise ValueError(f'{what} must be a size such as 536870912 or "512M", not {value!r}')
     if not 0 <= size < 1 << 63:
         raise ValueError(f"{what} is out of range: {value!r}")
     return size
@@ -106,7 +109,7 @@ class Machine:
     cpus: int = 2
     transparent_hugepage: str = "madvise"
     storage: Storage = field(default_factory=Storage)
-    tlb: tuple[tuple[str, int], ...] = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60))
+    tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     preset: str | None = None
 
@@ -232,17 +235,16 @@ def _storage(value: object) -> Storage:
     given = _object(value, "machine.storage", ("kind", "latency_ns", "bandwidth", "block_size"))
     kind = _choice(given.get("kind", "ssd"), "machine.storage.kind", STORAGE_KINDS)
     latency, bandwidth = STORAGE_NS[kind]
-    storage = Storage(kind, latency, bandwidth)
-    for name, low, high in (("latency_ns", 0, 10**10), ("bandwidth", 1, 10**13), ("block_size", 1024, 4096)):
-        if name in given:
-            storage = replace(storage, **{name: _int(given[name], f"machine.storage.{name}", low, high)})
-    if storage.block_size not in (1024, 2048, 4096):
+    latency = _int(given.get("latency_ns", latency), "machine.storage.latency_ns", 0, 10**10)
+    bandwidth = _int(given.get("bandwidth", bandwidth), "machine.storage.bandwidth", 1, 10**13)
+    block = _int(given.get("block_size", 1024), "machine.storage.block_size", 1024, 4096)
+    if block & (block - 1):
         raise ValueError("machine.storage.block_size must be 1024, 2048 or 4096")
-    return storage
+    return Storage(kind, latency, bandwidth, block)
 
 
 def _tlb(value: object) -> tuple[tuple[str, int], ...]:
-    known = dict(Machine.__dataclass_fields__["tlb"].default)
+    known = dict(TLB)
     given = _object(value, "machine.tlb", tuple(known))
     return tuple((name, _int(given.get(name, default), f"machine.tlb.{name}", 1, 1 << 20)) for name, default in known.items())
 

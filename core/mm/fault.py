@@ -82,7 +82,7 @@ DIRTIED = PTE_RW | PTE_D | PTE_SOFT_DIRTY
 
 
 @njit
-def access_pages(s: State, perm) -> None:  # type: ignore[no-untyped-def]
+def access_pages(s: State, perm) -> None:
     """Make accesses vmf.done .. vmf.n of `first + i * step` (or `first + perm[i]`) until one needs a decision.
 
     Answers in vmf: `done`, `reason`, `vpn` of the access that stopped, `count` by kind of fault, and the runs.
@@ -137,7 +137,7 @@ def access_pages(s: State, perm) -> None:  # type: ignore[no-untyped-def]
 
 
 @inline
-def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:  # type: ignore[no-untyped-def]
+def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:
     """Write down a run of like faults and count it."""
     if n == 0:
         return
@@ -153,7 +153,7 @@ def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:  # typ
 
 
 @inline
-def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
     """One fault: its kind (> 0), or 0 with vmf.reason when somebody else has to decide."""
     if pte == 0:
         if tid == 0:
@@ -173,7 +173,7 @@ def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, con
 
 
 @inline
-def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
     """First touch of private anonymous memory."""
     if not write:
         s.pt[tid, vpn & 511] = (s.ctl[CTL_ZERO_PFN] << 12) | v["prot"] | PTE_SPECIAL
@@ -187,7 +187,7 @@ def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int
 
 
 @inline
-def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:  # type: ignore[no-untyped-def]
+def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     """A write to a page that is mapped read-only."""
     old = (pte & PFN_MASK) >> 12
     if pte & PTE_SPECIAL:
@@ -226,7 +226,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int: 
 
 
 @step
-def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:  # type: ignore[no-untyped-def]
+def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
     """First touch of a page of a file or of shared memory."""
     index = vpn - v["vm_start"] + v["vm_pgoff"]
     if index >= v["file_pages"]:
@@ -272,7 +272,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
 
 
 @inline
-def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:  # type: ignore[no-untyped-def]
+def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
     """Map the cached pages of the 64 KiB around a read fault; True if the faulting page is among them.
 
     The window is aligned to 16 pages and clipped to the mapping, the page table and the file. Pages that carry the
@@ -305,7 +305,7 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:  # typ
 
 
 @step
-def shmem_get_page(s: State, v, index: int) -> int:  # type: ignore[no-untyped-def]
+def shmem_get_page(s: State, v, index: int) -> int:
     """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none."""
     pfn = alloc_charged(s, v, GFP_USER)
     if pfn:

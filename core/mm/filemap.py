@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.abi.errno import SysError
+from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
 from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
@@ -42,7 +43,6 @@ from core.mm.pgtable import give_node, take_node
 from core.mm.readahead import RA_PAGES, FileRa, Window
 from core.mm.swap import deactivate_file_page, mark_page_accessed
 from core.mm.zap import wrprotect_file_page
-from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
 from core.vmstat import MEMCG_PGFAULT, MEMCG_PGMAJFAULT, NR_WRITTEN, PGFAULT, PGMAJFAULT, PGPGIN, PGPGOUT
 
 if TYPE_CHECKING:
@@ -197,13 +197,6 @@ def clean_page(s: State, root: int, index: int) -> int:
     s.node_stat[s.zones[zid]["node"], NR_WRITTEN] += 1
     s.memcgs[s.mem[pfn]["memcg"]]["stat"][NR_WRITTEN] += 1
     return 1
-
-
-@njit
-def mapped(s: State, root: int, index: int) -> int:
-    """How many page-table entries map a cached page."""
-    pfn = find(s, root, index)
-    return s.mem[pfn]["mapcount"] if pfn else 0
 
 
 @inline

@@ -39,7 +39,6 @@ from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
     F_POPULATE,
-    FILE,
     KIND_NAMES,
     MAPPED_AROUND,
     V_ANON,

@@ -26,12 +26,12 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from core import vmstat
 from core.abi.mman import PAGE_SHIFT
+from core.jit import DISABLED
 
 if TYPE_CHECKING:
     from core.mm.mempolicy import Mempolicy
@@ -152,7 +152,7 @@ def arena(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 def _named(array: Array) -> Array:
     """Uncompiled loops say `zone.free` too: numpy offers that for record arrays only."""
-    return array.view(np.recarray) if numba.config.DISABLE_JIT and array.dtype.names else array
+    return array.view(np.recarray) if DISABLED and array.dtype.names else array
 
 
 class AnonVma:

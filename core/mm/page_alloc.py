@@ -29,7 +29,7 @@ from core.vmstat import NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHE
 
 
 @inline
-def add_to_free_list(s, zid, order, block):
+def add_to_free_list(s: State, zid: int, order: int, block: int) -> None:
     """Put a block at the head of its zone's list."""
     base = s.ctl[CTL_BUDDY + order]
     zone = s.zones[zid]
@@ -43,7 +43,7 @@ def add_to_free_list(s, zid, order, block):
 
 
 @inline
-def del_from_free_list(s, zid, order, block):
+def del_from_free_list(s: State, zid: int, order: int, block: int) -> None:
     """Take a block out of its zone's list, wherever it stands in it."""
     base = s.ctl[CTL_BUDDY + order]
     zone = s.zones[zid]
@@ -61,7 +61,7 @@ def del_from_free_list(s, zid, order, block):
 
 
 @inline
-def zone_watermark_ok(s, zid, order, mark, classzone):
+def zone_watermark_ok(s: State, zid: int, order: int, mark: int, classzone: int) -> bool:
     """True if `zone` can give 2^order pages and stay above `mark`; order > 0 needs a block that large."""
     zone = s.zones[zid]
     free = zone.free - ((1 << order) - 1)
@@ -76,7 +76,7 @@ def zone_watermark_ok(s, zid, order, mark, classzone):
 
 
 @inline
-def rmqueue(s, zid, order):
+def rmqueue(s: State, zid: int, order: int) -> int:
     """Take 2^order frames from the zone's lists: the first frame, or 0 when no block is large enough."""
     zone = s.zones[zid]
     for k in range(order, MAX_ORDER):
@@ -96,7 +96,7 @@ def rmqueue(s, zid, order):
 
 
 @inline
-def zone_of(s, pfn):
+def zone_of(s: State, pfn: int) -> int:
     """The row of the zone that holds this frame."""
     for zid in range(len(s.zones)):
         zone = s.zones[zid]
@@ -106,7 +106,7 @@ def zone_of(s, pfn):
 
 
 @inline
-def free_one_page(s, zid, pfn, order):
+def free_one_page(s: State, zid: int, pfn: int, order: int) -> None:
     """Give 2^order frames back and merge with free buddies as far up as possible."""
     zone = s.zones[zid]
     zone.free += 1 << order
@@ -125,7 +125,7 @@ def free_one_page(s, zid, pfn, order):
 
 
 @inline
-def zone_statistics(s, zid, preferred, local, nr):
+def zone_statistics(s: State, zid: int, preferred: int, local: int, nr: int) -> None:
     """numa_hit, numa_miss, numa_foreign, numa_local, numa_other (mm/page_alloc.c:zone_statistics)."""
     node = s.zones[zid].node
     if node == preferred:
@@ -140,7 +140,7 @@ def zone_statistics(s, zid, preferred, local, nr):
 
 
 @inline
-def allowed(s, nr):
+def allowed(s: State, nr: int) -> bool:
     """The test knob "the N-th allocation fails": counts requests down, refuses the one that reaches zero."""
     left = s.ctl[CTL_FAIL_NTH]
     if left <= 0:
@@ -150,7 +150,7 @@ def allowed(s, nr):
 
 
 @inline
-def get_page_from_freelist(s, node, order, mark, classzone):
+def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone: int) -> int:
     """The first zone of `node`'s zonelist that stays above its watermark gives 2^order frames.
 
     Returns the first pfn, or 0: the caller (`gfp.alloc_pages`, or the Python side of a page loop) then wakes
@@ -189,7 +189,7 @@ def free_block(s: State, pfn: int, order: int) -> None:
 
 
 @inline
-def clear_page_row(s, pfn):
+def clear_page_row(s: State, pfn: int) -> None:
     """Forget what the frame was (free_pages_prepare): a free frame's row is all zero but for its links."""
     page = s.mem[pfn]
     page.flags = 0
@@ -216,3 +216,9 @@ def free_range(s: State, start: int, end: int, zid: int) -> None:
         pfn -= 1 << order
         add_to_free_list(s, zid, order, pfn >> order)
         s.zones[zid].free += 1 << order
+
+
+@njit
+def page_zone(s: State, pfn: int) -> int:
+    """`zone_of`, callable from Python."""
+    return zone_of(s, pfn)

@@ -78,7 +78,7 @@ def zone_hint(s: State, zid: int, pfn: int) -> int:
 
 
 @inline
-def alloc_charged(s: State, v, classzone: int) -> int:  # type: ignore[no-untyped-def]
+def alloc_charged(s: State, v, classzone: int) -> int:
     """One frame, charged to vmf.memcg: its pfn with refcount 1, or 0 with vmf.reason NO_PAGE or LIMIT."""
     pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone)
     if pfn == 0:
@@ -133,7 +133,7 @@ def lru_add_new(s: State, zid: int, pfn: int, vm_flags: int) -> None:
 
 
 @inline
-def add_new_anon(s: State, v, zid: int, pfn: int, vpn: int, content: int) -> None:  # type: ignore[no-untyped-def]
+def add_new_anon(s: State, v, zid: int, pfn: int, vpn: int, content: int) -> None:
     """A fresh anonymous page of this mapping: exclusive, on inactive_anon (page_add_new_anon_rmap)."""
     page = s.mem[pfn]
     page["flags"] = PG_UPTODATE | PG_SWAPBACKED | PG_ANON | PG_ANON_EXCLUSIVE
@@ -196,7 +196,7 @@ def page_remove_rmap(s: State, zid: int, pfn: int) -> None:
 
 
 @step
-def alloc_table(s: State, v) -> int:  # type: ignore[no-untyped-def]
+def alloc_table(s: State, v) -> int:
     """A frame for a page table, charged and counted: its pfn, or 0 with vmf.reason."""
     pfn = alloc_charged(s, v, GFP_KERNEL)
     if pfn == 0:
@@ -225,7 +225,7 @@ def free_table(s: State, pfn: int) -> None:
 
 
 @step
-def pte_alloc(s: State, v, mm: int, vpn: int) -> int:  # type: ignore[no-untyped-def]
+def pte_alloc(s: State, v, mm: int, vpn: int) -> int:
     """The PTE table that covers a page, made with all that lead to it: its row, or 0 with vmf.reason."""
     tid = s.mms[mm]["pgd"]
     shift = 27
@@ -274,7 +274,7 @@ def xa_leaf_create(s: State, root: int, index: int) -> int:
 
 
 @step
-def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool) -> None:  # type: ignore[no-untyped-def]
+def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool) -> None:
     """A charged frame becomes page `index` of vmf.file; up to date, on the inactive list of its kind."""
     zid = zone_of(s, pfn)
     page = s.mem[pfn]
@@ -346,5 +346,3 @@ def clear_dirty(s: State, zid: int, pfn: int) -> None:
     page["flags"] &= ~PG_DIRTY
     stat_add(s, zid, page["memcg"], NR_FILE_DIRTY, -1)
     s.zones[zid]["stat"][NR_ZONE_WRITE_PENDING] -= 1
-
-

@@ -55,19 +55,19 @@ LEVELS = ("pgd", "pud", "pmd", "pte")
 
 
 @inline
-def pte_pfn(pte):
+def pte_pfn(pte: int) -> int:
     """The frame an entry points to."""
     return (pte & PFN_MASK) >> 12
 
 
 @inline
-def table_of(s, entry):
+def table_of(s: State, entry: int) -> int:
     """The table row that an upper entry points to."""
     return s.mem[(entry & PFN_MASK) >> 12].private
 
 
 @inline
-def find_table(s, pgd, vpn, level):
+def find_table(s: State, pgd: int, vpn: int, level: int) -> int:
     """The row of the table of `level` (1 PUD, 2 PMD, 3 PTE) that covers this page, or 0 if not there."""
     tid = pgd
     shift = 27
@@ -81,13 +81,13 @@ def find_table(s, pgd, vpn, level):
 
 
 @inline
-def find_pte_table(s, pgd, vpn):
+def find_pte_table(s: State, pgd: int, vpn: int) -> int:
     """The row of the PTE table that covers this page, or 0 if not there."""
     return find_table(s, pgd, vpn, 3)
 
 
 @inline
-def take_table_row(s):
+def take_table_row(s: State) -> int:
     """A free, zeroed row of the table pool."""
     tid = s.ctl[CTL_PT_FREE]
     if tid:
@@ -100,14 +100,14 @@ def take_table_row(s):
 
 
 @inline
-def give_table_row(s, tid):
+def give_table_row(s: State, tid: int) -> None:
     """Return an emptied row to the pool."""
     s.pt[tid, 0] = s.ctl[CTL_PT_FREE]
     s.ctl[CTL_PT_FREE] = tid
 
 
 @inline
-def take_node(s):
+def take_node(s: State) -> int:
     """A free, zeroed radix node of the page-cache pool."""
     node = s.ctl[CTL_XA_FREE]
     if node:
@@ -120,7 +120,7 @@ def take_node(s):
 
 
 @inline
-def give_node(s, node):
+def give_node(s: State, node: int) -> None:
     """Return an emptied radix node to the pool."""
     s.xa[node, 0] = s.ctl[CTL_XA_FREE]
     s.ctl[CTL_XA_FREE] = node
@@ -135,6 +135,6 @@ def lookup(s: State, pgd: int, vpn: int) -> int:
     return s.pt[tid, vpn & 511]
 
 
-def entry(k, mm: Mm, vpn: int) -> int:  # type: ignore[no-untyped-def]
+def entry(k, mm: Mm, vpn: int) -> int:
     """The PTE of one page of an address space, as an int64."""
     return int(lookup(k.s, int(k.s.mms["pgd"][mm.id]), vpn))

@@ -29,7 +29,7 @@ from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEAC
 
 
 @inline
-def page_lru(flags):
+def page_lru(flags: int) -> int:
     """The list that a page with these flags belongs to (folio_lru_list)."""
     if flags & PG_UNEVICTABLE:
         return 4
@@ -38,7 +38,7 @@ def page_lru(flags):
 
 
 @inline
-def update_lru_size(s, zid, lruvec, lru, nr):
+def update_lru_size(s: State, zid: int, lruvec: int, lru: int, nr: int) -> None:
     """Lengths of a list: its own, the zone's and the node's."""
     s.lruvecs[lruvec].nr[lru] += nr
     s.zones[zid].stat[lru] += nr
@@ -46,7 +46,7 @@ def update_lru_size(s, zid, lruvec, lru, nr):
 
 
 @inline
-def list_add(s, lruvec, lru, pfn):
+def list_add(s: State, lruvec: int, lru: int, pfn: int) -> None:
     """Link a page at the head of a list; lengths are the caller's."""
     vec = s.lruvecs[lruvec]
     head = vec.head[lru]
@@ -61,7 +61,7 @@ def list_add(s, lruvec, lru, pfn):
 
 
 @inline
-def list_add_tail(s, lruvec, lru, pfn):
+def list_add_tail(s: State, lruvec: int, lru: int, pfn: int) -> None:
     """Link a page at the tail of a list, where reclaim looks first."""
     vec = s.lruvecs[lruvec]
     tail = vec.tail[lru]
@@ -76,7 +76,7 @@ def list_add_tail(s, lruvec, lru, pfn):
 
 
 @inline
-def list_del(s, lruvec, lru, pfn):
+def list_del(s: State, lruvec: int, lru: int, pfn: int) -> None:
     """Unlink a page; lengths are the caller's."""
     page = s.mem[pfn]
     vec = s.lruvecs[lruvec]
@@ -93,13 +93,13 @@ def list_del(s, lruvec, lru, pfn):
 
 
 @inline
-def lruvec_of(s, memcg, node):
+def lruvec_of(s: State, memcg: int, node: int) -> int:
     """The row of a cgroup's lists on a node."""
     return memcg * s.ctl[CTL_NR_NODES] + node
 
 
 @inline
-def lru_add(s, zid, pfn):
+def lru_add(s: State, zid: int, pfn: int) -> None:
     """Put a page on the list its flags name."""
     page = s.mem[pfn]
     page.flags |= PG_LRU
@@ -110,7 +110,7 @@ def lru_add(s, zid, pfn):
 
 
 @inline
-def lru_del(s, zid, pfn):
+def lru_del(s: State, zid: int, pfn: int) -> None:
     """Take a page off its list; PG_LRU is cleared."""
     page = s.mem[pfn]
     lru = page_lru(page.flags)
@@ -121,7 +121,7 @@ def lru_del(s, zid, pfn):
 
 
 @step
-def activate_page(s, zid, pfn):
+def activate_page(s: State, zid: int, pfn: int) -> None:
     """Move an inactive page to the head of its active list (folio_activate)."""
     page = s.mem[pfn]
     if page.flags & PG_LRU and not page.flags & (PG_ACTIVE | PG_UNEVICTABLE):
@@ -133,7 +133,7 @@ def activate_page(s, zid, pfn):
 
 
 @inline
-def mark_page_accessed(s, zid, pfn):
+def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
     page = s.mem[pfn]
     if not page.flags & PG_REFERENCED:
@@ -146,7 +146,7 @@ def mark_page_accessed(s, zid, pfn):
 
 
 @step
-def deactivate_file_page(s, zid, pfn):
+def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     """invalidate_mapping_pages found the page in use: to the inactive list, tail if clean (lru_deactivate_file_fn).
 
     A mapped page stays where it is.
@@ -164,13 +164,13 @@ def deactivate_file_page(s, zid, pfn):
 
 
 @inline
-def clear_lru_flags(s, pfn):
+def clear_lru_flags(s: State, pfn: int) -> None:
     """What a page forgets when it leaves its owner for good (__folio_clear_lru_flags)."""
     s.mem[pfn].flags &= ~(PG_ACTIVE | PG_UNEVICTABLE | PG_REFERENCED | PG_WORKINGSET)
 
 
 @njit
-def lru_pages(s: State, lruvec: int, lru: int, out) -> int:  # type: ignore[no-untyped-def]
+def lru_pages(s: State, lruvec: int, lru: int, out) -> int:
     """Write the pfns of one list, youngest first, into `out`; returns how many (at most len(out))."""
     pfn = s.lruvecs[lruvec].head[lru]
     n = 0

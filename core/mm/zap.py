@@ -15,7 +15,6 @@ from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_MLOCKED
 from core.jit import inline, njit, step
 from core.mm.fault import next_block
 from core.mm.mm_types import State
-from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
     free_table,
@@ -219,9 +218,3 @@ def wrprotect_file_page(s: State, pgd: int, vpn: int) -> int:
         return 0
     s.pt[tid, vpn & 511] = pte & ~(PTE_D | PTE_RW)
     return 1
-
-
-@njit
-def holds(s: State, pfn: int) -> int:
-    """The zone row of a frame, for Python callers."""
-    return zone_of(s, pfn)

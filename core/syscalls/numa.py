@@ -9,8 +9,8 @@ from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT
 from core.mm import pgtable
 from core.mm.mempolicy import do_mbind, do_set_mempolicy
+from core.mm.page_alloc import page_zone
 from core.mm.vma import vma_lookup
-from core.mm.zap import holds
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -48,5 +48,5 @@ def _node_of(k: Kernel, task: Task, vpn: int) -> int:
         return -int(Errno.EFAULT)
     if not pte & pgtable.PTE_PRESENT:
         return -int(Errno.ENOENT)
-    zone = int(holds(k.s, (pte & pgtable.PFN_MASK) >> PAGE_SHIFT))
+    zone = int(page_zone(k.s, (pte & pgtable.PFN_MASK) >> PAGE_SHIFT))
     return int(k.s.zones["node"][zone])

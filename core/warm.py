@@ -1,0 +1,148 @@
+"""Compile every page loop once, with a progress line: `python -m core.warm`.
+
+The loops compile on first use (some tens of seconds in all) and are kept on disk by `core.jit`; whoever sets pagewalk up runs
+this once, so that nobody waits later. It plays a short story on a small machine that needs every loop, and
+says so if one was left out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import time
+from typing import Any
+
+import core
+from core import Kernel, Machine
+from core.jit import cache_dir
+
+M = 1 << 20
+K = 1 << 10
+PRIVATE = ["private", "anonymous"]
+
+
+def story(k: Kernel) -> None:
+    """Calls and reads that need every loop there is."""
+    a = call(k, "spawn", comm="a", catch_signals=True)["pid"]
+    call(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory")
+    call(k, "mkdir", path="/sys/fs/cgroup/w")
+    call(k, "put", path="/sys/fs/cgroup/w/cgroup.procs", data=str(a).encode())
+    heap = call(k, "mmap", a, length=4 * M, prot="rw", flags=PRIVATE)["address"]
+    for access, order in (("read", "sequential"), ("write", "random"), ("write", "zipf")):
+        call(k, "touch", a, address=heap, length=M, access=access, order=order)
+    child = call(k, "fork", a)["pid"]
+    call(k, "touch", child, address=heap, length=64 * K, access="write")
+    call(k, "exit", child)
+    files(k, a)
+    mappings(k, a, heap)
+    for path in READS:
+        k.read(path.format(pid=a))
+    for path, length in (("/proc/kpageflags", 64), ("/proc/kpagecount", 64), ("/proc/kpagecgroup", 64)):
+        k.pread(path, 0, length)
+    k.pread(f"/proc/{a}/pagemap", heap // 4096 * 8, 64)
+    for name, args in (("walk", {"pid": a, "address": heap}), ("vmas", {"pid": a}), ("cgroups", {}), ("audit", {})):
+        k.view(name, **args)
+    pressure(k)
+    k.verify()
+    Kernel.restore(k.snapshot()).digest()
+
+
+def files(k: Kernel, a: int) -> None:
+    """The page cache."""
+    call(k, "create_file", path="/data/f", size=2 * M)
+    call(k, "read", a, path="/data/f", offset=0, length=M)
+    call(k, "write", a, path="/data/f", offset=0, length=M)
+    shared = call(k, "mmap", a, length=M, prot="rw", flags=["shared"], file="/data/f", offset=0)["address"]
+    call(k, "touch", a, address=shared, length=M, access="write")
+    call(k, "msync", a, address=shared, length=M)
+    call(k, "madvise", a, address=shared, length=M, advice="willneed")
+    call(k, "mincore", a, address=shared, length=M)
+    call(k, "munmap", a, address=shared, length=M)
+    call(k, "fsync", a, path="/data/f")
+    call(k, "fadvise", a, path="/data/f", advice="dontneed")
+    anon = call(k, "mmap", a, length=M, prot="rw", flags=["shared", "anonymous"])["address"]
+    call(k, "touch", a, address=anon, length=M, access="write")
+    call(k, "put", path="/proc/sys/vm/drop_caches", data=b"1")
+    call(k, "rmdir", path="/data/f")
+
+
+def mappings(k: Kernel, a: int, heap: int) -> None:
+    """What changes mappings."""
+    call(k, "mprotect", a, address=heap, length=64 * K, prot="r")
+    call(k, "mprotect", a, address=heap, length=64 * K, prot="rw")
+    call(k, "mlock", a, address=heap, length=64 * K)
+    call(k, "munlock", a, address=heap, length=64 * K)
+    for advice in ("free", "cold", "pageout", "dontneed", "populate_write"):
+        call(k, "madvise", a, address=heap + M, length=64 * K, advice=advice)
+    for kind in b"14":
+        call(k, "put", path=f"/proc/{a}/clear_refs", data=bytes([kind]))
+    call(k, "brk", a, increment=M)
+    moved = call(k, "mmap", a, length=64 * K, prot="rw", flags=[*PRIVATE, "populate"])["address"]
+    call(k, "mremap", a, address=moved, old_length=64 * K, new_length=2 * M, may_move=True)
+    call(k, "setrlimit", a, resource="memlock", limit=M)
+
+
+def pressure(k: Kernel) -> None:
+    """A limit that reclaims, then kills."""
+    b = call(k, "spawn", comm="b")["pid"]
+    call(k, "mkdir", path="/sys/fs/cgroup/x")
+    call(k, "put", path="/sys/fs/cgroup/x/memory.max", data=b"2M")
+    call(k, "put", path="/sys/fs/cgroup/x/cgroup.procs", data=str(b).encode())
+    call(k, "create_file", path="/data/g", size=4 * M)
+    call(k, "read", b, path="/data/g", offset=0, length=4 * M)
+    heap = call(k, "mmap", b, length=8 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", b, address=heap, length=8 * M, access="write")
+    call(k, "rmdir", path="/data/g")
+
+
+READS = (
+    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/{pid}/smaps", "/proc/{pid}/smaps_rollup",
+    "/proc/{pid}/numa_maps", "/proc/{pid}/status", "/sys/fs/cgroup/w/memory.stat", "/sys/fs/cgroup/w/memory.numa_stat",
+)  # fmt: skip
+
+
+def call(k: Kernel, op: str, pid: int | None = None, **args: Any) -> dict[str, Any]:
+    """One operation; its result, empty when it has none."""
+    progress(op)
+    return k.call(op, pid, **args).result or {}
+
+
+def progress(what: str) -> None:
+    """The line that shows where we are."""
+    done, total = len(compiled()), len(loops())
+    if sys.stderr.isatty():
+        print(f"\rcompiling page loops: {done}/{total}  {what:<24}", end="", file=sys.stderr, flush=True)
+
+
+def loops() -> dict[str, Any]:
+    """Every entry point of compiled code, by name."""
+    found = {}
+    for module in pkgutil.walk_packages(core.__path__, "core."):
+        if module.name in sys.modules:
+            for name, value in vars(sys.modules[module.name]).items():
+                if hasattr(value, "py_func") and value.__module__ == module.name and not value.targetoptions.get("no_cpython_wrapper"):
+                    found[f"{module.name}.{name}"] = value
+    return found
+
+
+def compiled() -> set[str]:
+    """Those that have been used."""
+    return {name for name, loop in loops().items() if loop.signatures}
+
+
+def main() -> int:
+    """Compile everything; 0 if nothing was left out."""
+    started = time.monotonic()
+    for module in pkgutil.walk_packages(core.__path__, "core."):
+        importlib.import_module(module.name)
+    story(Kernel.boot(Machine.from_dict({"memory": "64M"})))
+    left = sorted(set(loops()) - compiled())
+    print(f"\rcompiled {len(compiled())} page loops in {time.monotonic() - started:.0f} s into {cache_dir()}", file=sys.stderr)
+    for name in left:
+        print(f"not used by the story, compiled on demand: {name}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
