@@ -1,4 +1,8 @@
-"""The cgroup tree as typed JSON, for web interfaces; every change is a write to one of its files."""
+"""The cgroup tree as typed JSON, for web interfaces; every change is a write to one of its files.
+
+A setting of the memory controller needs `+memory` in the `cgroup.subtree_control` of every group above; a student of the files writes that
+by hand, here it is done on the way.
+"""
 
 import re
 from collections.abc import Mapping
@@ -50,6 +54,15 @@ def _writes(path: str, members: Mapping[str, object]) -> list[Op]:
     return [Op("put", None, {"path": f"{MOUNT}{path}/{name}", "data": _text(name, value)}) for name, value in members.items()]
 
 
+def _enable(path: str, members: Mapping[str, object]) -> list[Op]:
+    """The writes that give a cgroup its memory controller, from the root down; none when no member needs it."""
+    if not any(name.startswith("memory.") for name in members):
+        return []
+    parts = path.split("/")[1:]
+    groups = ["".join(f"/{part}" for part in parts[:depth]) for depth in range(len(parts))]
+    return [Op("put", None, {"path": f"{MOUNT}{group}/cgroup.subtree_control", "data": b"+memory"}) for group in groups]
+
+
 async def _object(request: Request) -> dict[str, Any]:
     raw = await request.body()
     require_json(request.headers.get("content-type", ""))
@@ -76,7 +89,7 @@ async def _show(session: Session, path: str, status: int = 200, headers: Mapping
 
 
 async def _apply(session: Session, ops: list[Op], members: list[str], if_match: str | None) -> None:
-    """Write the members' files, all or none; a refusal points to its member."""
+    """Carry out the writes, all or none; a refusal points to the member whose write it is."""
     try:
         await session.transaction(ops, if_match)
     except Problem as problem:
@@ -97,8 +110,9 @@ async def create_cgroup(request: Request, session: TheSession, if_match: IfMatch
     """Make a cgroup; members named as its files are its first settings."""
     body = await _object(request)
     path = _path(body.pop("path", None))
-    ops = [Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, body)]
-    await _apply(session, ops, ["path", *body], if_match)
+    enable = _enable(path, body)
+    ops = [*enable, Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, body)]
+    await _apply(session, ops, ["path"] * (len(enable) + 1) + list(body), if_match)
     return await _show(session, path, 201, {"Location": f"/v1/sessions/{session.id}/cgroups{path}"})
 
 
@@ -113,5 +127,6 @@ async def patch_cgroup(request: Request, session: TheSession, path: str, if_matc
     """Change a cgroup's settings, all or none."""
     body = await _object(request)
     clean = "" if not path.strip("/") else _path(f"/{path}")
-    await _apply(session, _writes(clean, body), list(body), if_match)
+    enable = _enable(clean, body)
+    await _apply(session, [*enable, *_writes(clean, body)], ["path"] * len(enable) + list(body), if_match)
     return await _show(session, clean or "/")

@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1/sessions/{sid}", tags=["files"])
 TEXT: Final = "text/plain; charset=utf-8"
 BINARY: Final = "application/octet-stream"
 ALLOW: Final = "DELETE, GET, HEAD, MKCOL, OPTIONS, PROPFIND, PUT"
+READING: Final[Mapping[str, int]] = {"ENOTDIR": 404}
 MAKING: Final[Mapping[str, int]] = {"EEXIST": 405, "ENOENT": 409}
 RangeHeader = Annotated[str | None, Header(alias="range", max_length=100)]
 XML: Final = 'application/xml; charset="utf-8"'
@@ -81,7 +82,7 @@ async def read_file(session: TheSession, path: str, range_: RangeHeader = None) 
     try:
         answer = await session.read(f"read {clean.rpartition('/')[2]}", lambda kernel: _read(kernel, clean, range_, limit))
     except FsError as error:
-        raise fs_problem(error) from None
+        raise fs_problem(error, READING) from None
     answer.headers["ETag"] = session.etag
     return answer
 
@@ -137,7 +138,7 @@ async def find_properties(request: Request, session: TheSession, path: str, dept
     try:
         data = await session.read("propfind", work)
     except FsError as error:
-        raise fs_problem(error) from None
+        raise fs_problem(error, READING) from None
     return Response(data, 207, {"ETag": session.etag, "DAV": "1"}, XML)
 
 

@@ -66,7 +66,7 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
         for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
-    await _finish(websocket, session.settings.send_timeout, outcomes)
+    await _finish(websocket, session.settings.heartbeat, outcomes)
 
 
 async def _finish(websocket: WebSocket, timeout: float, outcomes: Sequence[BaseException | None]) -> None:
@@ -86,6 +86,7 @@ async def _finish(websocket: WebSocket, timeout: float, outcomes: Sequence[BaseE
 
 
 async def _close(websocket: WebSocket, code: int, reason: str, timeout: float) -> None:
+    """Close; a reader that takes nothing has `timeout` seconds to come back and learn why."""
     try:
         async with asyncio.timeout(timeout):
             await websocket.close(code, _reason(reason))

@@ -1,19 +1,9 @@
 """The service that the tests of this folder share; every test talks to it as a client does."""
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-try:
-    import core
-except ImportError:
-    sys.path.insert(0, str(Path(__file__).parent))
-    import standin
-
-    standin.install()
 
 from tests.api.client import Client, Service, running
 

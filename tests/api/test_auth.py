@@ -76,7 +76,9 @@ def test_browsers_bring_the_token_as_a_subprotocol(mine):
     assert denied.value.response.status_code == 401
 
 
-@pytest.mark.parametrize(("host", "is_open"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("example.org", False)])
+@pytest.mark.parametrize(
+    ("host", "is_open"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("example.org", False)]
+)
 def test_an_address_that_others_reach_needs_a_token(host, is_open):
     settings = Settings(host=host)
     assert settings.open is is_open

@@ -34,7 +34,7 @@ def test_a_refused_cgroup_is_not_made(session):
 
 
 def test_a_refused_change_changes_nothing(session):
-    session.post("/cgroups", {"path": "/app"})
+    session.post("/cgroups", {"path": "/app", "memory.max": "max"})
     before = session.state()
     document = problem(session.request("PATCH", "/cgroups/app", json={"memory.max": "50M", "memory.high": "x"}), 422)
     assert document["errors"][0]["pointer"] == "#/memory.high"

@@ -143,7 +143,16 @@ def test_a_client_may_change_its_filter(session):
                 continue
 
 
-BAD_MESSAGES = ["hello", "{}", "[]", '{"type":"ack"}', '{"type":"subscribe","colour":1}', '{"type":"subscribe","types":["love"]}', '{"type":"subscribe","pid":0}', b"\x00\x01"]
+BAD_MESSAGES = [
+    "hello",
+    "{}",
+    "[]",
+    '{"type":"ack"}',
+    '{"type":"subscribe","colour":1}',
+    '{"type":"subscribe","types":["love"]}',
+    '{"type":"subscribe","pid":0}',
+    b"\x00\x01",
+]
 
 
 @pytest.mark.parametrize("message", BAD_MESSAGES)
@@ -238,7 +247,7 @@ def test_a_reader_that_fell_behind_is_told_the_gap(special):
 
 def test_a_filtered_reader_gets_bookmarks(session):
     with session.websocket("?types=oom") as ws:
-        ops = [{"op": "spawn", "comm": "x"}] * 300
+        ops = [{"op": "mmap", "pid": session.spawn(), "length": PAGE}] * 300
         session.post("/batch", {"ops": ops})
         (bookmark,) = take(ws, 1)
     assert bookmark["type"] == "bookmark"
@@ -281,9 +290,15 @@ def raw_websocket(service, path):
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     link.connect((host, port))
     key = base64.b64encode(b"0" * 16).decode()
-    link.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    head = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}:{port}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+    ]
+    link.sendall("".join(f"{line}\r\n" for line in [*head, ""]).encode())
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += link.recv(1)
@@ -296,7 +311,7 @@ def test_a_reader_that_reads_nothing_slows_nobody_and_is_closed(special):
         session = service.session()
         link = raw_websocket(service, f"{session.path}/events")
         inside = service.inside(session.id)
-        ops = [{"op": "spawn", "comm": "x" * 15}] * 5000
+        ops = [{"op": "mmap", "pid": session.spawn(), "length": PAGE}] * 5000
         while inside.streams:
             assert session.post("/batch", {"ops": ops}).json()["completed"] == 5000
             if inside.ring.last > 90_000:

@@ -50,16 +50,20 @@ def test_ls(session):
     ],
 )
 def test_echo_that_the_kernel_refuses(session, path, value, status, errno):
+    session.put(f"{CGROUP}/cgroup.subtree_control", "+memory")
     assert mkdir(session, f"{CGROUP}/app").status_code == 201
     assert problem(session.put(path, value), status)["errno"] == errno
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/proc/99999/status", "/proc/meminfo/x", "/proc/../proc/nothing", "/%00", "/proc/%ff", "/" + "a" * 5000])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/proc/99999/status", "/proc/meminfo/x", "/proc/../proc/nothing", "/%00", "/proc/%ff", "/" + "a" * 5000]
+)
 def test_what_is_not_there(session, path):
     assert problem(session.get(f"/fs{path}"), 404)["errno"] in ("ENOENT", "ENOTDIR", "ESRCH")
 
 
 def test_mkdir_and_rmdir_of_cgroups(session):
+    session.put(f"{CGROUP}/cgroup.subtree_control", "+memory")
     made = mkdir(session, f"{CGROUP}/app")
     assert (made.status_code, made.headers["location"]) == (201, f"{session.path}/fs{CGROUP}/app")
     assert problem(mkdir(session, f"{CGROUP}/app"), 405)["errno"] == "EEXIST"

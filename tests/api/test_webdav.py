@@ -65,7 +65,16 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b 
 
 @pytest.mark.parametrize(
     "body",
-    [BOMB, b"not xml", b"<x/>", b'<D:propfind xmlns:D="DAV:"/>', b'<D:propfind xmlns:D="DAV:">', b"\x00", b"<a>" * 100_000, b'<?xml version="1.0" encoding="x"?><a/>'],
+    [
+        BOMB,
+        b"not xml",
+        b"<x/>",
+        b'<D:propfind xmlns:D="DAV:"/>',
+        b'<D:propfind xmlns:D="DAV:">',
+        b"\x00",
+        b"<a>" * 100_000,
+        b'<?xml version="1.0" encoding="x"?><a/>',
+    ],
 )
 def test_bad_xml_is_refused_without_being_expanded(session, body):
     problem(propfind(session, "/proc", "0", body), 400)
