@@ -41,9 +41,9 @@ def sys_kill(k: Kernel, task: Task, signal: str | int = "SIGTERM") -> None:
     sched.send_signal(k, task, number)
 
 
-def sys_wait(k: Kernel, task: Task, pid: int = -1) -> dict[str, Any]:
+def sys_wait(k: Kernel, task: Task, child: int = -1) -> dict[str, Any]:
     """wait4 with WNOHANG: {pid, status, signal}. ECHILD."""
-    return sched.wait(k, task, pid)
+    return sched.wait(k, task, child)
 
 
 def sys_setrlimit(k: Kernel, task: Task, resource: str, limit: int | None = None) -> None:

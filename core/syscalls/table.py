@@ -160,7 +160,7 @@ _ROWS: tuple[Call, ...] = (
          "Send a signal to this process.", {"signal": Param("signal", "SIGKILL, 9, ...", False, "SIGTERM")}),
     Call("wait", 61, process.sys_wait, "partial", "Never blocks: with children but none dead it answers pid 0, as WNOHANG does.",
          "Reap a dead child and read how it ended.",
-         {"pid": Param("int", "This child, or -1 for any.", False, -1, minimum=-1, maximum=1 << 22)},
+         {"child": Param("int", "The pid of this child, or -1 for any.", False, -1, minimum=-1, maximum=1 << 22)},
          {"pid": "int", "status": "int", "signal": "int"}),
     Call("setrlimit", 160, process.sys_setrlimit, "partial", "as, data, stack and memlock: the limits that memory management asks for.",
          "Set the soft and hard limit of a resource.",
