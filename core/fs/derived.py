@@ -17,7 +17,7 @@ from core.fs import sysctl
 from core.mm import mmzone
 from core.mm.memory import node_of_cpu
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE, get_mm_counters
-from core.vmstat import NODE, ZONE
+from core.vmstat import NODE, NODE_STATS, ZONE
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -38,6 +38,12 @@ def node_stat(k: Kernel, name: str, node: int | None = None) -> int:
     """A node counter, of one node or summed; never below zero (global_node_page_state)."""
     column = k.s.node_stat[:, NODE[name]] if node is None else k.s.node_stat[node : node + 1, NODE[name]]
     return max(0, int(column.sum()))
+
+
+def node_stats(k: Kernel, node: int | None = None) -> dict[str, int]:
+    """Every node counter by name, of one node or summed, never below zero: for files that show most of them."""
+    sums = k.s.node_stat.sum(axis=0) if node is None else k.s.node_stat[node]
+    return {name: max(0, value) for name, value in zip(NODE_STATS, sums.tolist(), strict=True)}
 
 
 def zone_stat(k: Kernel, name: str, node: int | None = None) -> int:

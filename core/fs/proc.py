@@ -24,13 +24,13 @@ from core.abi.page_flags import (
     PG_TABLE,
 )
 from core.fs import derived
-from core.fs.derived import free_pages, managed_pages, node_stat, zone_stat
+from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError
 from core.mm import mmzone
 from core.mm.memory import node_of_cpu
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.util import vm_commit_limit
-from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS, ZONE_STATS
+from core.vmstat import EVENTS, NUMA_STATS, ZONE_STATS
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -47,48 +47,57 @@ KPF_PGTABLE, KPF_RESERVED, KPF_MLOCKED, KPF_PRIVATE = 26, 32, 33, 35
 
 def meminfo(k: Kernel) -> str:
     """/proc/meminfo, kB (fs/proc/meminfo.c:meminfo_proc_show)."""
-    return "".join(f"{label + ':':<16}{pages * 4:8d} kB\n" for label, pages in _head(k)) + _tail(k)
+    n = derived.node_stats(k)
+    return "".join(f"{label + ':':<16}{pages * 4:8d} kB\n" for label, pages in _head(k, n)) + _tail(k, n)
 
 
-def lru_kb(k: Kernel, node: int | None) -> list[tuple[str, int]]:
+def lru_pages(k: Kernel, n: dict[str, int], node: int | None) -> list[tuple[str, int]]:
     """The LRU lines, pages: Active and Inactive are the sums of their anonymous and file lists."""
-    stat = {name: node_stat(k, f"nr_{name}", node) for name in ("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable")}
     return [
-        ("Active", stat["active_anon"] + stat["active_file"]), ("Inactive", stat["inactive_anon"] + stat["inactive_file"]),
-        ("Active(anon)", stat["active_anon"]), ("Inactive(anon)", stat["inactive_anon"]),
-        ("Active(file)", stat["active_file"]), ("Inactive(file)", stat["inactive_file"]),
-        ("Unevictable", stat["unevictable"]), ("Mlocked", zone_stat(k, "nr_mlock", node)),
+        ("Active", n["nr_active_anon"] + n["nr_active_file"]), ("Inactive", n["nr_inactive_anon"] + n["nr_inactive_file"]),
+        ("Active(anon)", n["nr_active_anon"]), ("Inactive(anon)", n["nr_inactive_anon"]),
+        ("Active(file)", n["nr_active_file"]), ("Inactive(file)", n["nr_inactive_file"]),
+        ("Unevictable", n["nr_unevictable"]), ("Mlocked", zone_stat(k, "nr_mlock", node)),
     ]  # fmt: skip
 
 
-def _head(k: Kernel) -> list[tuple[str, int]]:
-    """The lines that count pages, up to Percpu."""
+def slab_pages(n: dict[str, int]) -> list[tuple[str, int]]:
+    """The slab lines, pages."""
+    reclaimable, unreclaimable = n["nr_slab_reclaimable"], n["nr_slab_unreclaimable"]
+    return [("KReclaimable", reclaimable + n["nr_kernel_misc_reclaimable"]), ("Slab", reclaimable + unreclaimable),
+            ("SReclaimable", reclaimable), ("SUnreclaim", unreclaimable)]  # fmt: skip
+
+
+def huge_pages(n: dict[str, int]) -> list[tuple[str, int]]:
+    """The lines of transparent huge pages, pages."""
+    return [
+        ("AnonHugePages", n["nr_anon_transparent_hugepages"]), ("ShmemHugePages", n["nr_shmem_hugepages"]),
+        ("ShmemPmdMapped", n["nr_shmem_pmdmapped"]), ("FileHugePages", n["nr_file_hugepages"]), ("FilePmdMapped", n["nr_file_pmdmapped"]),
+    ]  # fmt: skip
+
+
+def _head(k: Kernel, n: dict[str, int]) -> list[tuple[str, int]]:
+    """The lines that count pages, up to SUnreclaim."""
     swap_total, swap_free = derived.swap_pages(k)
-    swapcache, slab, unreclaim = node_stat(k, "nr_swapcached"), node_stat(k, "nr_slab_reclaimable"), node_stat(k, "nr_slab_unreclaimable")
     return [
         ("MemTotal", managed_pages(k)), ("MemFree", free_pages(k)), ("MemAvailable", derived.available_pages(k)),
-        ("Buffers", 0), ("Cached", max(0, node_stat(k, "nr_file_pages") - swapcache)), ("SwapCached", swapcache),
-        *lru_kb(k, None),
+        ("Buffers", 0), ("Cached", max(0, n["nr_file_pages"] - n["nr_swapcached"])), ("SwapCached", n["nr_swapcached"]),
+        *lru_pages(k, n, None),
         ("SwapTotal", swap_total), ("SwapFree", swap_free), ("Zswap", 0), ("Zswapped", 0),
-        ("Dirty", node_stat(k, "nr_dirty")), ("Writeback", node_stat(k, "nr_writeback")),
-        ("AnonPages", node_stat(k, "nr_anon_pages")), ("Mapped", node_stat(k, "nr_mapped")), ("Shmem", node_stat(k, "nr_shmem")),
-        ("KReclaimable", derived.reclaimable_pages(k)), ("Slab", slab + unreclaim), ("SReclaimable", slab), ("SUnreclaim", unreclaim),
+        ("Dirty", n["nr_dirty"]), ("Writeback", n["nr_writeback"]),
+        ("AnonPages", n["nr_anon_pages"]), ("Mapped", n["nr_mapped"]), ("Shmem", n["nr_shmem"]), *slab_pages(n),
     ]  # fmt: skip
 
 
-def _tail(k: Kernel) -> str:
+def _tail(k: Kernel, n: dict[str, int]) -> str:
     """The lines from KernelStack on: some in kB already, some without a unit."""
-    thp = {name: node_stat(k, name) * 4 for name in derived.IN_HUGE_PAGES}
     kb = [
-        ("KernelStack", node_stat(k, "nr_kernel_stack")), ("PageTables", node_stat(k, "nr_page_table_pages") * 4),
+        ("KernelStack", n["nr_kernel_stack"]), ("PageTables", n["nr_page_table_pages"] * 4),
         ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0), ("WritebackTmp", 0),
         ("CommitLimit", vm_commit_limit(k) * 4), ("Committed_AS", k.committed_pages * 4),
         ("VmallocTotal", VMALLOC_TOTAL_KB), ("VmallocUsed", k.boot_facts.vmalloc_kb), ("VmallocChunk", 0), ("Percpu", k.boot_facts.percpu_kb),
     ]  # fmt: skip
-    huge = [
-        ("AnonHugePages", thp["nr_anon_transparent_hugepages"]), ("ShmemHugePages", thp["nr_shmem_hugepages"]),
-        ("ShmemPmdMapped", thp["nr_shmem_pmdmapped"]), ("FileHugePages", thp["nr_file_hugepages"]), ("FilePmdMapped", thp["nr_file_pmdmapped"]),
-    ]  # fmt: skip
+    huge = [(label, pages * 4) for label, pages in huge_pages(n)]
     pool = "".join(f"{'HugePages_' + name + ':':<16}{0:8d}\n" for name in ("Total", "Free", "Rsvd", "Surp"))
     last = [("Hugepagesize", 2048), ("Hugetlb", 0), *direct_map(k)]
     return _kb(kb) + f"HardwareCorrupted: {0:5d} kB\n" + _kb(huge) + pool + _kb(last)
@@ -116,7 +125,7 @@ def vmstat(k: Kernel) -> str:
     """/proc/vmstat: zone counters, NUMA events, node counters, dirty limits, events, nr_unstable."""
     threshold, background = derived.dirty_limits(k)
     tail = [("nr_dirty_threshold", threshold), ("nr_dirty_background_threshold", background),
-            *((name, int(value)) for name, value in zip(EVENTS, k.s.vm_event, strict=False)), ("nr_unstable", 0)]  # fmt: skip
+            *zip(EVENTS, k.s.vm_event.tolist(), strict=True), ("nr_unstable", 0)]  # fmt: skip
     return vmstat_counters(k, None) + "".join(f"{name} {value}\n" for name, value in tail)
 
 
@@ -124,15 +133,15 @@ def vmstat_counters(k: Kernel, node: int | None) -> str:
     """The counters of one node, or of the machine: what /sys/devices/system/node/node0/vmstat shows."""
     rows = derived.node_zones(k, node)
     zone, numa = k.s.zones["stat"][rows].sum(axis=0), k.s.numa_stat[rows].sum(axis=0)
-    lines = [("nr_free_pages", free_pages(k, node)), *zip(ZONE_STATS, zone, strict=True), *zip(NUMA_STATS, numa, strict=True),
-             *((name, node_value(k, name, node)) for name in NODE_STATS)]  # fmt: skip
-    return "".join(f"{name} {max(0, int(value))}\n" for name, value in lines)
+    lines = [("nr_free_pages", free_pages(k, node)), *zip(ZONE_STATS, zone.tolist(), strict=True),
+             *zip(NUMA_STATS, numa.tolist(), strict=True), *node_values(k, node)]  # fmt: skip
+    return "".join(f"{name} {max(0, value)}\n" for name, value in lines)
 
 
-def node_value(k: Kernel, name: str, node: int | None) -> int:
-    """A node counter in the unit that vmstat prints: some are in huge pages."""
-    value = node_stat(k, name, node)
-    return value // derived.HPAGE_PAGES if name in derived.IN_HUGE_PAGES else value
+def node_values(k: Kernel, node: int | None) -> list[tuple[str, int]]:
+    """The node counters in the units that vmstat prints: some are in huge pages."""
+    shown = dict.fromkeys(derived.IN_HUGE_PAGES, derived.HPAGE_PAGES)
+    return [(name, value // shown.get(name, 1)) for name, value in derived.node_stats(k, node).items()]
 
 
 # ---------------------------------------------------------------- zones
@@ -183,7 +192,7 @@ def _node_zones(k: Kernel, node: int) -> Iterator[str]:
         populated = bool(k.s.zones["present"][zid])
         yield _zone_title(k, zid) + "\n"
         if populated and first:
-            yield "  per-node stats\n" + "".join(f"      {name:<12} {node_value(k, name, node)}\n" for name in NODE_STATS)
+            yield "  per-node stats\n" + "".join(f"      {name:<12} {value}\n" for name, value in node_values(k, node))
             first = False
         yield _zone_pages(k, zid)
         if populated:
@@ -210,8 +219,9 @@ def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -
 def _zone_detail(k: Kernel, zid: int) -> str:
     """Counters, per-CPU sets and the rest of a populated zone."""
     zone = k.s.zones[zid]
-    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"], strict=True), *zip(NUMA_STATS, k.s.numa_stat[zid], strict=True)]
-    out = "".join(f"      {name:<12} {max(0, int(value))}\n" for name, value in stats) + "  pagesets\n"
+    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
+             *zip(NUMA_STATS, k.s.numa_stat[zid].tolist(), strict=True)]  # fmt: skip
+    out = "".join(f"      {name:<12} {max(0, value)}\n" for name, value in stats) + "  pagesets\n"
     count = k.boot_facts.pcp_counts.get(zid, 0)
     high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
     for cpu in range(k.nr_cpus):

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.fs import derived
-from core.fs.derived import free_pages, managed_pages, node_stat
+from core.fs.derived import free_pages, managed_pages
 from core.fs.node import FsError, Row, bit_list, bit_map, choice, parse_choice, parse_int, show
-from core.fs.proc import lru_kb, vmstat_counters
+from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters
 from core.mm import mmzone
 
 if TYPE_CHECKING:
@@ -167,23 +167,20 @@ def cpu_list(k: Kernel) -> str:
 
 def node_meminfo(k: Kernel, node: int) -> str:
     """A node's share of meminfo, kB (drivers/base/node.c:node_read_meminfo)."""
+    n = derived.node_stats(k, node)
     total, free = managed_pages(k, node), free_pages(k, node)
-    slab, unreclaim = node_stat(k, "nr_slab_reclaimable", node), node_stat(k, "nr_slab_unreclaimable", node)
-    pages = [("MemTotal", total), ("MemFree", free), ("MemUsed", total - free), ("SwapCached", node_stat(k, "nr_swapcached", node)), *lru_kb(k, node)]
-    pages += [(label, node_stat(k, name, node)) for label, name in (
-        ("Dirty", "nr_dirty"), ("Writeback", "nr_writeback"), ("FilePages", "nr_file_pages"), ("Mapped", "nr_mapped"), ("AnonPages", "nr_anon_pages"),
-        ("Shmem", "nr_shmem"))]  # fmt: skip
-    tables = [
-        ("PageTables", node_stat(k, "nr_page_table_pages", node)), ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0),
-        ("WritebackTmp", 0), ("KReclaimable", derived.reclaimable_pages(k, node)), ("Slab", slab + unreclaim), ("SReclaimable", slab),
-        ("SUnreclaim", unreclaim),
+    head = [
+        ("MemTotal", total), ("MemFree", free), ("MemUsed", total - free), ("SwapCached", n["nr_swapcached"]), *lru_pages(k, n, node),
+        ("Dirty", n["nr_dirty"]), ("Writeback", n["nr_writeback"]), ("FilePages", n["nr_file_pages"]), ("Mapped", n["nr_mapped"]),
+        ("AnonPages", n["nr_anon_pages"]), ("Shmem", n["nr_shmem"]),
     ]  # fmt: skip
-    huge = [(label, node_stat(k, name, node)) for label, name in (
-        ("AnonHugePages", "nr_anon_transparent_hugepages"), ("ShmemHugePages", "nr_shmem_hugepages"), ("ShmemPmdMapped", "nr_shmem_pmdmapped"),
-        ("FileHugePages", "nr_file_hugepages"), ("FilePmdMapped", "nr_file_pmdmapped"))]  # fmt: skip
-    lines = [_node_kb(node, label, n * 4) for label, n in pages]
-    lines.append(_node_kb(node, "KernelStack", node_stat(k, "nr_kernel_stack", node)))
-    lines += [_node_kb(node, label, n * 4) for label, n in [*tables, *huge]]
+    tail = [
+        ("PageTables", n["nr_page_table_pages"]), ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0), ("WritebackTmp", 0),
+        *slab_pages(n), *huge_pages(n),
+    ]  # fmt: skip
+    lines = [_node_kb(node, label, pages * 4) for label, pages in head]
+    lines.append(_node_kb(node, "KernelStack", n["nr_kernel_stack"]))
+    lines += [_node_kb(node, label, pages * 4) for label, pages in tail]
     lines += [f"Node {node} HugePages_{name + ':':<6} {0:5d}\n" for name in ("Total", "Free", "Surp")]
     return "".join(lines)
 

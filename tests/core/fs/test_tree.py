@@ -356,3 +356,26 @@ def test_stat_has_52_fields(kernel: Kernel) -> None:
     for pid in pids(kernel):
         text = kernel.read(f"/proc/{pid}/stat").decode()
         assert len(text.rpartition(")")[2].split()) == 50
+
+
+BAD_SETTINGS = (
+    {"vm.swapiness": 10}, {"vm.swappiness": 201}, {"vm.swappiness": "60"}, {"vm.overcommit_memory": True}, {"vm.lowmem_reserve_ratio": "1 2"},
+    {"vm.nr_hugepages": 4}, {"net.core.somaxconn": 1}, {"vm.max_map_count": -1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sysctl", BAD_SETTINGS, ids=str)
+def test_a_machine_with_impossible_settings_is_refused(sysctl: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(sysctl)).replace(".", r"\.")):
+        Machine.from_dict({"sysctl": sysctl})
+
+
+def test_a_machines_settings_are_in_its_files() -> None:
+    settings = {"vm.swappiness": 10, "vm.min_free_kbytes": 8192, "vm.watermark_scale_factor": 100, "vm.lowmem_reserve_ratio": "128 256 32 0 0"}
+    k = Kernel.boot(Machine.from_dict({"memory": "512M", "sysctl": settings}))
+    for name, value in settings.items():
+        assert k.read("/proc/sys/" + name.replace(".", "/")).decode().split() == str(value).split()
+    zoneinfo = k.read("/proc/zoneinfo").decode()
+    assert "protection: (0, 8" in zoneinfo
+    low, high = (sum(map(int, re.findall(rf"^        {mark} +(\d+)$", zoneinfo, re.M))) for mark in ("min", "low"))
+    assert 2040 <= low <= 2048 and high - low > 1000
