@@ -64,6 +64,7 @@ def _demo_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start a service of its own on a free loopback port and walk through a story, checking every claim."
     sub.add_argument("--url", help="use a running service instead")
     sub.add_argument("--token", help="bearer token for --url")
+    sub.add_argument("--stay", action="store_true", help="keep the session at the end, to try the curl lines, until Ctrl-C")
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
@@ -183,7 +184,7 @@ def demo(args: argparse.Namespace) -> int:
     """Play the story."""
     from app import demo as story
 
-    return story.main(args.url, args.token)
+    return story.main(args.url, args.token, args.stay)
 
 
 def run(args: argparse.Namespace) -> int:
