@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import Costs, Machine
+from core.machine import SWAP_KINDS, Costs, Machine
 from core.mm import memcontrol, mmzone, page_alloc
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
     CTL_NR_NODES,
     CTL_PT_NEXT,
+    CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
     LRUVEC,
@@ -31,7 +32,11 @@ from core.mm.mm_types import (
     MM,
     NR_CTL,
     PAGE,
+    MAX_SWAPFILES,
     RUN,
+    SC,
+    SLOT,
+    SWAP,
     VMF,
     ZONE,
     ZONE_DMA,
@@ -102,6 +107,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
+    k.swap_ra = {"previous": 0, "last": 0}
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.rmap = None
     k.dmesg, k.events, k.killed = [], [], []
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
@@ -137,6 +145,9 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ctl=arena((NR_CTL,), "i8"),
         vmf=arena((1,), VMF),
         runs=arena((MAX_RUNS,), RUN),
+        slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
+        swaps=arena((MAX_SWAPFILES,), SWAP),
+        sc=arena((1,), SC),
     )
     at = 0
     for order, count in enumerate(links):
@@ -144,6 +155,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         at += count
     s.ctl[CTL_NR_NODES], s.ctl[CTL_MAX_PFN] = nodes, max_pfn
     s.ctl[CTL_PT_NEXT] = s.ctl[CTL_XA_NEXT] = 1
+    s.ctl[CTL_SWAP_HITS] = 4  # as swapin_readahead_hits begins
     return s
 
 
@@ -224,15 +236,17 @@ def take_zero_page(k: Kernel) -> None:
 
 def add_swap(k: Kernel) -> None:
     """swapon for the machine's devices: the header takes a page, priorities count down from -2."""
-    auto = -2
+    auto, base = -2, 1
     for i, device in enumerate(k.machine.swap):
         priority = device.priority
         if priority is None:
             priority, auto = auto, auto - 1
+        pages = (device.size >> 12) - 1
         k.swap_devices.append({
-            "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": (device.size >> 12) - 1,
-            "used": 0, "priority": priority, "kind": device.kind,
+            "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": pages, "priority": priority, "kind": device.kind,
         })  # fmt: skip
+        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind))
+        base += pages + 1
 
 
 def banner(k: Kernel) -> None:

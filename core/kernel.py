@@ -18,6 +18,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event
 from core.fs import tree
+from core.mm import filemap, gfp
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -76,6 +77,9 @@ class Kernel:
     ksm: dict[str, Any]
     swap_devices: list[Any]
     committed_pages: int
+    swap_ra: dict[str, int]
+    kswapd: list[dict[str, Any]]
+    rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
     killed: list[int]
@@ -135,6 +139,7 @@ class Kernel:
     def _run(self, answer: Result, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
         """One handler with its outcome sorted into the answer's channels."""
         start, self.killed, self.current = self.clock.now, [], task
+        self.rmap = None
         self.clock.spend(self.costs.syscall)
         try:
             if task is None:
@@ -152,6 +157,7 @@ class Kernel:
             answer.signal, answer.errno = ("SIGKILL", None) if self.panicked is None else (None, "EIO")
         finally:
             self.current = None
+            gfp.kswapd_finish(self)
             if task is not None:
                 sched.exit_to_user(self, task)
         answer.killed = self.killed
@@ -207,6 +213,10 @@ class Kernel:
     def emit(self, event: Event) -> None:
         """Record an event of the trace catalogue."""
         self.events.append(event)
+
+    def flush_dirty(self, why: str) -> None:
+        """Wake the flusher: every dirty page of every file is written."""
+        filemap.flush_all(self, why)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

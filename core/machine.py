@@ -97,6 +97,8 @@ class Costs:
     zap_pte: int = 60  # unmap and free one page
     protect_pte: int = 15
     exit: int = 20_000
+    scan_page: int = 400  # look at one page of an LRU list
+    swap_out: int = 5_000  # hand one page to the swap device
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
 
 

@@ -97,7 +97,7 @@ def dirty_limits(k: Kernel) -> tuple[int, int]:
 def swap_pages(k: Kernel) -> tuple[int, int]:
     """Pages of swap, total and free."""
     total = sum(int(device["pages"]) for device in k.swap_devices)
-    return total, total - sum(int(device["used"]) for device in k.swap_devices)
+    return total, total - int(k.s.swaps["used"].sum())
 
 
 def rss(k: Kernel, mm: Mm) -> tuple[int, int, int, int]:

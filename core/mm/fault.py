@@ -26,16 +26,27 @@ Source: mm/memory.c; facts PF-01..22.
 
 from __future__ import annotations
 
-from core.abi.mman import VM_SHARED, VM_WRITE
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM
+from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, step
-from core.mm.mm_types import CTL_ZERO_PFN, MAX_RUNS, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State
+from core.mm.mm_types import (
+    CTL_OVER_HIGH,
+    CTL_SWAP_HITS,
+    CTL_ZERO_PFN,
+    MAX_RUNS,
+    MM_ANONPAGES,
+    MM_FILEPAGES,
+    MM_SHMEMPAGES,
+    MM_SWAPENTS,
+    State,
+)
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
     GFP_USER,
     MISS,
     OUT_OF_VMA,
+    OVER_HIGH,
     READAHEAD,
     RUNS_FULL,
     SIGBUS,
@@ -51,6 +62,7 @@ from core.mm.page_ops import (
     put_page,
     rss_column,
     set_dirty,
+    stat_add,
     xa_leaf,
     xa_leaf_create,
 )
@@ -63,16 +75,20 @@ from core.mm.pgtable import (
     PTE_RW,
     PTE_SOFT_DIRTY,
     PTE_SPECIAL,
+    SWP_SOFT_DIRTY,
     find_pte_table,
 )
 from core.mm.swap import mark_page_accessed
-from core.vmstat import MEMCG_PGFAULT, PGFAULT, PGREUSE
+from core.mm.swap_state import SWAP_RA_HIT, free_swap
+from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
+from core.vmstat import MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
 # what kind of mapping (vmf.kind)
 V_ANON, V_FILE, V_SHMEM = range(3)
 # what a fault was (index of vmf.count; a run has one of these)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
-KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify")
+SWAP_IN = 10
+KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
 MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
@@ -131,6 +147,9 @@ def access_pages(s: State, perm) -> None:
         run_last = vpn
         v["major"] = 0
         i += 1
+        if s.ctl[CTL_OVER_HIGH]:
+            v["reason"] = OVER_HIGH
+            break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i
     v["vpn"] = first + (perm[i] if permuted else i * step) if i < n else 0
@@ -164,8 +183,7 @@ def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, con
             return do_anonymous_page(s, v, tid, vpn, write, content)
         return do_fault(s, v, tid, vpn, write, content)
     if not pte & PTE_PRESENT:
-        v["reason"] = SWAP
-        return 0
+        return do_swap_page(s, v, tid, pte, vpn, write, content)
     if write and not pte & PTE_RW:
         return do_wp_page(s, v, tid, pte, vpn, content)
     s.pt[tid, vpn & 511] = pte | PTE_A
@@ -198,6 +216,8 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
         return ZERO_COW
     flags = s.mem[old]["flags"]
+    if flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
+        free_swap(s, zone_of(s, old), old)
     if flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
@@ -219,10 +239,58 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
     count_rss(s, v["mm"], rss_column(flags), -1)
-    put_page(s, zid, old)
+    if not put_page(s, zid, old) and flags & PG_SWAPCACHE and s.mem[old]["mapcount"] == 0:
+        free_swap(s, zid, old)
     add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
     s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
     return COW
+
+
+@step
+def do_swap_page(s: State, v: Any, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
+    """A swapped page: in the swap cache it is mapped at once (minor); else vmf.victim names the slot to read (reason SWAP)."""
+    slot = swp_slot(s, pte)
+    pfn = s.slots[slot]["pfn"]
+    if pfn == 0:
+        v["reason"] = SWAP
+        v["victim"] = slot
+        return 0
+    page = s.mem[pfn]
+    zid = zone_of(s, pfn)
+    if page["flags"] & PG_READAHEAD:
+        page["flags"] &= ~PG_READAHEAD
+        s.vm_event[SWAP_RA_HIT] += 1
+        s.ctl[CTL_SWAP_HITS] += 1
+    exclusive = pte & SWP_EXCLUSIVE
+    page["refcount"] += 1
+    page["mapcount"] += 1
+    if page["mapcount"] == 1:
+        stat_add(s, zid, page["memcg"], NR_ANON_MAPPED, 1)
+    if page["mapping"] == 0:
+        page["mapping"] = v["anon_vma"] if exclusive else v["anon_root"]
+        page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
+    swap_free(s, slot)
+    if swap_full(s, page["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and page["refcount"] == 2):
+        free_swap(s, zid, pfn)
+    count_rss(s, v["mm"], MM_ANONPAGES, 1)
+    count_rss(s, v["mm"], MM_SWAPENTS, -1)
+    new = (pfn << 12) | v["prot"] | (PTE_SOFT_DIRTY if pte & SWP_SOFT_DIRTY else 0)
+    if exclusive or page["refcount"] == 1:
+        page["flags"] |= PG_ANON_EXCLUSIVE
+        if write:
+            new |= DIRTIED
+            page["content"] = content
+    s.pt[tid, vpn & 511] = new
+    if write and not new & PTE_RW:
+        return do_wp_page_slow(s, v, tid, new, vpn, content)
+    return SWAP_IN
+
+
+@step
+def do_wp_page_slow(s: State, v: Any, tid: int, pte: int, vpn: int, content: int) -> int:
+    """`do_wp_page` right after a swap-in for writing."""
+    kind = do_wp_page(s, v, tid, pte, vpn, content)
+    return SWAP_IN if kind else 0
 
 
 @step
@@ -346,7 +414,14 @@ def copy_pages(s: State) -> None:
                 to = pte_alloc(s, v, dst, at)
                 if to == 0:
                     break
-            if pte & PTE_PRESENT and not pte & PTE_SPECIAL:
+            if not pte & PTE_PRESENT:
+                swap_duplicate(s, swp_slot(s, pte))
+                s.mms[dst]["rss"][MM_SWAPENTS] += 1
+                s.pt[tid, at & 511] = s.pt[to, at & 511] = pte & ~SWP_EXCLUSIVE
+                v["count"][0] += 1
+                at += 1
+                continue
+            if not pte & PTE_SPECIAL:
                 pfn = (pte & PFN_MASK) >> 12
                 page = s.mem[pfn]
                 page["mapcount"] += 1

@@ -250,8 +250,11 @@ def free_nodes(s: State, root: int) -> None:
             if lower == 0:
                 continue
             for m in range(512):
-                if s.xa[lower, m]:
-                    give_node(s, s.xa[lower, m])
+                leaf = s.xa[lower, m]
+                if leaf:
+                    for n in range(512):
+                        s.xa[leaf, n] = 0  # shadows
+                    give_node(s, leaf)
                     s.xa[lower, m] = 0
             s.xa[upper, j] = 0
             give_node(s, lower)
@@ -272,7 +275,7 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     k.s.vmf[0] = (
         mm.id if mm else 0, task.cgroup.memcg.id, node, task.cpu,
         0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
-        0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers,
+        0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
         0, DONE, 0, -1, 0, 0, (0,) * 16,
     )  # fmt: skip
 
@@ -513,6 +516,12 @@ def entry_of(s: State, pgd: int, vpn: int) -> int:
         tid = s.mem[(entry >> 12) & ((1 << 40) - 1)]["private"]
         shift -= 9
     return s.pt[tid, vpn & 511]
+
+
+def flush_all(k: Kernel, why: str) -> int:
+    """The flusher writes every dirty page of the disk's files: how many."""
+    dirty = [inode for inode in k.inodes.values() if inode.root and not inode.shmem and inode.nr_dirty > 0]
+    return sum(write_back(k, inode, 0, inode.nr_file_pages, why) for inode in dirty)
 
 
 def fsync(k: Kernel, inode: Inode) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
 from core.mm import oom_kill, vmscan
-from core.mm.mm_types import CTL_FAIL_NTH, WMARK_HIGH, WMARK_LOW, WMARK_MIN
+from core.mm.mm_types import CTL_FAIL_NTH, WMARK_LOW, WMARK_MIN
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
 from core.vmstat import EVENT
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 LOW, MIN = WMARK_LOW, WMARK_MIN
 SWAP_CLUSTER_MAX = 32
+MAX_RECLAIM_RETRIES = 16
 ALLOCSTALL = EVENT["allocstall_movable"]
-PAGEOUTRUN = EVENT["pageoutrun"]
 GFP_HIGHUSER_MOVABLE = "GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO"
 GFP_KERNEL = "GFP_KERNEL"
 
@@ -61,18 +61,27 @@ def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> N
     if injected(k):
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
     v = k.s.vmf[0]
+    node = int(v["node"])
     if int(v["mark"]) != MIN:
         with saved(k):
-            wake_kswapd(k)
+            wake_kswapd(k, node)
         v["mark"] = MIN
         return
     with saved(k):
         k.s.vm_event[ALLOCSTALL] += 1
-        if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX):
+        if k.kswapd[node]["awake"]:
+            vmscan.kswapd_run(k, node, 1)
+        if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX) and not above_min(k):
             oom_kill.out_of_memory(k, task, gfp, 0)
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
+
+
+def above_min(k: Kernel) -> bool:
+    """Can some zone give a page after all?"""
+    zones = k.s.zones
+    return any(int(zones["free"][z]) > int(zones["wmark"][z][MIN]) + int(zones["lowmem_reserve"][z][3]) for z in k.populated)
 
 
 def check_killed(k: Kernel, task: Task | None) -> None:
@@ -81,18 +90,24 @@ def check_killed(k: Kernel, task: Task | None) -> None:
         raise TaskKilled
 
 
-def wake_kswapd(k: Kernel) -> None:
-    """kswapd runs until the zones are above their high marks or nothing can be had (balance_pgdat)."""
+def wake_kswapd(k: Kernel, node: int = 0) -> None:
+    """A zone is below its low mark: kswapd of its node wakes and works beside the tasks (wakeup_kswapd)."""
     zones = k.s.zones
-    short = sum(max(0, int(zones["wmark"][zid][WMARK_HIGH]) - int(zones["free"][zid])) for zid in k.populated)
-    if short == 0:
-        return
     for zid in k.populated:
         free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
-        if free <= low:
+        if free <= low and not k.kswapd[int(zones["node"][zid])]["awake"]:
             k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
-    k.s.vm_event[PAGEOUTRUN] += 1
-    vmscan.reclaim(k, k.root_cgroup, short)
+    if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
+        vmscan.kswapd_run(k, node, 1)
+
+
+def kswapd_finish(k: Kernel) -> None:
+    """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
+    for node in range(k.nr_nodes):
+        while k.kswapd[node]["awake"]:
+            now = k.clock.now
+            vmscan.kswapd_run(k, node, 8)
+            k.clock.now = now  # beside the tasks, not on their time
 
 
 def zone_name(k: Kernel, zid: int) -> str:
@@ -109,7 +124,7 @@ def alloc_pages(k: Kernel, order: int, *, node: int = 0, classzone: int = 2, tas
         if injected(k):
             raise SysError(Errno.ENOMEM, "this allocation was told to fail")
         if mark == LOW:
-            wake_kswapd(k)
+            wake_kswapd(k, node)
     while True:
         reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX)
         if not reclaimed and (order > 3 or not oom_kill.out_of_memory(k, task, GFP_KERNEL, order)):

@@ -39,6 +39,7 @@ from core.events import Memcg as MemcgEvent
 from core.jit import njit
 from core.mm import oom_kill, vmscan
 from core.mm.mm_types import (
+    CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
     ZONES_PER_NODE,
     State,
@@ -67,6 +68,9 @@ EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
 CONTROLLERS = ("memory",)  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
+SWAP_CLUSTER_MAX = 32
+HZ = 250  # Debian's kernels
+MEMCG_CHARGE_BATCH = 64
 PAGE_ALLOC_COSTLY_ORDER = 3
 
 
@@ -136,7 +140,11 @@ def _reset_row(k: Any, cg: Cgroup) -> None:
     row = k.s.memcgs[cg.id : cg.id + 1]
     row[:] = np.zeros(1, row.dtype)
     row["parent"] = cg.parent.id if cg.parent is not None else 0
-    row["max"] = row["high"] = PAGE_COUNTER_MAX
+    for limit in ("max", "high", "swap_max", "swap_high"):
+        row[limit] = PAGE_COUNTER_MAX
+    for node in range(k.nr_nodes):
+        lruvec = k.s.lruvecs[cg.id * k.nr_nodes + node : cg.id * k.nr_nodes + node + 1]
+        lruvec[:] = np.zeros(1, lruvec.dtype)
 
 
 def create(k: Any, path: str) -> Cgroup:
@@ -370,6 +378,98 @@ def set_high(k: Any, cg: Cgroup, pages: int) -> None:
             retries -= 1
 
 
+def reclaim_order(k: Any, cg: Cgroup) -> list[Cgroup]:
+    """Who is visited when `cg` must give memory back: itself, then everything below, removed cgroups included."""
+    return subtree(k, cg, dying=True)
+
+
+def protected(k: Any, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
+    """Is a cgroup within its memory.min (or, in a first attempt, its memory.low)? Then reclaim for `target` passes it over.
+
+    Leaves the effective protection in the cgroup's row for get_scan_count (mem_cgroup_calculate_protection); a cgroup that
+    is taken below its low in the second attempt gets a `low` event.
+    """
+    row = k.s.memcgs[cg.id]
+    row["emin"] = row["elow"] = 0
+    if cg is target or cg.parent is None:
+        return False
+    usage = int(row["usage"])
+    if usage == 0:
+        return False
+    parent = cg.parent
+    if parent is target or parent.parent is None:
+        row["emin"], row["elow"] = cg.min, cg.low
+    else:
+        above = k.s.memcgs[parent.id]
+        total = int(above["usage"])
+        claims = [(min(int(k.s.memcgs["usage"][c.id]), c.min), min(int(k.s.memcgs["usage"][c.id]), c.low)) for c in parent.children.values()]
+        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims))
+        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims))
+    if int(row["emin"]) >= usage:
+        return True
+    if int(row["elow"]) >= usage:
+        if low_too:
+            k.s.sc[0]["memcg_low_skipped"] = 1
+            return True
+        memcg_event(k, cg, "low")
+    return False
+
+
+def handle_over_high(k: Any, task: Task) -> None:
+    """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
+
+    Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, at most 2 s; not at all
+    while reclaim makes progress, nor if it would be 10 ms or less.
+    """
+    nr = int(k.s.ctl[CTL_OVER_HIGH])
+    k.s.ctl[CTL_OVER_HIGH] = 0
+    cg = task.cgroup.memcg
+    retries, in_retry = MAX_RECLAIM_RETRIES, False
+    while True:
+        freed = reclaim_high(k, cg, SWAP_CLUSTER_MAX if in_retry else nr)
+        delay = high_delay_ns(nr, max_overage(k, cg))
+        if delay <= 10_000_000:
+            return
+        if not freed:
+            if not retries:
+                break
+            retries -= 1
+        in_retry = True
+    k.clock.spend(delay)
+    k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(k.s.memcgs["usage"][cg.id]) * 4096, int(k.s.memcgs["high"][cg.id]) * 4096, task.pid, delay))
+
+
+def reclaim_high(k: Any, cg: Cgroup, nr: int) -> int:
+    """Reclaim `nr` pages at each ancestor above its memory.high, with a `high` event each: pages freed."""
+    freed = 0
+    for at in cg.ancestors[:-1]:
+        row = k.s.memcgs[at.id]
+        if int(row["usage"]) > int(row["high"]):
+            memcg_event(k, at, "high")
+            freed += vmscan.reclaim(k, at, nr)
+    return freed
+
+
+def max_overage(k: Any, cg: Cgroup) -> int:
+    """The largest (usage - high) / high of a cgroup and its ancestors, in units of 2^-20 (mem_find_max_overage)."""
+    worst = 0
+    for at in cg.ancestors[:-1]:
+        row = k.s.memcgs[at.id]
+        usage, high = int(row["usage"]), max(int(row["high"]), 1)
+        if usage > high:
+            worst = max(worst, ((usage - high) << 20) // high)
+    return worst
+
+
+def high_delay_ns(nr: int, overage: int) -> int:
+    """How long an excess of `overage` (2^-20) costs a charge of `nr` pages (calculate_high_delay): at most 2 s.
+
+    overage^2 * HZ >> 34 jiffies for 64 pages: 5 % over costs 64 pages 160 ms, 10 % 640 ms.
+    """
+    jiffies = (overage * overage * HZ >> 20 >> 14) * nr // MEMCG_CHARGE_BATCH
+    return min(jiffies, 2 * HZ) * (1_000_000_000 // HZ)
+
+
 def effective_protection(usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int,
                          recursive: bool = False) -> int:  # fmt: skip
     """What memory.min or memory.low really protects of a cgroup (effective_protection), in pages (or any one unit).
@@ -434,13 +534,13 @@ def peak(k: Any, cg: Cgroup) -> int:
 
 
 def swap_usage(k: Any, cg: Cgroup) -> int:
-    """memory.swap.current in pages: swap slots that the subtree pays for. Nothing swaps out yet."""
-    return 0
+    """memory.swap.current in pages: swap slots that the subtree pays for."""
+    return int(k.s.memcgs["swap"][cg.id])
 
 
 def swap_in_use(k: Any) -> int:
     """Swap slots in use on all devices, pages."""
-    return sum(int(device["used"] if isinstance(device, dict) else device.used) for device in k.swap_devices)
+    return int(k.s.swaps["used"].sum())
 
 
 NUMA_ITEMS = ("anon", "file", "kernel_stack", "pagetables", "sec_pagetables", "shmem", "file_mapped", "file_dirty", "file_writeback",

@@ -33,8 +33,8 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.events import Fault
-from core.mm import filemap, gfp, memcontrol, rmap, zap
+from core.events import Fault, SwapIn
+from core.mm import filemap, gfp, memcontrol, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -47,7 +47,9 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, READAHEAD, RUNS_FULL, SIGBUS
+from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.swap_state import swapin_cluster
+from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.panic import KernelBug, Signal
 from core.vmstat import NR_FILE_DIRTY
@@ -111,7 +113,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         vma_kind(vma), vma_prot(vma), vma.anon_vma.id if vma.anon_vma else 0,
         file.id if file else 0, file.root if file else 0, file.nr_file_pages if file else 0,
         access, first, step, n, content, gfp.LOW,
-        0, flags, other, k.machine.storage.buffers,
+        0, flags, other, k.machine.storage.buffers, vma.anon_vma.root.id if vma.anon_vma else 0,
         done, DONE, 0, -1, 0, 0, ZEROS,
     )  # fmt: skip
 
@@ -191,6 +193,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, reason, access)
+        if reason == OVER_HIGH and done >= n:
+            return done
 
 
 def prepare(k: Kernel, vma: Vma, access: int) -> None:
@@ -229,7 +233,7 @@ def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome
 def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse)[kind]
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse)[kind]
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -254,11 +258,44 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
         filemap.fault_miss(k, task, vma, int(v["vpn"]))
     elif reason == READAHEAD:
         filemap.fault_readahead(k, task, vma, int(v["vpn"]))
+    elif reason == SWAP:
+        swap_in(k, task, vma)
+    elif reason == OVER_HIGH:
+        with gfp.saved(k):
+            memcontrol.handle_over_high(k, task)
+        gfp.check_killed(k, task)
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", int(v["vpn"]), 1, None, major=False)
         raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
     elif reason != RUNS_FULL:
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
+
+
+def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
+    """The page is in swap only: read it, with its neighbours; a major fault (do_swap_page, swapin_readahead)."""
+    v = k.s.vmf[0]
+    slot, vpn = int(v["victim"]), int(v["vpn"])
+    with gfp.saved(k):
+        first, last = swap_readahead.window(k, slot)
+        begin(k, task, vma, READ, vpn, 1, 1)
+        while True:
+            swapin_cluster(k.s, slot, first, last)
+            if int(v["reason"]) == DONE:
+                break
+            try:
+                if int(v["reason"]) == NO_PAGE:
+                    gfp.slowpath(k, task)
+                else:
+                    charge_slowpath(k, task)
+            except SysError:
+                pagefault_out_of_memory(k, task)
+        pages = int(v["count"][15])
+    k.clock.spend(swap_readahead.io_ns(k, slot, pages))
+    k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
+    k.s.vm_event[PGMAJFAULT] += 1
+    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
+    task.majflt += 1
+    task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

@@ -60,12 +60,17 @@ ZONE = np.dtype([
     ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
 
-LRUVEC = np.dtype([("head", "i8", (NR_LRU,)), ("tail", "i8", (NR_LRU,)), ("nr", "i8", (NR_LRU,))])
+# tree: the list lengths of the cgroup and all below it. cost, refaults: anonymous, file. age: evictions and activations.
+LRUVEC = np.dtype([
+    ("head", "i8", (NR_LRU,)), ("tail", "i8", (NR_LRU,)), ("nr", "i8", (NR_LRU,)), ("tree", "i8", (NR_LRU,)),
+    ("cost", "i8", (2,)), ("refaults", "i8", (2,)), ("age", "i8"),
+])  # fmt: skip
 
 # page_counter of memory (pages) and the cgroup's own (not its children's) statistics
 MEMCG = np.dtype([
     ("parent", "i8"), ("usage", "i8"), ("max", "i8"), ("high", "i8"), ("watermark", "i8"), ("failcnt", "i8"),
-    ("kmem_bytes", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
+    ("kmem_bytes", "i8"), ("swap", "i8"), ("swap_max", "i8"), ("swap_high", "i8"), ("swap_events", "i8", (3,)),
+    ("min", "i8"), ("low", "i8"), ("emin", "i8"), ("elow", "i8"), ("offline", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
 ])  # fmt: skip
 PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 
@@ -84,7 +89,7 @@ VMF = np.dtype([
     ("kind", "i8"), ("prot", "i8"), ("anon_vma", "i8"), ("file", "i8"), ("root", "i8"), ("file_pages", "i8"),
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
-    ("block_heads", "i8"),
+    ("block_heads", "i8"), ("anon_root", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"),
     ("count", "i8", (16,)),
@@ -92,6 +97,23 @@ VMF = np.dtype([
 
 RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
 MAX_RUNS = 1024
+
+
+# One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
+SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
+# A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's).
+SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8")])
+MAX_SWAPFILES = 29
+
+# struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
+SC = np.dtype([
+    ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
+    ("may_unmap", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
+    ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
+    ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
+    ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
+    ("list_reclaimed", "i8", (NR_LRU,)),
+])  # fmt: skip
 
 
 class State(NamedTuple):
@@ -113,11 +135,16 @@ class State(NamedTuple):
     ctl: Array
     vmf: Array
     runs: Array
+    slots: Array
+    swaps: Array
+    sc: Array
 
 
 # ctl columns
 CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, CTL_MAX_PFN, CTL_NR_FREE_PT = range(8)
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
+CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
+CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
 CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11

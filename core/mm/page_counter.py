@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from core.jit import inline, njit, step
 from core.mm.mm_types import PAGE_COUNTER_MAX as PAGE_COUNTER_MAX
-from core.mm.mm_types import State
+from core.mm.mm_types import CTL_OVER_HIGH, State
 
 MEMCG_CHARGE_BATCH = 64
 STOCK_MEMCG, STOCK_NR = 0, 1  # columns of State.stock
@@ -107,8 +107,23 @@ def try_charge(s: State, cpu: int, memcg: int, nr: int) -> int:
     if nr < MEMCG_CHARGE_BATCH:
         if page_counter_try_charge(s, memcg, MEMCG_CHARGE_BATCH) < 0:
             refill_stock(s, cpu, memcg, MEMCG_CHARGE_BATCH - nr)
+            note_over_high(s, memcg, MEMCG_CHARGE_BATCH)
             return -1
-    return page_counter_try_charge(s, memcg, nr)
+    over = page_counter_try_charge(s, memcg, nr)
+    if over < 0:
+        note_over_high(s, memcg, nr)
+    return over
+
+
+@step
+def note_over_high(s: State, memcg: int, nr: int) -> None:
+    """A charge went above some memory.high: the task will answer for it on its way back to user space."""
+    while memcg > 0:
+        row = s.memcgs[memcg]
+        if row["usage"] > row["high"]:
+            s.ctl[CTL_OVER_HIGH] += nr
+            return
+        memcg = row["parent"]
 
 
 @njit

@@ -35,6 +35,7 @@ from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import TABLE_ENTRY, give_table_row, take_node, take_table_row
 from core.mm.slab import account_slab
 from core.mm.swap import lru_add, lru_del
+from core.mm.workingset import workingset_refault
 from core.vmstat import (
     MEMCG_KMEM,
     MEMCG_PAGETABLES,
@@ -53,7 +54,7 @@ from core.vmstat import (
 )
 
 # why a page loop stopped (vmf.reason)
-DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP = range(9)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH = range(10)
 
 GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for user pages, ZONE_NORMAL else
 
@@ -281,7 +282,10 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
     page["mapping"] = v["file"]
     page["index"] = index
     page["flags"] = PG_UPTODATE | ((PG_SHMEM | PG_SWAPBACKED) if shmem else 0)
+    shadow = s.xa[leaf, index & 511]
     s.xa[leaf, index & 511] = pfn
+    if shadow < 0 and not shmem:
+        workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 1)
     stat_add(s, zid, page["memcg"], NR_FILE_PAGES, 1)
     if shmem:
         stat_add(s, zid, page["memcg"], NR_SHMEM, 1)

@@ -43,6 +43,12 @@ def update_lru_size(s: State, zid: int, lruvec: int, lru: int, nr: int) -> None:
     s.lruvecs[lruvec].nr[lru] += nr
     s.zones[zid].stat[lru] += nr
     s.node_stat[s.zones[zid].node, lru] += nr
+    nodes = s.ctl[CTL_NR_NODES]
+    memcg = lruvec // nodes
+    while memcg > 0:
+        s.lruvecs[memcg * nodes + lruvec % nodes].tree[lru] += nr
+        memcg = s.memcgs[memcg].parent
+    s.lruvecs[lruvec % nodes].tree[lru] += nr
 
 
 @inline
@@ -132,6 +138,17 @@ def activate_page(s: State, zid: int, pfn: int) -> None:
         s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += 1
 
 
+@step
+def age_nonresident(s: State, lruvec: int, nr: int) -> None:
+    """The lists of a cgroup and of its ancestors moved on by `nr` pages (workingset_age_nonresident)."""
+    nodes = s.ctl[CTL_NR_NODES]
+    memcg = lruvec // nodes
+    while memcg > 0:
+        s.lruvecs[memcg * nodes + lruvec % nodes].age += nr
+        memcg = s.memcgs[memcg].parent
+    s.lruvecs[lruvec % nodes].age += nr
+
+
 @inline
 def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
@@ -143,6 +160,7 @@ def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     elif not page.flags & PG_ACTIVE:
         activate_page(s, zid, pfn)
         page.flags &= ~PG_REFERENCED
+        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
 
 
 @step

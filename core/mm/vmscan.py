@@ -1,14 +1,21 @@
-"""Reclaim, in the small: unmapped page cache from the cold end of the file lists (mm/vmscan.c).
+"""Reclaim: who asks, for how much, and how hard it tries (mm/vmscan.c).
 
-A page of the cache can be had back when nobody maps it: clean, it is simply forgotten; dirty, it is written first. The
-lists say where to look: the tail of inactive_file is what was used longest ago, and only when that is empty the tail of
-active_file. What is mapped goes back to the head of its list.
+Three ask. *kswapd* of a node runs when a zone falls below its low mark until one is above its high mark; a task that finds
+nothing above the min mark reclaims 32 pages itself (*direct*); a charge that a cgroup's limit refuses, a write to
+memory.max or memory.high, and memory.reclaim reclaim from that cgroup's subtree (*memcg*).
 
-    inactive_file   head  p9 p8 p7 ... p2 p1  tail  <- looked at first
-    active_file     head  q4 q3 q2 q1         tail
+Each asks in rounds of falling priority: at priority p a list gives 1/2^p of its pages to be looked at, from 12 (a
+4096th) down to 0 (all). Within a round every cgroup below the target is visited, its share of anonymous and file pages
+following from swappiness and from what each kind has cost lately (`lru_classic.get_scan_count`); those within their memory.min
+are passed over, those within memory.low are passed over in a first attempt and only taken if it found nothing else.
 
-Simplified, until the pressure mechanisms come: anonymous memory and mapped file pages stay (no swap-out, no rmap);
-dirty pages are written here and now, where Linux wakes the flusher and waits; no priorities, no protection.
+    cgroup of 8,192 pages, all touched once, limit reached, 32 wanted: rounds look at 2, 4, 8, ... pages, find each used
+    (first look), until priority 0 has looked at all; the next round writes some out and the one after frees them
+
+Files first: with no swap left, or anonymous pages nobody may swap, only the file lists are looked at; if plenty of inactive
+file pages are there and nothing suggests that they are needed, anonymous pages are left alone (cache_trim_mode).
+
+Time: each look, each write and each wait has its price in `Costs`.
 """
 
 from __future__ import annotations
@@ -17,86 +24,215 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_SHMEM, PG_WRITEBACK
-from core.events import Reclaim
-from core.jit import njit
-from core.mm import memcontrol, page_ops
-from core.mm.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, State
-from core.mm.page_alloc import zone_of
-from core.mm.swap import list_add, list_del
-from core.vmstat import EVENT, MEMCG, NR_WRITTEN, PGPGOUT
+from core.events import Reclaim, SwapOut
+from core.mm import memcontrol, rmap_walk
+from core.mm.lru_classic import age_active_anon, inactive_low, shrink_lruvec
+from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
+from core.vmstat import EVENT, NODE
 
 if TYPE_CHECKING:
+    from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
 
-PAGE_NS = 400  # one page looked at, unmapped from its file and freed
+DEF_PRIORITY = 12
+SWAP_CLUSTER_MAX = 32
+DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
+LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
+ACTIVATE_ANON, ACTIVATE_FILE = NODE["workingset_activate_anon"], NODE["workingset_activate_file"]
+IMMEDIATE = NODE["nr_vmscan_immediate_reclaim"]
 
 
-def reclaim(k: Any, cg: Cgroup, nr: int, by: str | None = None) -> int:
-    """Free up to `nr` pages charged below `cg` (the root: anywhere); how many were.
+class Workspace:
+    """Arrays that the loops of one reclaim write into, and the page-cache roots they need."""
 
-    by: "kswapd", "direct" or "memcg", for the counters; by default memcg for a limit, direct for the machine.
-    """
+    __slots__ = ("batch", "nr", "roots", "dropped")
+
+    def __init__(self, k: Kernel) -> None:
+        self.batch = np.zeros(SWAP_CLUSTER_MAX, np.int64)
+        self.nr = np.zeros(8, np.int64)
+        self.roots = np.zeros(k.next_inode + 1, np.int64)
+        self.dropped = np.zeros(k.next_inode + 1, np.int64)
+        for inode in k.inodes.values():
+            self.roots[inode.id] = 0 if inode.shmem else inode.root
+
+    def settle(self, k: Kernel) -> None:
+        """Tell the files how many pages they lost."""
+        for id in np.flatnonzero(self.dropped).tolist():
+            k.inodes[id].nr_pages -= int(self.dropped[id])
+        self.dropped[:] = 0
+
+
+def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
+    """A fresh scan_control."""
+    k.s.sc[:] = np.zeros(1, k.s.sc.dtype)
+    c = k.s.sc[0]
+    c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
+    c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
+    c["swappiness"], c["block_heads"] = int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers
+    return c
+
+
+def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True) -> int:
+    """Free about `nr` pages charged below `cg` (the root: anywhere): how many were (do_try_to_free_pages)."""
+    c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
+    space = Workspace(k)
     who = by or ("memcg" if cg.parent is not None else "direct")
-    size = k.next_inode + 1
-    roots, dropped, cleaned = (np.zeros(size, np.int64) for _ in range(3))
-    for inode in k.inodes.values():
-        roots[inode.id] = 0 if inode.shmem else inode.root
-    total = 0
-    for lru in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE):
-        for at in memcontrol.subtree(k, cg, dying=True):
-            for node in range(k.nr_nodes):
-                if total < nr and k.s.lruvecs["nr"][at.id * k.nr_nodes + node][lru]:
-                    total += _shrink(k, at, node, lru, nr - total, who, roots, dropped, cleaned)
-    for inode in k.inodes.values():
-        inode.nr_pages -= int(dropped[inode.id])
-        inode.nr_dirty -= int(cleaned[inode.id])
-    return total
-
-
-def _shrink(k: Any, cg: Cgroup, node: int, lru: int, nr: int, by: str, roots: Any, dropped: Any, cleaned: Any) -> int:
-    """One list: its event, its counters, its time."""
-    answer = np.zeros(2, np.int64)
-    shrink_list(k.s, cg.id * k.nr_nodes + node, lru, nr, roots, dropped, cleaned, k.machine.storage.buffers, answer)
-    scanned, reclaimed = int(answer[0]), int(answer[1])
-    suffix = "kswapd" if by == "kswapd" else "direct"
-    for name, count in (("pgscan", scanned), ("pgsteal", reclaimed)):
-        k.s.vm_event[EVENT[f"{name}_{suffix}"]] += count
-        k.s.vm_event[EVENT[f"{name}_file"]] += count
-        k.s.memcgs["stat"][cg.id, MEMCG[f"{name}_{suffix}"]] += count
-    k.clock.spend(scanned * PAGE_NS)
-    name = "inactive_file" if lru == LRU_INACTIVE_FILE else "active_file"
-    if scanned:
-        k.emit(Reclaim(k.clock.now, by, node, cg.path, 0, scanned, reclaimed, {name: [scanned, reclaimed]}))
-    return reclaimed
-
-
-@njit
-def shrink_list(s: State, lruvec: int, lru: int, nr: int, roots, dropped, cleaned, block_heads: int, answer) -> None:
-    """From the tail of one list, free up to `nr` pages; look at each page once. answer = [scanned, reclaimed]."""
-    left = s.lruvecs[lruvec].nr[lru]
-    pfn = s.lruvecs[lruvec].tail[lru]
-    scanned, reclaimed = 0, 0
-    while pfn and left > 0 and reclaimed < nr:
-        before = s.mem[pfn].prev
-        page = s.mem[pfn]
-        scanned += 1
-        left -= 1
-        held = 2 if page.flags & PG_PRIVATE else 1
-        root = roots[page.mapping]
-        if page.mapcount > 0 or page.refcount > held or page.flags & (PG_WRITEBACK | PG_MLOCKED | PG_SHMEM) or root == 0:
-            list_del(s, lruvec, lru, pfn)
-            list_add(s, lruvec, lru, pfn)
+    while True:
+        c["priority"] = DEF_PRIORITY
+        while c["priority"] >= 0:
+            shrink_zones(k, cg, space, who)
+            if c["nr_reclaimed"] >= c["nr_to_reclaim"]:
+                break
+            c["priority"] -= 1
+        snapshot_refaults(k, cg)
+        if c["nr_reclaimed"]:
+            break
+        if c["skipped_deactivate"] and not c["force_deactivate"]:
+            c["force_deactivate"], c["skipped_deactivate"] = 1, 0
+        elif c["memcg_low_skipped"]:
+            c["memcg_low_reclaim"], c["memcg_low_skipped"] = 1, 0
+            c["force_deactivate"] = 0
         else:
-            zid = zone_of(s, pfn)
-            if page.flags & PG_DIRTY:
-                page_ops.clear_dirty(s, zid, pfn)
-                cleaned[page.mapping] += 1
-                page_ops.stat_add(s, zid, page.memcg, NR_WRITTEN, 1)
-                s.vm_event[PGPGOUT] += 4
-            dropped[page.mapping] += 1
-            leaf = page_ops.xa_leaf(s, root, page.index)
-            page_ops.remove_from_page_cache(s, zid, leaf, pfn, block_heads)
-            reclaimed += 1
-        pfn = before
-    answer[0], answer[1] = scanned, reclaimed
+            break
+    space.settle(k)
+    return int(c["nr_reclaimed"])
+
+
+def shrink_zones(k: Kernel, cg: Cgroup, space: Workspace, who: str) -> None:
+    """One round on every node."""
+    for node in range(k.nr_nodes):
+        shrink_node(k, node, cg, space, who)
+
+
+def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) -> None:
+    """One round over the cgroups below `cg` on one node (shrink_node)."""
+    c = k.s.sc[0]
+    c["node"] = node
+    prepare_scan_count(k, node, cg)
+    r = rmap_walk.tables(k)
+    nodes = k.nr_nodes
+    immediate = int(k.s.node_stat[node, IMMEDIATE])
+    for at in memcontrol.reclaim_order(k, cg):
+        if not k.s.lruvecs["nr"][at.id * nodes + node].any() and at.id:
+            continue
+        if memcontrol.protected(k, cg, at, low_too=not c["memcg_low_reclaim"]):
+            continue
+        scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
+        before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
+        shrink_lruvec(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
+        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
+    if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
+        k.flush_dirty("reclaim")
+
+
+def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, written: int, before: Any) -> None:
+    """The events of one visit and its time."""
+    if scanned == 0:
+        return
+    c = k.s.sc[0]
+    k.clock.spend(scanned * k.costs.scan_page)
+    lists = {}
+    for lru, name in enumerate(LISTS):
+        looked, got = int(c["list_scanned"][lru] - before[0][lru]), int(c["list_reclaimed"][lru] - before[1][lru])
+        if looked:
+            lists[name] = [looked, got]
+    k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
+    if written:
+        k.clock.spend(written * k.costs.swap_out)
+        k.emit(SwapOut(k.clock.now, written, cg.path))
+
+
+def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
+    """What holds for the whole round: costs, whether to deactivate, whether the file lists are worth it (prepare_scan_count)."""
+    s, c = k.s, k.s.sc[0]
+    vec = s.lruvecs[cg.id * k.nr_nodes + node]
+    tree = vec["tree"]
+    c["anon_cost"], c["file_cost"] = vec["cost"][0], vec["cost"][1]
+    may = DEACTIVATE_ANON | DEACTIVATE_FILE
+    if not c["force_deactivate"]:
+        may = 0
+        for kind, bit in enumerate((DEACTIVATE_ANON, DEACTIVATE_FILE)):
+            if refaults(k, node, cg)[kind] != int(vec["refaults"][kind]) or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
+                may |= bit
+    c["may_deactivate"] = may
+    c["cache_trim_mode"] = int(int(tree[2]) >> int(c["priority"]) > 0 and not may & DEACTIVATE_FILE)
+    c["file_is_tiny"] = 0
+    if cg.parent is None:
+        zones = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
+        free = sum(int(s.zones["free"][zid]) for zid in zones)
+        high = sum(int(s.zones["wmark"][zid][WMARK_HIGH]) for zid in zones)
+        tiny = int(tree[2]) + int(tree[3]) + free <= high
+        c["file_is_tiny"] = int(tiny and not may & DEACTIVATE_ANON and int(tree[0]) >> int(c["priority"]) > 0)
+
+
+def refaults(k: Kernel, node: int, cg: Cgroup) -> tuple[int, int]:
+    """Activations by refault so far, anonymous and file, below a cgroup (the root: of the node)."""
+    if cg.parent is None:
+        return int(k.s.node_stat[node, ACTIVATE_ANON]), int(k.s.node_stat[node, ACTIVATE_FILE])
+    rows = [at.id for at in memcontrol.subtree(k, cg, dying=True)]
+    stat = k.s.memcgs["stat"]
+    return int(stat[rows, ACTIVATE_ANON].sum()), int(stat[rows, ACTIVATE_FILE].sum())
+
+
+def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
+    """Remember them: only new ones count at the next reclaim."""
+    for node in range(k.nr_nodes):
+        k.s.lruvecs["refaults"][cg.id * k.nr_nodes + node] = refaults(k, node, cg)
+
+
+# ---------------------------------------------------------------- kswapd
+
+
+def pgdat_balanced(k: Kernel, node: int) -> bool:
+    """Is some zone of the node above its high mark, boost included (pgdat_balanced)?"""
+    zones = k.s.zones
+    for kind in range(ZONES_PER_NODE):
+        zid = node * ZONES_PER_NODE + kind
+        if zones["managed"][zid]:
+            mark = int(zones["wmark"][zid][WMARK_HIGH]) + int(zones["boost"][zid]) + int(zones["lowmem_reserve"][zid][3])
+            if int(zones["free"][zid]) > mark:
+                return True
+    return False
+
+
+def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
+    """Let kswapd of a node work for some rounds (balance_pgdat); True when it is done and sleeps.
+
+    It works beside the tasks: whoever allocates lets it have a few rounds whenever it finds memory short.
+    """
+    state = k.kswapd[node]
+    if not state["awake"]:
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
+        k.s.vm_event[EVENT["pageoutrun"]] += 1
+    space = Workspace(k)
+    for _ in range(rounds):
+        if pgdat_balanced(k, node):
+            return kswapd_sleep(k, node, True)
+        high = sum(max(int(k.s.zones["wmark"][zid][WMARK_HIGH]), SWAP_CLUSTER_MAX)
+                   for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE) if k.s.zones["managed"][zid])  # fmt: skip
+        c = begin(k, 0, high, kswapd=True)
+        c["priority"], c["node"] = state["priority"], node
+        c["may_writepage"] = 1
+        for at in memcontrol.reclaim_order(k, k.root_cgroup):
+            age_active_anon(k.s, rmap_walk.tables(k), at.id)
+        shrink_node(k, node, k.root_cgroup, space, "kswapd")
+        freed = int(c["nr_reclaimed"])
+        state["reclaimed"] += freed
+        if int(c["nr_scanned"]) < high or not freed:
+            state["priority"] -= 1
+        if state["priority"] < 1:
+            space.settle(k)
+            return kswapd_sleep(k, node, state["reclaimed"] > 0)
+    space.settle(k)
+    return False
+
+
+def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
+    """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
+    state = k.kswapd[node]
+    state["awake"] = False
+    state["failures"] = 0 if useful else state["failures"] + 1
+    if useful and pgdat_balanced(k, node):
+        k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
+    snapshot_refaults(k, k.root_cgroup)
+    return True

@@ -11,10 +11,10 @@ Source: mm/memory.c, mm/mprotect.c:change_pte_range, mm/mremap.c:move_ptes.
 from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_MLOCKED, PG_SHMEM, PG_UNEVICTABLE
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_MLOCKED, PG_SHMEM, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit, step
 from core.mm.fault import next_block
-from core.mm.mm_types import State
+from core.mm.mm_types import MM_SWAPENTS, State
 from core.mm.page_ops import (
     DONE,
     free_table,
@@ -40,6 +40,8 @@ from core.mm.pgtable import (
     find_table,
 )
 from core.mm.swap import lru_add, lru_del, mark_page_accessed
+from core.mm.swap_state import free_swap
+from core.mm.swapfile import swap_free, swp_slot
 from core.vmstat import NR_MLOCK, UNEVICTABLE_PGMUNLOCKED, UNEVICTABLE_PGRESCUED
 
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
@@ -57,6 +59,15 @@ def munlock_page(s: State, zid: int, pfn: int) -> None:
     page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
     lru_add(s, zid, pfn)
     s.vm_event[UNEVICTABLE_PGRESCUED] += 1
+
+
+@step
+def free_swap_and_cache(s: State, slot: int) -> None:
+    """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
+    swap_free(s, slot)
+    pfn = s.slots[slot]["pfn"]
+    if pfn and s.slots[slot]["count"] == 0 and s.mem[pfn]["mapcount"] == 0:
+        free_swap(s, zone_of(s, pfn), pfn)
 
 
 @njit
@@ -80,7 +91,11 @@ def zap_pages(s: State) -> None:
                 continue
             s.pt[tid, vpn & 511] = 0
             zapped += 1
-            if pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+            if not pte & PTE_PRESENT:
+                rss[MM_SWAPENTS] -= 1
+                free_swap_and_cache(s, swp_slot(s, pte))
+                continue
+            if pte & PTE_SPECIAL:
                 continue
             pfn = (pte & PFN_MASK) >> 12
             zid = zone_hint(s, zid, pfn)
@@ -97,7 +112,8 @@ def zap_pages(s: State) -> None:
             page_remove_rmap(s, zid, pfn)
             if flags & VM_LOCKED and s.mem[pfn]["refcount"] > 1:
                 munlock_page(s, zid, pfn)
-            put_page(s, zid, pfn)
+            if not put_page(s, zid, pfn) and held & PG_SWAPCACHE and s.mem[pfn]["mapcount"] == 0:
+                free_swap(s, zid, pfn)
         at = stop
     v["count"][0] = zapped
     v["reason"] = DONE

@@ -1,0 +1,410 @@
+"""The classic two-list policy as page loops: what is looked at, kept, activated, written, freed (mm/vmscan.c).
+
+    new page ──> inactive head ... inactive tail ──> looked at:
+                                                     used since (A bit)?  first time: PG_referenced, once more round
+                                                                          second time: to the active list
+                                                     not used: anonymous, no slot yet: swap slot, unmapped, written;
+                                                               written and clean: freed
+
+An anonymous page that was touched once is thus looked at three times before it is gone: used, keep; not used, write it out
+(and put it back); written, free it. 8,247 pages freed by recorded Linux took 32,603 looks: three for each page freed
+and one for each of the 7,862 that stayed.
+
+`shrink_list` is the loop, `check_references` the decision per page; `vmscan` says how many of which list.
+I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated).
+"""
+
+from __future__ import annotations
+
+from core.abi.mman import VM_EXEC, VM_LOCKED
+from core.abi.page_flags import (
+    PG_ACTIVE,
+    PG_ANON,
+    PG_DIRTY,
+    PG_LRU,
+    PG_MLOCKED,
+    PG_PRIVATE,
+    PG_REFERENCED,
+    PG_SHMEM,
+    PG_SWAPBACKED,
+    PG_SWAPCACHE,
+    PG_UNEVICTABLE,
+    PG_WORKINGSET,
+)
+from core.jit import inline, njit, step
+from core.mm.mm_types import State
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
+from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
+from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
+from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
+from core.mm.swapfile import get_swap_page, swap_full
+from core.mm.workingset import lru_note_cost, workingset_eviction
+from core.vmstat import (
+    EVENT,
+    MEMCG,
+    MEMCG_PGACTIVATE,
+    MEMCG_PGDEACTIVATE,
+    NODE,
+    NR_WRITTEN,
+    PGACTIVATE,
+    PGDEACTIVATE,
+    PGPGOUT,
+)
+
+RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
+FREED, KEPT, ACTIVATED, WRITTEN = range(4)  # what became of a page
+
+PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
+PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
+PGSCAN_ANON, PGSTEAL_ANON = EVENT["pgscan_anon"], EVENT["pgsteal_anon"]  # + 1: file
+MEMCG_SCAN_KSWAPD, MEMCG_STEAL_KSWAPD = MEMCG["pgscan_kswapd"], MEMCG["pgsteal_kswapd"]  # + 1: direct
+PGREFILL, MEMCG_PGREFILL = EVENT["pgrefill"], MEMCG["pgrefill"]
+PGROTATED, PSWPOUT, MEMCG_PSWPOUT = EVENT["pgrotated"], EVENT["pswpout"], MEMCG["pswpout"]
+PGLAZYFREED, MEMCG_PGLAZYFREED = EVENT["pglazyfreed"], MEMCG["pglazyfreed"]
+VMSCAN_WRITE, VMSCAN_IMMEDIATE = NODE["nr_vmscan_write"], NODE["nr_vmscan_immediate_reclaim"]
+SWAP_CLUSTER_MAX = 32
+
+
+@inline
+def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
+    """Was an inactive page used since it was last looked at, and what follows (folio_check_references)."""
+    found = page_referenced(s, r, pfn, target)
+    young, flags = found & 0xFFFF, found >> 16
+    page = s.mem[pfn]
+    before = page["flags"] & PG_REFERENCED
+    page["flags"] &= ~PG_REFERENCED
+    file = not page["flags"] & PG_SWAPBACKED
+    if flags & VM_LOCKED:
+        return ACTIVATE
+    if young:
+        page["flags"] |= PG_REFERENCED
+        if before or young > 1 or (flags & VM_EXEC and file):
+            return ACTIVATE
+        return KEEP
+    return RECLAIM_CLEAN if before and file else RECLAIM
+
+
+@step
+def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+    """One isolated page of an inactive list: freed, or why not (shrink_folio_list's body)."""
+    c = s.sc[0]
+    page = s.mem[pfn]
+    zid = zone_of(s, pfn)
+    if page["flags"] & PG_MLOCKED:
+        return ACTIVATED
+    if not c["may_unmap"] and page["mapcount"] > 0:
+        return KEPT
+    references = check_references(s, r, pfn, c["target"])
+    if references == ACTIVATE:
+        return activate(s, zid, pfn)
+    if references == KEEP:
+        return KEPT
+    anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
+    swapbacked = page["flags"] & PG_SWAPBACKED
+    if shmem:
+        return ACTIVATED
+    if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
+        slot = get_swap_page(s, page["memcg"])
+        if slot == 0:
+            return activate(s, zid, pfn)
+        add_to_swap_cache(s, zid, pfn, slot)
+        page["flags"] |= PG_DIRTY
+    if page["mapcount"] > 0 and not try_to_unmap(s, r, zid, pfn):
+        return activate(s, zid, pfn)
+    if page["flags"] & PG_DIRTY and (not anon or swapbacked):
+        if not anon:
+            s.node_stat[s.zones[zid]["node"], VMSCAN_IMMEDIATE] += 1
+            return activate(s, zid, pfn)
+        if not c["may_writepage"]:
+            return KEPT
+        write_to_swap(s, zid, pfn)
+        return WRITTEN
+    if page["flags"] & PG_PRIVATE:
+        drop_buffers(s, pfn, c["block_heads"])
+    if anon and not swapbacked:
+        s.vm_event[PGLAZYFREED] += 1
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREED] += 1
+        free_page(s, zid, pfn)
+        return FREED
+    node = s.zones[zid]["node"]
+    if page["flags"] & PG_SWAPCACHE:
+        if page["refcount"] > 1:
+            return KEPT
+        slot = page["private"]
+        shadow = workingset_eviction(s, c["target"], node, pfn)
+        s.slots[slot]["content"] = page["content"]
+        s.slots[slot]["shadow"] = shadow
+        delete_from_swap_cache(s, zid, pfn)
+        page["refcount"] = 0
+        free_page(s, zid, pfn)
+        return FREED
+    root = roots[page["mapping"]]
+    if root == 0 or page["refcount"] > 1:
+        return KEPT
+    shadow = workingset_eviction(s, c["target"], node, pfn)
+    dropped[page["mapping"]] += 1
+    index = page["index"]
+    leaf = xa_leaf(s, root, index)
+    remove_from_page_cache(s, zid, leaf, pfn, c["block_heads"])
+    s.xa[leaf, index & 511] = shadow
+    return FREED
+
+
+@step
+def write_to_swap(s: State, zid: int, pfn: int) -> None:
+    """swap_writepage: the slot holds the page's content now."""
+    page = s.mem[pfn]
+    page["flags"] &= ~PG_DIRTY
+    s.slots[page["private"]]["content"] = page["content"]
+    s.vm_event[PSWPOUT] += 1
+    s.vm_event[PGPGOUT] += 4
+    s.memcgs[page["memcg"]]["stat"][MEMCG_PSWPOUT] += 1
+    stat_add(s, zid, page["memcg"], VMSCAN_WRITE, 1)
+    stat_add(s, zid, page["memcg"], NR_WRITTEN, 1)
+    s.sc[0]["nr_pageout"] += 1
+    s.sc[0]["nr_io"] += 1
+
+
+@step
+def activate(s: State, zid: int, pfn: int) -> int:
+    """The page proved useful, or cannot go: to the active list, and its slot is given up if swap is getting full."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_SWAPCACHE and page["mapcount"] > 0 and swap_full(s, page["memcg"]):
+        free_swap(s, zid, pfn)
+    if not page["flags"] & PG_MLOCKED:
+        page["flags"] |= PG_ACTIVE
+        s.vm_event[PGACTIVATE] += 1
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGACTIVATE] += 1
+    return ACTIVATED
+
+
+@njit
+def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, roots, dropped, batch) -> int:
+    """Look at `nr` pages from the tail of an inactive list; how many were freed. `batch` is room for them."""
+    c = s.sc[0]
+    nodes = s.ctl[5]
+    memcg, file = lruvec // nodes, 1 if lru >= 2 else 0
+    taken = 0
+    while taken < nr:
+        pfn = s.lruvecs[lruvec]["tail"][lru]
+        if pfn == 0:
+            break
+        lru_del(s, zone_of(s, pfn), pfn)
+        batch[taken] = pfn
+        taken += 1
+    kswapd = c["kswapd"]
+    count_reclaim(s, memcg, file, kswapd, taken, 0)
+    if taken == 0:
+        return 0
+    c["nr_pageout"] = 0
+    freed, written = 0, 0
+    for i in range(taken):
+        pfn = batch[i]
+        fate = shrink_page(s, r, pfn, roots, dropped)
+        if fate == FREED:
+            freed += 1
+            continue
+        if fate == WRITTEN:
+            batch[written] = pfn
+            written += 1
+        page = s.mem[pfn]
+        if page["flags"] & PG_MLOCKED:
+            page["flags"] |= PG_UNEVICTABLE
+        lru_add(s, zone_of(s, pfn), pfn)
+    for i in range(written):
+        rotate_reclaimable(s, batch[i])
+    count_reclaim(s, memcg, file, kswapd, 0, freed)
+    if c["nr_pageout"]:
+        lru_note_cost(s, lruvec, file, c["nr_pageout"])
+    c["nr_scanned"] += taken
+    c["list_scanned"][lru] += taken
+    c["list_reclaimed"][lru] += freed
+    return freed
+
+
+@inline
+def count_reclaim(s: State, memcg: int, file: int, kswapd: int, scanned: int, stolen: int) -> None:
+    """pgscan_*, pgsteal_*: by who and by kind for the machine (not by who for a cgroup's limit), by who for the cgroup."""
+    direct = 0 if kswapd else 1
+    if s.sc[0]["target"] == 0:
+        s.vm_event[PGSCAN_KSWAPD + direct] += scanned
+        s.vm_event[PGSTEAL_KSWAPD + direct] += stolen
+    s.vm_event[PGSCAN_ANON + file] += scanned
+    s.vm_event[PGSTEAL_ANON + file] += stolen
+    s.memcgs[memcg]["stat"][MEMCG_SCAN_KSWAPD + direct] += scanned
+    s.memcgs[memcg]["stat"][MEMCG_STEAL_KSWAPD + direct] += stolen
+
+
+@step
+def rotate_reclaimable(s: State, pfn: int) -> None:
+    """Its write is done: to the tail of the inactive list, to be freed at the next look (folio_rotate_reclaimable)."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_LRU or page["flags"] & (PG_ACTIVE | PG_UNEVICTABLE):
+        return
+    lru = page_lru(page["flags"])
+    lruvec = lruvec_of(s, page["memcg"], s.zones[zone_of(s, pfn)]["node"])
+    list_del(s, lruvec, lru, pfn)
+    list_add_tail(s, lruvec, lru, pfn)
+    s.vm_event[PGROTATED] += 1
+
+
+@njit
+def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> None:
+    """Move `nr` pages from the tail of an active list to the inactive one; code that is in use stays (shrink_active_list)."""
+    c = s.sc[0]
+    memcg = lruvec // s.ctl[5]
+    taken, deactivated = 0, 0
+    while taken < nr:
+        pfn = s.lruvecs[lruvec]["tail"][lru]
+        if pfn == 0:
+            break
+        page = s.mem[pfn]
+        zid = zone_of(s, pfn)
+        taken += 1
+        found = page_referenced(s, r, pfn, c["target"])
+        list_del(s, lruvec, lru, pfn)
+        if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
+            list_add(s, lruvec, lru, pfn)
+            continue
+        update_lru_size(s, zid, lruvec, lru, -1)
+        page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
+        lru_add(s, zid, pfn)
+        deactivated += 1
+    if c["target"] == 0:
+        s.vm_event[PGREFILL] += taken
+    s.memcgs[memcg]["stat"][MEMCG_PGREFILL] += taken
+    s.vm_event[PGDEACTIVATE] += deactivated
+    s.memcgs[memcg]["stat"][MEMCG_PGDEACTIVATE] += deactivated
+
+
+@inline
+def int_sqrt(n: int) -> int:
+    """The integer square root."""
+    root = 0
+    while (root + 1) * (root + 1) <= n:
+        root += 1
+    return root
+
+
+@step
+def inactive_is_low(s: State, lruvec: int, lru: int) -> bool:
+    """Is an inactive list too short for its active one (inactive_is_low)? The ratio grows with the size: 1 below 1 GiB."""
+    tree = s.lruvecs[lruvec]["tree"]
+    inactive, active = tree[lru], tree[lru + 1]
+    gb = (inactive + active) >> 18
+    ratio = int_sqrt(10 * gb) if gb else 1
+    return inactive * ratio < active
+
+
+@step
+def get_scan_count(s: State, memcg: int, lruvec: int, nr) -> None:
+    """How many pages of each list to look at in this round (get_scan_count); `nr` has four places."""
+    c = s.sc[0]
+    swappiness, priority = c["swappiness"], c["priority"]
+    ap, fp = 1, 1
+    anon_only, file_only = False, False
+    if not c["may_swap"] or nr_swap(s, memcg) <= 0 or (c["target"] > 0 and swappiness == 0):
+        file_only = True
+    elif priority == 0 and swappiness:
+        pass
+    elif c["file_is_tiny"]:
+        anon_only = True
+    elif c["cache_trim_mode"]:
+        file_only = True
+    else:
+        total = c["anon_cost"] + c["file_cost"]
+        anon_cost, file_cost = total + c["anon_cost"], total + c["file_cost"]
+        total = anon_cost + file_cost
+        ap = swappiness * (total + 1) // (anon_cost + 1)
+        fp = (200 - swappiness) * (total + 1) // (file_cost + 1)
+    fract = not anon_only and not file_only and not (priority == 0 and swappiness)
+    row = s.memcgs[memcg]
+    for lru in range(4):
+        size = s.lruvecs[lruvec]["nr"][lru]
+        scan = size
+        if memcg > 0 and memcg != c["target"] and (row["emin"] > 0 or row["elow"] > 0):
+            protection = row["emin"]
+            if not c["memcg_low_reclaim"] and row["elow"] > row["emin"]:
+                protection = row["elow"]
+                c["memcg_low_skipped"] = 1
+            usage = max(row["usage"], protection)
+            scan = max(size - size * protection // (usage + 1), SWAP_CLUSTER_MAX)
+        scan >>= priority
+        if scan == 0 and row["offline"]:
+            scan = min(size, SWAP_CLUSTER_MAX)
+        file = lru >= 2
+        if fract:
+            share = fp if file else ap
+            scan = (scan * share + (ap + fp - 1 if row["offline"] else 0)) // (ap + fp)
+        elif (file_only and not file) or (anon_only and file):
+            scan = 0
+        nr[lru] = scan
+
+
+@inline
+def nr_swap(s: State, memcg: int) -> int:
+    """Swap that reclaim from this cgroup could still fill."""
+    free = 0
+    for i in range(len(s.swaps)):
+        free += s.swaps[i]["pages"] - s.swaps[i]["used"]
+    while memcg > 0:
+        row = s.memcgs[memcg]
+        free = min(free, row["swap_max"] - row["swap"])
+        memcg = row["parent"]
+    return free
+
+
+@njit
+def shrink_lruvec(s: State, r: Rmap, memcg: int, roots, dropped, batch, nr) -> None:
+    """One round over the lists of one cgroup on one node (shrink_lruvec). `nr` has eight places: to do, and the plan."""
+    c = s.sc[0]
+    lruvec = lruvec_of(s, memcg, c["node"])
+    get_scan_count(s, memcg, lruvec, nr)
+    for lru in range(4):
+        nr[4 + lru] = nr[lru]
+    adjusted = c["target"] == 0 and not c["kswapd"] and c["priority"] == 12
+    reclaimed = 0
+    while nr[0] or nr[2] or nr[3]:
+        for lru in range(4):
+            if nr[lru] <= 0:
+                continue
+            count = min(nr[lru], SWAP_CLUSTER_MAX)
+            nr[lru] -= count
+            if lru & 1:
+                if c["may_deactivate"] & (1 << (lru >> 1)):
+                    shrink_active_list(s, r, lruvec, lru, count)
+                else:
+                    c["skipped_deactivate"] = 1
+            else:
+                reclaimed += shrink_inactive_list(s, r, lruvec, lru, count, roots, dropped, batch)
+        if reclaimed < c["nr_to_reclaim"] or adjusted:
+            continue
+        files, anons = nr[2] + nr[3], nr[0] + nr[1]
+        if files == 0 or anons == 0:
+            break
+        smaller = 0 if files > anons else 2
+        percentage = (anons if smaller == 0 else files) * 100 // (nr[4 + smaller] + nr[5 + smaller] + 1)
+        nr[smaller] = nr[smaller + 1] = 0
+        for lru in range(2 - smaller, 4 - smaller):
+            done = nr[4 + lru] - nr[lru]
+            left = nr[4 + lru] * (100 - percentage) // 100
+            nr[lru] = left - min(left, done)
+        adjusted = True
+    c["nr_reclaimed"] += reclaimed
+    if nr_swap(s, memcg) > 0 and inactive_is_low(s, lruvec, 0):
+        shrink_active_list(s, r, lruvec, 1, SWAP_CLUSTER_MAX)
+
+
+@njit
+def age_active_anon(s: State, r: Rmap, memcg: int) -> None:
+    """kswapd gives every cgroup's active anonymous pages a chance to age (kswapd_age_node)."""
+    lruvec = lruvec_of(s, memcg, s.sc[0]["node"])
+    if inactive_is_low(s, lruvec, 0):
+        shrink_active_list(s, r, lruvec, 1, SWAP_CLUSTER_MAX)
+
+
+@njit
+def inactive_low(s: State, lruvec: int, lru: int) -> bool:
+    """`inactive_is_low`, callable from Python."""
+    return inactive_is_low(s, lruvec, lru)

@@ -1,0 +1,163 @@
+"""Reverse mapping in page loops: from a frame to the entries that map it (mm/rmap.c).
+
+A page knows its anchor (`mapping`: an anon_vma, or a file) and its `index`; the anchor knows its mappings. So
+`vpn = vma.start + index - vma.pgoff` for each of them, and the entry there maps the page if it holds its frame.
+
+The mappings are Python objects; for the loops they are laid out as a table (`Rmap`), one row a mapping, and for each
+anchor the rows that belong to it: rows `av_rows[av_start[id] .. av_start[id + 1]]` for anon_vma `id`, likewise for files. It
+is made anew when mappings may have changed (`tables`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from core.abi.mman import VM_SEQ_READ
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED
+from core.jit import inline, step
+from core.mm.mm_types import MM_ANONPAGES, MM_SWAPENTS, Array, State
+from core.mm.page_ops import page_remove_rmap, rss_column
+from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_SOFT_DIRTY, SWP_SOFT_DIRTY, find_pte_table
+from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swp_entry
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+
+VT = np.dtype([("mm", "i8"), ("start", "i8"), ("end", "i8"), ("pgoff", "i8"), ("flags", "i8")])
+
+
+class Rmap(NamedTuple):
+    """Mappings by anchor, for the loops."""
+
+    vt: Array
+    av_start: Array
+    av_rows: Array
+    file_start: Array
+    file_rows: Array
+
+
+def tables(k: Kernel) -> Rmap:
+    """The reverse-mapping tables of this moment; kept until `k.rmap` is forgotten."""
+    if k.rmap is None:
+        rows: list[tuple[int, int, int, int, int]] = []
+        numbers: dict[int, int] = {}
+        for mm in k.mms.values():
+            for vma in mm.vmas:
+                numbers[id(vma)] = len(rows)
+                rows.append((mm.id, vma.start, vma.end, vma.pgoff, vma.flags))
+        anon = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.anon_vmas.values()]
+        files = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.inodes.values()]
+        k.rmap = Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode))
+    return k.rmap
+
+
+def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:
+    """Row numbers by id, one after the other, and where each id's begin."""
+    sizes = np.zeros(count + 2, np.int64)
+    for id, rows in groups:
+        sizes[id + 1] = len(rows)
+    flat = [row for _, rows in sorted(groups) for row in rows]
+    return np.cumsum(sizes), np.array([*flat, 0], np.int64)
+
+
+@inline
+def entry_at(s: State, r: Rmap, row: int, pfn: int) -> int:
+    """Where mapping `row` maps the frame: table row * 512 + slot, or -1."""
+    vma = r.vt[row]
+    vpn = vma["start"] + s.mem[pfn]["index"] - vma["pgoff"]
+    if vpn < vma["start"] or vpn >= vma["end"]:
+        return -1
+    tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn)
+    if tid == 0:
+        return -1
+    pte = s.pt[tid, vpn & 511]
+    if not pte & PTE_PRESENT or (pte & PFN_MASK) >> 12 != pfn:
+        return -1
+    return tid * 512 + (vpn & 511)
+
+
+@inline
+def belongs(s: State, memcg: int, target: int) -> bool:
+    """Is a cgroup `target` or below it?"""
+    while memcg > 0 and memcg != target:
+        memcg = s.memcgs[memcg]["parent"]
+    return memcg == target
+
+
+@step
+def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
+    """Clear the A bits of the entries that map a page: how many were set, plus the mappings' flags << 16.
+
+    With a `target` cgroup only its own processes' uses count.
+    """
+    young, flags = 0, 0
+    page = s.mem[pfn]
+    if page["mapcount"] == 0:
+        return 0
+    starts = r.av_start if page["flags"] & PG_ANON else r.file_start
+    rows = r.av_rows if page["flags"] & PG_ANON else r.file_rows
+    left = page["mapcount"]
+    for i in range(starts[page["mapping"]], starts[page["mapping"] + 1]):
+        if left == 0:
+            break
+        row = rows[i]
+        at = entry_at(s, r, row, pfn)
+        if at < 0:
+            continue
+        left -= 1
+        if target > 0 and not belongs(s, s.mms[r.vt[row]["mm"]]["memcg"], target):
+            continue
+        pte = s.pt[at >> 9, at & 511]
+        if pte & PTE_A:
+            s.pt[at >> 9, at & 511] = pte & ~PTE_A
+            if not r.vt[row]["flags"] & VM_SEQ_READ:
+                young += 1
+        flags |= r.vt[row]["flags"]
+    return young | flags << 16
+
+
+@step
+def try_to_unmap(s: State, r: Rmap, zid: int, pfn: int) -> bool:
+    """Take a page out of every page table; anonymous pages leave their slot's number there. True if nothing maps it now.
+
+    A page given up by MADV_FREE that was written since stays (False).
+    """
+    page = s.mem[pfn]
+    anon = page["flags"] & PG_ANON
+    lazy = anon and not page["flags"] & PG_SWAPBACKED
+    starts = r.av_start if anon else r.file_start
+    rows = r.av_rows if anon else r.file_rows
+    for i in range(starts[page["mapping"]], starts[page["mapping"] + 1]):
+        if page["mapcount"] == 0:
+            break
+        row = rows[i]
+        at = entry_at(s, r, row, pfn)
+        if at < 0:
+            continue
+        pte = s.pt[at >> 9, at & 511]
+        mm = r.vt[row]["mm"]
+        if lazy and (pte & PTE_D or page["flags"] & PG_DIRTY):
+            page["flags"] |= PG_SWAPBACKED
+            return False
+        if pte & PTE_D:
+            page["flags"] |= PG_DIRTY
+        if anon and not lazy:
+            entry = swp_entry(s, page["private"])
+            if page["flags"] & PG_ANON_EXCLUSIVE:
+                entry |= SWP_EXCLUSIVE
+            if pte & PTE_SOFT_DIRTY:
+                entry |= SWP_SOFT_DIRTY
+            s.pt[at >> 9, at & 511] = entry
+            swap_duplicate(s, page["private"])
+            s.mms[mm]["rss"][MM_SWAPENTS] += 1
+            s.mms[mm]["rss"][MM_ANONPAGES] -= 1
+        else:
+            s.pt[at >> 9, at & 511] = 0
+            s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+        page_remove_rmap(s, zid, pfn)
+        page["refcount"] -= 1
+    if anon and page["mapcount"] == 0:
+        page["flags"] &= ~PG_ANON_EXCLUSIVE
+    return page["mapcount"] == 0
