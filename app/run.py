@@ -165,7 +165,8 @@ def _row_of_step(step: Step, previous: dict[str, int]) -> Row:
 
 
 WATCHED = {
-    "status": ("VmSize", "RssAnon", "RssFile", "RssShmem", "VmPTE", "VmSwap"),
+    "status": ("VmSize", "VmPTE", "VmSwap"),
+    "smaps_rollup": ("Rss", "Pss", "Anonymous"),
     "meminfo": ("MemFree", "Cached", "AnonPages", "PageTables", "SwapFree"),
     "memory.current": ("memory.current",),
     "memory.events": ("max", "oom", "oom_kill"),

@@ -208,7 +208,7 @@ def test_run_plays_a_scenario(over_http: bool, service: str) -> None:
     touch = next(line for line in lines if "A touch h 0 16M w" in line)
     assert "4096/0" in touch
     snap = next(line for line in lines if " snap s2 " in line)
-    assert "A RssAnon +16384" in snap
+    assert "A Anonymous +16384" in snap
 
 
 BAD_FILES = [
