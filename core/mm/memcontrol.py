@@ -168,9 +168,11 @@ def create(k: Any, path: str) -> Cgroup:
 def _free_id(k: Any) -> int:
     """The smallest row that no cgroup, live or dying, holds."""
     release_dying(k)
-    for id in range(1, len(k.s.memcgs)):
-        if id not in k.cgroups:
-            return id
+    if max(k.cgroups) + 1 == len(k.cgroups):  # no gaps
+        if len(k.cgroups) < len(k.s.memcgs):
+            return len(k.cgroups)
+    else:
+        return next(id for id in range(1, len(k.s.memcgs)) if id not in k.cgroups)
     raise SysError(Errno.ENOSPC, f"this machine holds {len(k.s.memcgs)} cgroups at most")
 
 
