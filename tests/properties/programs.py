@@ -161,7 +161,8 @@ def group_call(p: Program, a: int, b: int, c: int, d: int) -> None:
     elif which == 1:
         p.call("rmdir", path=group)
     elif which == 2:
-        p.call("put", path=("/sys/fs/cgroup", f"/sys/fs/cgroup{GROUPS[0]}")[c % 2] + "/cgroup.subtree_control", data=(b"+memory", b"-memory")[d % 4 == 0])
+        parent = ("/sys/fs/cgroup", f"/sys/fs/cgroup{GROUPS[0]}")[c % 2]
+        p.call("put", path=f"{parent}/cgroup.subtree_control", data=(b"+memory", b"-memory")[d % 4 == 0])
     elif which == 3:
         p.call("put", path=f"{group}/memory.max", data=LIMITS[c % len(LIMITS)])
     elif which == 4:
