@@ -480,7 +480,7 @@ def _count_by_node(s: State, wanted, counts) -> None:
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
             page = s.mem[pfn]
-            flags = page.flags
+            flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:

@@ -82,14 +82,14 @@ def shrink_list(s: State, lruvec: int, lru: int, nr: int, roots, dropped, cleane
         page = s.mem[pfn]
         scanned += 1
         left -= 1
-        held = 2 if page.flags & PG_PRIVATE else 1
+        held = 2 if page["flags"] & PG_PRIVATE else 1
         root = roots[page.mapping]
-        if page.mapcount > 0 or page.refcount > held or page.flags & (PG_WRITEBACK | PG_MLOCKED | PG_SHMEM) or root == 0:
+        if page.mapcount > 0 or page.refcount > held or page["flags"] & (PG_WRITEBACK | PG_MLOCKED | PG_SHMEM) or root == 0:
             list_del(s, lruvec, lru, pfn)
             list_add(s, lruvec, lru, pfn)
         else:
             zid = zone_of(s, pfn)
-            if page.flags & PG_DIRTY:
+            if page["flags"] & PG_DIRTY:
                 page_ops.clear_dirty(s, zid, pfn)
                 cleaned[page.mapping] += 1
                 page_ops.stat_add(s, zid, page.memcg, NR_WRITTEN, 1)
