@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ OK, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 
 EPILOG = """\
 exit codes:
-  0  done: everything asked for was carried out, and demo checked everything that it claims
+  0  done: everything asked for was carried out, demo checked everything that it claims, serve was ended by SIGTERM
   1  failed: an operation could not be carried out, a claim of the demo did not hold, the address is taken
   2  usage: an unknown option, a file that cannot be read as operations, a bad setting
   3  refused: serve on an address that others can reach, without authentication
@@ -133,8 +134,13 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _leave(*_: object) -> None:
+    raise SystemExit(OK)
+
+
 def serve(args: argparse.Namespace) -> int:
     """Start the service and stay until a signal."""
+    signal.signal(signal.SIGTERM, _leave)  # the server drains first, then raises it again: an orderly end
     try:
         settings = settings_of(args)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,11 +20,13 @@ from app.schemas import documents
 from app.settings import Settings
 
 WS_MAX_SIZE = 256 << 10
+SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: Registry = app.state.registry
+    sys.setswitchinterval(SWITCH_S)
     sweeper = asyncio.create_task(registry.sweep())
     try:
         yield

@@ -5,7 +5,8 @@ A file is a scenario (`.scn`, see `app.scenario`) or JSON Lines, one operation o
     {"op": "spawn", "comm": "app"}
     {"op": "mmap", "pid": 1, "length": "64M", "prot": "rw", "flags": ["private", "anonymous"]}
 
-A first line `{"machine": {...}, "seed": 1}` chooses the machine. Results go to standard output, as an aligned table or
+A first line `{"machine": {...}, "seed": 1}` chooses the machine; so does that of a session's journal (GET .../journal), which is
+such a file: running it is replaying the session. Results go to standard output, as an aligned table or
 (`--json`) one JSON object a line; progress goes to standard error.
 """
 
@@ -86,7 +87,7 @@ def _operations(path: Path, text: str, machine: Mapping[str, Any] | None, seed: 
             op = json.loads(line)
         except ValueError as error:
             raise FileError(f"{path}:{number}: not JSON: {error}; one operation a line") from error
-        if isinstance(op, dict) and "op" not in op and "machine" in op and not found:
+        if not found and _is_boot(op):
             own = op
         elif not isinstance(op, dict) or not isinstance(op.get("op"), str):
             raise FileError(f'{path}:{number}: not an operation; write {{"op": "mmap", "pid": 101, ...}}')
@@ -98,6 +99,10 @@ def _operations(path: Path, text: str, machine: Mapping[str, Any] | None, seed: 
         len(found),
         operations=tuple(found),
     )
+
+
+def _is_boot(line: Any) -> bool:
+    return isinstance(line, dict) and "machine" in line and line.get("op", "boot") == "boot"
 
 
 # ---- carrying out ----------------------------------------------------------------------------------------------
@@ -165,7 +170,8 @@ def _row_of_step(step: Step, previous: dict[str, int]) -> Row:
 
 
 WATCHED = {
-    "status": ("VmSize", "RssAnon", "RssFile", "RssShmem", "VmPTE", "VmSwap"),
+    "status": ("VmSize", "VmPTE", "VmSwap"),
+    "smaps_rollup": ("Rss", "Pss", "Anonymous"),
     "meminfo": ("MemFree", "Cached", "AnonPages", "PageTables", "SwapFree"),
     "memory.current": ("memory.current",),
     "memory.events": ("max", "oom", "oom_kill"),

@@ -50,8 +50,10 @@ class ScenarioError(ValueError):
 def size(text: str) -> int:
     """Bytes of `"64K"`, `"0x1000"`, `"1.5M"`; the suffix P counts pages, as the recorder has it."""
     scale = SUFFIXES.get(text[-1:].upper())
+    if scale and re.fullmatch(r"\d+(\.\d+)?", text[:-1]):
+        return int(float(text[:-1]) * scale)
     try:
-        return int(float(text[:-1]) * scale) if scale else int(text, 0)
+        return int(text, 0)
     except ValueError:
         raise ScenarioError(f"{text!r} is not a size; write bytes or K, M, G, for example 64K") from None
 

@@ -71,7 +71,8 @@ class Request:
 
 
 def _without(op: Operation, *names: str) -> dict[str, Any]:
-    return {key: value for key, value in op.items() if key not in ("op", *names)}
+    """The body of a route: the operation without its name and its number in a journal."""
+    return {key: value for key, value in op.items() if key not in ("op", "seq", *names)}
 
 
 def fs_path(path: str) -> str:

@@ -196,9 +196,12 @@ def load(k: Kernel, blob: bytes) -> None:
     if blob[3:4] != MAGIC[3:]:
         raise ValueError(f"a snapshot of version {blob[3]}; this program reads version {VERSION}")
     try:
-        data = memoryview(zstandard.ZstdDecompressor().decompressobj().decompress(blob[4:]))
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        data = memoryview(frame.decompress(blob[4:]))
     except zstandard.ZstdError as broken:
         raise ValueError(f"the snapshot is damaged: {broken}") from None
+    if not frame.eof:
+        raise ValueError("the snapshot is damaged: it ends early")
     sizes, data = _take(data)
     text, data = _take(data)
     head = json.loads(bytes(sizes))

@@ -8,6 +8,7 @@ Source: kernel/sysctl.c:vm_table, Documentation/admin-guide/sysctl/vm.rst (range
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import NamedTuple
 
 INT_MAX = (1 << 31) - 1
@@ -93,7 +94,8 @@ def check(name: str, setting: object) -> None:
         return
     row = BY_NAME.get(name)
     if row is None:
-        raise ValueError(f"machine.sysctl: no such tunable {name!r}; known are {', '.join(sorted(BY_NAME))}")
+        near = " or ".join(get_close_matches(name, BY_NAME, 3)) or "one of /proc/sys/vm, such as vm.swappiness"
+        raise ValueError(f"machine.sysctl: no such tunable {name!r}; did you mean {near}?")
     if isinstance(setting, bool) or not isinstance(setting, int) or not row.low <= setting <= row.high:
         raise ValueError(f"machine.sysctl.{name} must be an integer from {row.low} to {row.high}, not {setting!r}")
     if row.note == NO_POOL and setting:

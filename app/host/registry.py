@@ -111,7 +111,7 @@ class Registry:
         """Begin to shut down: no new work, and every stream ends."""
         self.draining = True
         for session in self:
-            session.ring.close()
+            session.ring.close(restarting=True)
 
     def close(self) -> None:
         """Let the threads go."""

@@ -54,7 +54,7 @@ class Ring:
         self._waiters: set[asyncio.Future[None]] = set()
         self.last = 0
         self.generation = 0
-        self.closed = False
+        self.closed = self.restarting = False
 
     @property
     def oldest(self) -> int:
@@ -94,9 +94,9 @@ class Ring:
         """Every event held."""
         return list(self._entries)
 
-    def close(self) -> None:
-        """End every subscription: the session is destroyed or the service shuts down."""
-        self.closed = True
+    def close(self, restarting: bool = False) -> None:
+        """End every subscription: the session is destroyed, or the service shuts down and its readers shall come back."""
+        self.closed, self.restarting = True, restarting
         self._wake()
 
     async def wait(self, cursor: int, generation: int, timeout: float) -> bool:

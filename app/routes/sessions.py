@@ -123,7 +123,7 @@ async def read_journal(session: TheSession) -> Response:
     return Response(b"".join(session.journal_lines()), headers={"ETag": session.etag}, media_type="application/jsonl")
 
 
-@router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of /proc, /sys and /dev."))
+@router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of the text files of /proc and /sys."))
 async def read_archive(session: TheSession) -> Response:
     """The file tree as a tar, for tools that read a captured system."""
     data = await session.archive()

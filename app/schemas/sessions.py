@@ -7,6 +7,7 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 from app.schemas.calls import Body
 from app.schemas.kinds import KINDS, MAX_I64, parse_duration, parse_int
 
+SECOND = 10**9
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$")]
 Duration = Annotated[int, PlainValidator(parse_duration), WithJsonSchema(dict(KINDS["duration"].schema))]
 
@@ -18,6 +19,18 @@ def _non_negative(value: object) -> int:
     return number
 
 
+def _ttl(value: object) -> int:
+    duration = parse_duration(value)
+    if duration < SECOND:
+        raise ValueError(f'{value!r} is out of range: a session lives at least one second ("1s")')
+    return duration
+
+
+TTL_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": "^[1-9][0-9]{0,5}(s|m|h)$"}, {"type": "integer", "minimum": SECOND, "maximum": MAX_I64}],
+    "examples": ["2h"],
+}
+Ttl = Annotated[int, PlainValidator(_ttl), WithJsonSchema(TTL_SCHEMA)]
 NonNegative = Annotated[int, PlainValidator(_non_negative), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_I64})]
 
 
@@ -29,24 +42,36 @@ class SessionCreate(Body):
         description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, preset; all have defaults.",
         examples=[{"memory": "512M", "swap": "256M"}],
     )
-    seed: NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
+    seed: def _ttl(value: object) -> int:
+    duration = parse_duration(value)
+    if duration < SECOND:
+        raise ValueError(f'{value!r} is out of range: a session lives at least one second ("1s")')
+    return duration
+
+
+TTL_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": "^[1-9][0-9]{0,5}(s|m|h)$"}, {"type": "integer", "minimum": SECOND, "maximum": MAX_I64}],
+    "examples": ["2h"],
+}
+Ttl = Annotated[int, PlainValidator(_ttl), WithJsonSchema(TTL_SCHEMA)]
+NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
     name: Name | None = None
     lab: Name | None = None
-    ttl: Duration | None = Field(None, description="The session is destroyed when nobody used it for so long.")
+    ttl: Ttl | None = Field(None, description="The session is destroyed when nobody used it for so long.")
 
 
 class SessionPatch(Body):
     """What may change about a session."""
 
     name: Name | None = None
-    ttl: Duration | None = None
+    ttl: Ttl | None = None
 
 
 class CloneCreate(Body):
     """A session to be made of another's state."""
 
     name: Name | None = None
-    ttl: Duration | None = None
+    ttl: Ttl | None = None
 
 
 class SnapshotCreate(Body):

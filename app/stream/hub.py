@@ -112,7 +112,7 @@ class Subscription:
                 if messages:
                     yield messages
             else:
-                yield self._bookmark() if self._told != self._cursor else []
+                yield self.bookmark() if self._told != self._cursor else []
 
     @property
     def position(self) -> int:
@@ -141,7 +141,7 @@ class Subscription:
         if messages:
             self._told = messages[-1].id
         if self._cursor - self._told >= BATCH:
-            messages += self._bookmark()
+            messages += self.bookmark()
         return messages
 
     def _gap(self, reason: str) -> Message:
@@ -155,7 +155,8 @@ class Subscription:
             self._cursor = last
         return self._control("gap", {"from": first, "to": last, "reason": reason})
 
-    def _bookmark(self) -> list[Message]:
+    def bookmark(self) -> list[Message]:
+        """Nothing to tell up to where the reader is; resume after it."""
         self._told = self._cursor
         return [self._control("bookmark", {})]
 

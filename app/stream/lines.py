@@ -17,8 +17,8 @@ def sse_frame(messages: list[Message]) -> bytes:
 
 
 def jsonl_frame(messages: list[Message]) -> bytes:
-    """Events, one a line; an empty line when there are none."""
-    return b"".join(message.data + b"\n" for message in messages) or b"\n"
+    """Events, one a line."""
+    return b"".join(message.data + b"\n" for message in messages)
 
 
 async def _frames(subscription: Subscription, frame: Callable[[list[Message]], bytes], heartbeat: float) -> AsyncIterator[bytes]:
@@ -28,7 +28,7 @@ async def _frames(subscription: Subscription, frame: Callable[[list[Message]], b
         if frame is sse_frame:
             yield b"retry: 1000\n\n"
         async for messages in subscription.batches(heartbeat):
-            yield frame(messages)
+            yield frame(messages if messages or frame is sse_frame else subscription.bookmark())
     finally:
         session.streams -= 1
 

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.deps import PROTOCOL, offered_protocols
 from app.errors import Problem, from_validation
+from app.host.session import Session
 from app.stream.hub import Filter, Subscription, parse_types
 
 CLOSE_OF: Final = {401: 4401, 403: 4403, 404: 4404, 410: 4410, 422: 4400, 429: 4429}
@@ -66,11 +67,12 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
         for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
-    await _finish(websocket, session.settings.heartbeat, outcomes)
+    await _finish(websocket, session, outcomes)
 
 
-async def _finish(websocket: WebSocket, timeout: float, outcomes: Sequence[BaseException | None]) -> None:
+async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[BaseException | None]) -> None:
     """Close as the first task that ended wants it."""
+    timeout = session.settings.heartbeat
     for outcome in outcomes:
         if isinstance(outcome, WebSocketDisconnect):
             return
@@ -82,7 +84,10 @@ async def _finish(websocket: WebSocket, timeout: float, outcomes: Sequence[BaseE
             return
         if isinstance(outcome, Exception):
             raise outcome
-    await _close(websocket, 1000, "the session is over", timeout)
+    if session.ring.restarting:
+        await _close(websocket, 1012, "the service restarts: resume with after=<last id>", timeout)
+    else:
+        await _close(websocket, 1000, "the session is over", timeout)
 
 
 async def _close(websocket: WebSocket, code: int, reason: str, timeout: float) -> None:

@@ -164,7 +164,7 @@ def read_attribute(name: str, k: Kernel, cg: Cgroup) -> str:
 
 def write_attribute(name: str, k: Kernel, cg: Cgroup, text: str) -> None:
     """A limit that is looked up where it applies."""
-    setattr(cg, name, page_counter_memparse(text, "memory." + name.replace("_", ".")))
+    memcontrol.set_limit(k, cg, name, page_counter_memparse(text, "memory." + name.replace("_", ".")))
 
 
 def write_max(k: Kernel, cg: Cgroup, text: str) -> None:
@@ -175,6 +175,22 @@ def write_max(k: Kernel, cg: Cgroup, text: str) -> None:
 def write_high(k: Kernel, cg: Cgroup, text: str) -> None:
     """Reclaim down to it; nobody is killed."""
     memcontrol.set_high(k, cg, page_counter_memparse(text, "memory.high"))
+
+
+def swap_current(k: Kernel, cg: Cgroup) -> str:
+    """Bytes of swap that the subtree pays for."""
+    return show(memcontrol.swap_usage(k, cg) * 4096)
+
+
+def swap_events(k: Kernel, cg: Cgroup) -> str:
+    """high, max, fail, with those below."""
+    return "".join(f"{key} {value}\n" for key, value in memcontrol.swap_events(k, cg).items())
+
+
+def write_reclaim(k: Kernel, cg: Cgroup, text: str) -> None:
+    """Reclaim that many bytes from the subtree: EAGAIN if it cannot be done, EINVAL for a bad number."""
+    pages = page_counter_memparse(text, "memory.reclaim")
+    memcontrol.reclaim_now(k, cg, pages)
 
 
 def counts(name: str, k: Kernel, cg: Cgroup) -> str:
@@ -208,9 +224,7 @@ def pressure(k: Kernel, cg: Cgroup) -> str:
     return no_pressure(True)
 
 
-SWAP_NOTE = "nothing is swapped yet, so the limit is never met"
 PSI_NOTE = "stalls are not measured yet: all zero"
-LATER = "the setting is kept; reclaim does not honour it yet"
 
 
 def rows() -> tuple[Row, ...]:
@@ -237,10 +251,10 @@ def rows() -> tuple[Row, ...]:
         row("cgroup.kill", 0o200, "1 kills every process here and below", None, kill, present=below_root),
         row("memory.current", 0o444, "bytes charged to the cgroup and below", current, present=has_memory),
         row("memory.peak", 0o444, "highest memory.current", peak, present=has_memory),
-        limit("memory.min", "bytes that are never reclaimed", "min", LATER),
-        limit("memory.low", "bytes that are reclaimed last", "low", LATER),
+        limit("memory.min", "bytes that are never reclaimed", "min"),
+        limit("memory.low", "bytes that are reclaimed last", "low"),
         row("memory.high", 0o644, "bytes above which the cgroup is slowed down", partial(read_column, "high"), write_high,
-            "a write reclaims; later charges are not slowed down yet", has_memory),
+            present=has_memory),
         row("memory.max", 0o644, "bytes above which the OOM killer is called", partial(read_column, "max"), write_max, present=has_memory),
         row("memory.events", 0o444, "low high max oom oom_kill oom_group_kill, with those below", partial(counts, "events"), present=has_memory),
         row("memory.events.local", 0o444, "the same, of this cgroup alone", partial(counts, "events_local"), present=has_memory),
@@ -248,12 +262,11 @@ def rows() -> tuple[Row, ...]:
         row("memory.numa_stat", 0o444, "what the memory is used for, by node", numa_stat,
             note="kernel stacks, slab and workingset on node 0", present=root_or_memory),
         row("memory.oom.group", 0o644, "kill all processes of the cgroup together", oom_group, write_oom_group, present=has_memory),
-        row("memory.reclaim", 0o200, "bytes to reclaim now", None, partial(refuse, "proactive reclaim is not simulated yet"),
-            "not simulated yet", root_or_memory, none=True),
-        row("memory.swap.current", 0o444, "bytes in swap", partial(constant, "0\n"), note="nothing is swapped yet", present=has_memory),
-        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high", SWAP_NOTE),
-        limit("memory.swap.max", "bytes of swap allowed", "swap_max", SWAP_NOTE),
-        row("memory.swap.events", 0o444, "high max fail", partial(counts, "swap_events"), present=has_memory),
+        row("memory.reclaim", 0o200, "bytes to reclaim now", None, write_reclaim, present=root_or_memory),
+        row("memory.swap.current", 0o444, "bytes in swap", swap_current, present=has_memory),
+        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high", "frees slots early; nobody is slowed down yet"),
+        limit("memory.swap.max", "bytes of swap allowed", "swap_max"),
+        row("memory.swap.events", 0o444, "high max fail", swap_events, present=has_memory),
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),
         row("memory.zswap.max", 0o644, "limit of it", partial(constant, "max\n"), partial(refuse, "there is no zswap"),
             "there is no zswap", has_memory, none=True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import count
 from typing import TYPE_CHECKING
 
 from core.fs.node import FsError, bad
@@ -21,7 +22,7 @@ ROOT = "/data/"
 NAME = re.compile(r"[^/\0\n]{1,255}")
 MOST = 1 << 44  # 16 TiB, the largest file of ext4
 BLOCK = 4096
-FIRST_INO = 12  # ext4 keeps the first eleven inodes to itself
+FIRST_INO = 12  # ext4 keeps the first eleven inodes to itself and gives the lowest that is free
 DEVICE = (0xFE, 0x20)  # the third virtio disk, as in the recordings
 
 
@@ -33,7 +34,9 @@ def create_file(k: Kernel, path: str, size: int) -> None:
         raise FsError("EEXIST", f"there is a file {path} already")
     if not 0 <= size <= MOST:
         raise FsError("EFBIG" if size > MOST else "EINVAL", f"a file has 0 to {MOST} bytes, not {size}")
-    inode = Inode(k.next_inode, path, size, ino=FIRST_INO + sum(other.dev == DEVICE for other in k.inodes.values()), dev=DEVICE)
+    taken = {other.ino for other in k.inodes.values() if other.dev == DEVICE}
+    ino = next(ino for ino in count(FIRST_INO) if ino not in taken)
+    inode = Inode(k.next_inode, path, size, ino=ino, dev=DEVICE)
     k.next_inode += 1
     k.inodes[inode.id] = inode
     k.files[path] = inode

@@ -27,7 +27,11 @@ Source: mm/memory.c; facts PF-01..22.
 from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
+<<<<<<< HEAD
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
+=======
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM
+>>>>>>> main
 from core.jit import inline, njit, step
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
@@ -56,6 +60,8 @@ from core.mm.page_ops import (
     alloc_charged,
     check_sync_rss_stat,
     count_rss,
+    mlock_page,
+    munlock_page,
     page_add_file_rmap,
     page_remove_rmap,
     pte_alloc,
@@ -238,6 +244,8 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         return 0
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
+    if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1:
+        munlock_page(s, zid, old)
     count_rss(s, v["mm"], rss_column(flags), -1)
     if not put_page(s, zid, old) and flags & PG_SWAPCACHE and s.mem[old]["mapcount"] == 0:
         free_swap(s, zid, old)
@@ -326,6 +334,8 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         return kind
     zid = zone_of(s, pfn)
     page_add_file_rmap(s, zid, pfn)
+    if v["vm_flags"] & VM_LOCKED:
+        mlock_page(s, zid, pfn)
     count_rss(s, v["mm"], MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES, 1)
     if write:
         s.mem[pfn]["content"] = content
@@ -362,6 +372,8 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
         if pfn <= 0 or s.pt[tid, page & 511] != 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
             continue
         page_add_file_rmap(s, zone_of(s, pfn), pfn)
+        if v["vm_flags"] & VM_LOCKED:
+            mlock_page(s, zone_of(s, pfn), pfn)
         s.pt[tid, page & 511] = (pfn << 12) | v["prot"]
         mapped += 1
         hit = hit or page == vpn

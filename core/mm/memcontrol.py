@@ -176,9 +176,11 @@ def create(k: Any, path: str) -> Cgroup:
 def _free_id(k: Any) -> int:
     """The smallest row that no cgroup, live or dying, holds."""
     release_dying(k)
-    for id in range(1, len(k.s.memcgs)):
-        if id not in k.cgroups:
-            return id
+    if max(k.cgroups) + 1 == len(k.cgroups):  # no gaps
+        if len(k.cgroups) < len(k.s.memcgs):
+            return len(k.cgroups)
+    else:
+        return next(id for id in range(1, len(k.s.memcgs)) if id not in k.cgroups)
     raise SysError(Errno.ENOSPC, f"this machine holds {len(k.s.memcgs)} cgroups at most")
 
 
@@ -192,6 +194,7 @@ def remove(k: Any, path: str) -> None:
     drain_all_stock(k.s, cg.id)
     del cg.parent.children[cg.name]
     cg.dying = True
+    k.s.memcgs["offline"][cg.id] = 1
     release_dying(k)
 
 
@@ -378,6 +381,24 @@ def set_high(k: Any, cg: Cgroup, pages: int) -> None:
             retries -= 1
 
 
+def set_limit(k: Any, cg: Cgroup, name: str, pages: int) -> None:
+    """memory.min, .low, .swap.max, .swap.high: kept where the loops find them."""
+    setattr(cg, name, pages)
+    k.s.memcgs[name][cg.id] = pages
+
+
+def reclaim_now(k: Any, cg: Cgroup, pages: int) -> None:
+    """memory.reclaim: free that many pages of the subtree, in up to 16 fruitless rounds (memory_reclaim). Errors: EAGAIN."""
+    freed, retries = 0, MAX_RECLAIM_RETRIES
+    while freed < pages:
+        got = vmscan.reclaim(k, cg, pages - freed, "memcg")
+        if not got:
+            if not retries:
+                raise SysError(Errno.EAGAIN, f"{freed} of {pages} pages could be reclaimed")
+            retries -= 1
+        freed += got
+
+
 def reclaim_order(k: Any, cg: Cgroup) -> list[Cgroup]:
     """Who is visited when `cg` must give memory back: itself, then everything below, removed cgroups included."""
     return subtree(k, cg, dying=True)
@@ -533,6 +554,13 @@ def peak(k: Any, cg: Cgroup) -> int:
     return int(k.s.memcgs["watermark"][cg.id]) * _PAGES
 
 
+def swap_events(k: Any, cg: Cgroup) -> dict[str, int]:
+    """memory.swap.events: of the cgroup and all below it."""
+    rows = [at.id for at in subtree(k, cg, dying=True)]
+    total = k.s.memcgs["swap_events"][rows].sum(axis=0)
+    return {name: int(total[i]) for i, name in enumerate(SWAP_EVENT_NAMES)}
+
+
 def swap_usage(k: Any, cg: Cgroup) -> int:
     """memory.swap.current in pages: swap slots that the subtree pays for."""
     return int(k.s.memcgs["swap"][cg.id])
@@ -578,7 +606,7 @@ def _count_by_node(s: State, wanted, counts) -> None:
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
             page = s.mem[pfn]
-            flags = page.flags
+            flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:

@@ -28,6 +28,7 @@ from core.abi.mman import (
     VM_EXEC,
     VM_GROWSDOWN,
     VM_IO,
+    VM_LOCKED,
     VM_PFNMAP,
     VM_READ,
     VM_SHARED,
@@ -353,7 +354,7 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
-    zap.zap_pages(k.s)
+    zap.zap_pages(k.s, rmap.other_locked(k, vma) if vma.flags & VM_LOCKED else rmap.NOBODY)
     v = k.s.vmf[0]
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:

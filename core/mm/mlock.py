@@ -20,27 +20,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_SPECIAL
-from core.abi.page_flags import PG_ACTIVE, PG_LRU, PG_MLOCKED, PG_UNEVICTABLE
-from core.jit import inline, njit
+from core.jit import njit
 from core.mm import memory
 from core.mm.fault import next_block
 from core.mm.mm_types import State
 from core.mm.mmap import mm_populate, page_align
-from core.mm.page_ops import zone_hint
+from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page, zone_hint
 from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
-from core.mm.swap import lru_add, lru_del
+from core.mm.rmap import other_locked
 from core.mm.util import can_do_mlock, capable, rlimit
 from core.mm.vma import set_vma, vmas_between
-from core.mm.zap import munlock_page
-from core.vmstat import NR_MLOCK, UNEVICTABLE_PGCULLED, UNEVICTABLE_PGMLOCKED
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Array, Mm, Vma
+    from core.mm.mm_types import Mm, Vma
     from core.sched.task import Task
 
 LOCK_MASK = VM_LOCKED | VM_LOCKONFAULT
@@ -160,33 +155,7 @@ def mlock_vma_pages_range(k: Kernel, vma: Vma, start: int, end: int, lock: bool)
     if lock:
         mlock_ptes(k.s)
     else:
-        munlock_ptes(k.s, _other_locked(k, vma))
-
-
-def _other_locked(k: Kernel, vma: Vma) -> Array:
-    """(pgd, start, end, pgoff) of the other locked mappings that may hold the same pages."""
-    sharers = [*(vma.file.vmas if vma.file is not None else ()), *(other for anon_vma in vma.chain for other in anon_vma.vmas)]
-    pgds = k.s.mms["pgd"]
-    rows = {
-        id(other): (int(pgds[other.mm.id]), other.start, other.end, other.pgoff) for other in sharers if other is not vma and other.flags & VM_LOCKED
-    }
-    return np.array(list(rows.values()), np.int64).reshape(len(rows), 4)
-
-
-@inline
-def mlock_page(s: State, zid: int, pfn: int) -> None:
-    """The page becomes unevictable (mlock_folio, __mlock_page)."""
-    page = s.mem[pfn]
-    if page["flags"] & PG_MLOCKED:
-        return
-    page["flags"] |= PG_MLOCKED
-    s.zones[zid]["stat"][NR_MLOCK] += 1
-    s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
-    if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
-        lru_del(s, zid, pfn)
-        page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_UNEVICTABLE
-        lru_add(s, zid, pfn)
-        s.vm_event[UNEVICTABLE_PGCULLED] += 1
+        munlock_ptes(k.s, other_locked(k, vma))
 
 
 @njit
@@ -231,20 +200,3 @@ def munlock_ptes(s: State, others) -> None:
                 zid = zone_hint(s, zid, pfn)
                 munlock_page(s, zid, pfn)
         at = stop
-
-
-@inline
-def locked_elsewhere(s: State, others, pfn: int) -> bool:
-    """True if one of these mappings maps the page."""
-    index = s.mem[pfn]["index"]
-    for i in range(others.shape[0]):
-        vpn = others[i, 1] + index - others[i, 3]
-        if vpn < others[i, 1] or vpn >= others[i, 2]:
-            continue
-        tid = find_pte_table(s, others[i, 0], vpn)
-        if tid == 0:
-            continue
-        pte = s.pt[tid, vpn & 511]
-        if pte & PTE_PRESENT and pte_pfn(pte) == pfn:
-            return True
-    return False

@@ -192,7 +192,7 @@ def free_block(s: State, pfn: int, order: int) -> None:
 def clear_page_row(s: State, pfn: int) -> None:
     """Forget what the frame was (free_pages_prepare): a free frame's row is all zero but for its links."""
     page = s.mem[pfn]
-    page.flags = 0
+    page["flags"] = 0
     page.refcount = 0
     page.mapcount = 0
     page.memcg = 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED
 from core.abi.page_flags import (
+    PG_ACTIVE,
     PG_ANON,
     PG_ANON_EXCLUSIVE,
     PG_DIRTY,
@@ -32,7 +33,7 @@ from core.jit import inline, step
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, TASK_RSS_EVENTS_THRESH, State
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
-from core.mm.pgtable import TABLE_ENTRY, give_table_row, take_node, take_table_row
+from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, take_node, take_table_row
 from core.mm.slab import account_slab
 from core.mm.swap import lru_add, lru_del
 from core.mm.workingset import workingset_refault
@@ -51,6 +52,8 @@ from core.vmstat import (
     UNEVICTABLE_PGCLEARED,
     UNEVICTABLE_PGCULLED,
     UNEVICTABLE_PGMLOCKED,
+    UNEVICTABLE_PGMUNLOCKED,
+    UNEVICTABLE_PGRESCUED,
 )
 
 # why a page loop stopped (vmf.reason)
@@ -131,6 +134,51 @@ def lru_add_new(s: State, zid: int, pfn: int, vm_flags: int) -> None:
         s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
         s.vm_event[UNEVICTABLE_PGCULLED] += 1
     lru_add(s, zid, pfn)
+
+
+@step
+def mlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that a locked mapping holds becomes unevictable (mlock_folio, __mlock_page)."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_MLOCKED:
+        return
+    page["flags"] |= PG_MLOCKED
+    s.zones[zid]["stat"][NR_MLOCK] += 1
+    s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
+    if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
+        lru_del(s, zid, pfn)
+        page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_UNEVICTABLE
+        lru_add(s, zid, pfn)
+        s.vm_event[UNEVICTABLE_PGCULLED] += 1
+
+
+@step
+def munlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_MLOCKED:
+        return
+    s.zones[zid]["stat"][NR_MLOCK] -= 1
+    s.vm_event[UNEVICTABLE_PGMUNLOCKED] += 1
+    lru_del(s, zid, pfn)
+    page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
+    lru_add(s, zid, pfn)
+    s.vm_event[UNEVICTABLE_PGRESCUED] += 1
+
+
+@step
+def locked_elsewhere(s: State, others, pfn: int) -> bool:
+    """True if one of these locked mappings, rows of (pgd, start, end, pgoff), maps the page."""
+    index = s.mem[pfn]["index"]
+    for i in range(others.shape[0]):
+        vpn = others[i, 1] + index - others[i, 3]
+        if vpn < others[i, 1] or vpn >= others[i, 2]:
+            continue
+        tid = find_pte_table(s, others[i, 0], vpn)
+        pte = s.pt[tid, vpn & 511] if tid else 0
+        if pte & PTE_PRESENT and (pte & PFN_MASK) >> 12 == pfn:
+            return True
+    return False
 
 
 @inline

@@ -29,13 +29,15 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from core.abi.mman import VM_ACCESS, VM_SOFTDIRTY
+import numpy as np
+
+from core.abi.mman import VM_ACCESS, VM_LOCKED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON
 from core.mm.mm_types import AnonVma
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Vma
+    from core.mm.mm_types import Array, Vma
 
 
 def anon_vma_alloc(k: Kernel, parent: AnonVma | None = None) -> AnonVma:
@@ -132,3 +134,16 @@ def rmap_walk(k: Kernel, pfn: int) -> Iterator[tuple[Vma, int]]:
         vpn = vma.start + index - vma.pgoff
         if vma.start <= vpn < vma.end:
             yield vma, vpn
+
+
+NOBODY = np.zeros((0, 4), np.int64)
+
+
+def other_locked(k: Kernel, vma: Vma) -> Array:
+    """The other locked mappings that may hold this one's pages: rows of (pgd, start, end, pgoff), for a page loop."""
+    sharers = [*(vma.file.vmas if vma.file is not None else ()), *(other for anon_vma in vma.chain for other in anon_vma.vmas)]
+    pgds = k.s.mms["pgd"]
+    rows = {
+        id(other): (int(pgds[other.mm.id]), other.start, other.end, other.pgoff) for other in sharers if other is not vma and other.flags & VM_LOCKED
+    }
+    return np.array(list(rows.values()), np.int64).reshape(len(rows), 4) if rows else NOBODY

@@ -44,7 +44,7 @@ def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes):
             return
         page = s.mem[pfn]
         page.refcount = 1
-        page.flags = PG_SLAB
+        page["flags"] = PG_SLAB
         page.next = s.ctl[list_at]
         s.ctl[list_at] = pfn
         s.ctl[pages_at] += 1

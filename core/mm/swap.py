@@ -108,8 +108,8 @@ def lruvec_of(s: State, memcg: int, node: int) -> int:
 def lru_add(s: State, zid: int, pfn: int) -> None:
     """Put a page on the list its flags name."""
     page = s.mem[pfn]
-    page.flags |= PG_LRU
-    lru = page_lru(page.flags)
+    page["flags"] |= PG_LRU
+    lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_add(s, lruvec, lru, pfn)
     update_lru_size(s, zid, lruvec, lru, 1)
@@ -119,20 +119,20 @@ def lru_add(s: State, zid: int, pfn: int) -> None:
 def lru_del(s: State, zid: int, pfn: int) -> None:
     """Take a page off its list; PG_LRU is cleared."""
     page = s.mem[pfn]
-    lru = page_lru(page.flags)
+    lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_del(s, lruvec, lru, pfn)
     update_lru_size(s, zid, lruvec, lru, -1)
-    page.flags &= ~PG_LRU
+    page["flags"] &= ~PG_LRU
 
 
 @step
 def activate_page(s: State, zid: int, pfn: int) -> None:
     """Move an inactive page to the head of its active list (folio_activate)."""
     page = s.mem[pfn]
-    if page.flags & PG_LRU and not page.flags & (PG_ACTIVE | PG_UNEVICTABLE):
+    if page["flags"] & PG_LRU and not page["flags"] & (PG_ACTIVE | PG_UNEVICTABLE):
         lru_del(s, zid, pfn)
-        page.flags |= PG_ACTIVE
+        page["flags"] |= PG_ACTIVE
         lru_add(s, zid, pfn)
         s.vm_event[PGACTIVATE] += 1
         s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += 1
@@ -153,14 +153,18 @@ def age_nonresident(s: State, lruvec: int, nr: int) -> None:
 def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
     page = s.mem[pfn]
-    if not page.flags & PG_REFERENCED:
-        page.flags |= PG_REFERENCED
-    elif page.flags & PG_UNEVICTABLE:
+    if not page["flags"] & PG_REFERENCED:
+        page["flags"] |= PG_REFERENCED
+    elif page["flags"] & PG_UNEVICTABLE:
         return
-    elif not page.flags & PG_ACTIVE:
+    elif not page["flags"] & PG_ACTIVE:
         activate_page(s, zid, pfn)
+<<<<<<< HEAD
         page.flags &= ~PG_REFERENCED
         age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
+=======
+        page["flags"] &= ~PG_REFERENCED
+>>>>>>> main
 
 
 @step
@@ -170,11 +174,11 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     A mapped page stays where it is.
     """
     page = s.mem[pfn]
-    if not page.flags & PG_LRU or page.flags & PG_UNEVICTABLE or page.mapcount > 0:
+    if not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE or page.mapcount > 0:
         return
-    was_active = page.flags & PG_ACTIVE
+    was_active = page["flags"] & PG_ACTIVE
     lru_del(s, zid, pfn)
-    page.flags &= ~(PG_ACTIVE | PG_REFERENCED)
+    page["flags"] &= ~(PG_ACTIVE | PG_REFERENCED)
     lru_add(s, zid, pfn)
     if was_active:
         s.vm_event[PGDEACTIVATE] += 1
@@ -184,7 +188,7 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
 @inline
 def clear_lru_flags(s: State, pfn: int) -> None:
     """What a page forgets when it leaves its owner for good (__folio_clear_lru_flags)."""
-    s.mem[pfn].flags &= ~(PG_ACTIVE | PG_UNEVICTABLE | PG_REFERENCED | PG_WORKINGSET)
+    s.mem[pfn]["flags"] &= ~(PG_ACTIVE | PG_UNEVICTABLE | PG_REFERENCED | PG_WORKINGSET)
 
 
 @njit

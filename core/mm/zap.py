@@ -11,13 +11,15 @@ Source: mm/memory.c, mm/mprotect.c:change_pte_range, mm/mremap.c:move_ptes.
 from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_MLOCKED, PG_SHMEM, PG_SWAPCACHE, PG_UNEVICTABLE
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, step
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_SWAPENTS, State
 from core.mm.page_ops import (
     DONE,
     free_table,
+    locked_elsewhere,
+    munlock_page,
     page_remove_rmap,
     pte_alloc,
     put_page,
@@ -39,26 +41,11 @@ from core.mm.pgtable import (
     find_pte_table,
     find_table,
 )
-from core.mm.swap import lru_add, lru_del, mark_page_accessed
+from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import free_swap
 from core.mm.swapfile import swap_free, swp_slot
-from core.vmstat import NR_MLOCK, UNEVICTABLE_PGMUNLOCKED, UNEVICTABLE_PGRESCUED
 
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
-
-
-@step
-def munlock_page(s: State, zid: int, pfn: int) -> None:
-    """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
-    page = s.mem[pfn]
-    if not page["flags"] & PG_MLOCKED:
-        return
-    s.zones[zid]["stat"][NR_MLOCK] -= 1
-    s.vm_event[UNEVICTABLE_PGMUNLOCKED] += 1
-    lru_del(s, zid, pfn)
-    page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
-    lru_add(s, zid, pfn)
-    s.vm_event[UNEVICTABLE_PGRESCUED] += 1
 
 
 @step
@@ -71,8 +58,11 @@ def free_swap_and_cache(s: State, slot: int) -> None:
 
 
 @njit
-def zap_pages(s: State) -> None:
-    """Empty the entries of [vmf.first, vmf.n) of address space vmf.mm; `count[0]` says how many there were."""
+def zap_pages(s: State, others) -> None:
+    """Empty the entries of [vmf.first, vmf.n) of address space vmf.mm; `count[0]` says how many there were.
+
+    Of a locked mapping, a page that lives on is unlocked, unless one of `others` (rmap.other_locked) maps it too.
+    """
     v = s.vmf[0]
     mm, end, flags = v["mm"], v["n"], v["vm_flags"]
     pgd = s.mms[mm]["pgd"]
@@ -110,7 +100,7 @@ def zap_pages(s: State) -> None:
                 if pte & PTE_A and not flags & VM_SEQ_READ:
                     mark_page_accessed(s, zid, pfn)
             page_remove_rmap(s, zid, pfn)
-            if flags & VM_LOCKED and s.mem[pfn]["refcount"] > 1:
+            if flags & VM_LOCKED and s.mem[pfn]["refcount"] > 1 and not locked_elsewhere(s, others, pfn):
                 munlock_page(s, zid, pfn)
             if not put_page(s, zid, pfn) and held & PG_SWAPCACHE and s.mem[pfn]["mapcount"] == 0:
                 free_swap(s, zid, pfn)

@@ -119,7 +119,7 @@ def mark_written(s: State, root: int, pages: int) -> None:
     for index in range(pages):
         pfn = find(s, root, index)
         if pfn:
-            s.mem[pfn].flags |= PG_DIRTY
+            s.mem[pfn]["flags"] |= PG_DIRTY
 
 
 # ---------------------------------------------------------------- exec

@@ -38,7 +38,7 @@ def small() -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def target(small: Service) -> Client:
     return small.session(machine={"memory": "256M"})
 

@@ -88,7 +88,7 @@ def test_a_machine_that_cannot_be_is_refused_in_plain_words(service, machine, wo
     assert len(service.app.state.registry) == before
 
 
-@pytest.mark.parametrize("body", [{"seed": -1}, {"seed": "x"}, {"name": ""}, {"name": "a/b"}, {"ttl": "soon"}, {"colour": 1}, [], "x", 3])
+@pytest.mark.parametrize("body", [{"seed": -1}, {"seed": "x"}, {"name": ""}, {"name": "a/b"}, {"ttl": "soon"}, {"ttl": 0}, {"colour": 1}, [], "x", 3])
 def test_a_bad_body_points_to_what_is_wrong(service, body):
     document = problem(service.http.post("/v1/sessions", json=body), 422)
     wanted = f"#/{next(iter(body))}" if isinstance(body, dict) else "#"

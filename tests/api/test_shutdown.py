@@ -29,9 +29,10 @@ def test_open_streams_end_when_the_service_stops():
             with session.websocket("?after=0") as ws:
                 ws.recv(timeout=20)
                 opened.wait(20)
-                with pytest.raises(ConnectionClosed):
+                with pytest.raises(ConnectionClosed) as closed:
                     while True:
                         ws.recv(timeout=60)
+                assert closed.value.rcvd.code == 1012
             ends.append("websocket")
 
         session.spawn()

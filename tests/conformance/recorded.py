@@ -43,6 +43,8 @@ class RecordedBoot:
         killed = [self.pids[name] for name in recorded["died"]] + ([self.pids[words[0]]] if "died" in found else [])
         if words[1:2] == ["exit"] or words[0] == "kill":
             killed.append(self.pids[words[0] if words[1:2] == ["exit"] else words[1]])
+        if "hung" in found:
+            killed.append(self.pids[words[0]])  # by the recorder
         self.dead.update(killed)
         if words[0] == "spawn":
             self.pids[words[1]] = int(found["ret"])
@@ -57,7 +59,7 @@ class RecordedBoot:
             result = {"address": "0x7ffff0000000"}
         elif words[1:2] == ["mincore"]:
             result = {"resident": int(found["ret"])}
-        errno = ERRNOS.get(found.get("err", "0"))
+        errno = "hung" if "hung" in found else ERRNOS.get(found.get("err", "0"))
         return {
             "result": result or None,
             "errno": errno,

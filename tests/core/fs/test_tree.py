@@ -303,6 +303,26 @@ def test_a_removed_file_gives_its_cache_back() -> None:
     assert cached(k) == cached_in(before) and k.listdir("/data") == []
 
 
+def test_a_removed_file_lives_on_in_its_mappings() -> None:
+    k = Kernel.boot(Machine.from_dict({"memory": "256M"}))
+    for name in "fg":
+        run(k, "create_file", path=f"/data/{name}", size=1 << 20)
+    pid = run(k, "spawn", comm="a")["pid"]
+    before = cached(k)
+    address = run(k, "mmap", pid, length=1 << 20, prot="r", flags=["shared"], file="/data/f", offset=0)["address"]
+    assert k.call("touch", pid, address=address, length=1 << 20, access="read").errno is None
+    run(k, "rmdir", path="/data/f")
+    maps = k.read(f"/proc/{pid}/maps").decode()
+    assert re.search(r" fe:20 12 +/data/f \(deleted\)$", maps, re.M) and k.listdir("/data") == ["g"]
+    run(k, "create_file", path="/data/f", size=4096)
+    assert k.files["/data/f"].ino == 14, "the old inode is still in use"
+    assert cached(k) == before + 1024
+    run(k, "munmap", pid, address=address, length=1 << 20)
+    assert cached(k) == before
+    run(k, "create_file", path="/data/h", size=4096)
+    assert k.files["/data/h"].ino == 12
+
+
 def cached(k: Kernel) -> int:
     return cached_in(k.read("/proc/meminfo").decode())
 

@@ -160,6 +160,32 @@ def test_a_page_that_two_lock_stays_locked_until_both_let_go(space: Space) -> No
     assert space.meminfo("Mlocked") == before
 
 
+@pytest.mark.parametrize("kind", ["shared memory", "a file"])
+def test_pages_are_locked_as_they_are_faulted_in_and_counted_once(space: Space, kind: str) -> None:
+    space.k.call("create_file", path="/data/f", size=M)
+    first = space.meminfo("Mlocked")
+    h = space.mmap(M, "r", ["shared"], file="/data/f") if kind == "a file" else space.mmap(M, flags=SHARED)
+    twin = space.ok("mremap", address=h, old_length=0, new_length=M)["address"]
+    mlocked = []
+    for call, address, length in (
+        ("mlock", h, M), ("mlock", twin, M), ("munmap", twin, M), ("munmap", h, M // 2), ("munmap", h + M // 2, M // 2),
+    ):  # fmt: skip
+        space.ok(call, address=address, length=length)
+        mlocked.append(space.meminfo("Mlocked") - first)
+    assert mlocked == [1024, 1024, 1024, 512, 0]
+    assert space.meminfo("Unevictable") == first
+
+
+def test_a_copy_takes_the_lock_along(space: Space) -> None:
+    h = space.mmap(M, flags=[*ANON, "locked"])
+    before = space.meminfo("Mlocked")
+    child = space.ok("fork")["pid"]
+    space.touch(h, M)  # each page is copied: the child's is no longer locked, the parent's is
+    assert space.meminfo("Mlocked") == before
+    space.ok("exit", child)
+    assert space.meminfo("Mlocked") == before
+
+
 def test_events_are_counted_by_page(space: Space) -> None:
     names = ("unevictable_pgs_mlocked", "unevictable_pgs_munlocked", "unevictable_pgs_culled", "unevictable_pgs_rescued")
     h = space.mmap(M)
