@@ -27,11 +27,7 @@ Source: mm/memory.c; facts PF-01..22.
 from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
-<<<<<<< HEAD
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
-=======
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM
->>>>>>> main
 from core.jit import inline, njit, step
 from core.mm.mm_types import (
     CTL_OVER_HIGH,

@@ -159,12 +159,8 @@ def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
         return
     elif not page["flags"] & PG_ACTIVE:
         activate_page(s, zid, pfn)
-<<<<<<< HEAD
-        page.flags &= ~PG_REFERENCED
-        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
-=======
         page["flags"] &= ~PG_REFERENCED
->>>>>>> main
+        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
 
 
 @step

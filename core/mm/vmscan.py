@@ -77,7 +77,6 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
     space = Workspace(k)
     who = by or ("memcg" if cg.parent is not None else "direct")
-<<<<<<< HEAD
     while True:
         c["priority"] = DEF_PRIORITY
         while c["priority"] >= 0:
@@ -237,67 +236,3 @@ def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
     snapshot_refaults(k, k.root_cgroup)
     return True
-=======
-    size = k.next_inode + 1
-    roots, dropped, cleaned = (np.zeros(size, np.int64) for _ in range(3))
-    for inode in k.inodes.values():
-        roots[inode.id] = 0 if inode.shmem else inode.root
-    total = 0
-    for lru in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE):
-        for at in memcontrol.subtree(k, cg, dying=True):
-            for node in range(k.nr_nodes):
-                if total < nr and k.s.lruvecs["nr"][at.id * k.nr_nodes + node][lru]:
-                    total += _shrink(k, at, node, lru, nr - total, who, roots, dropped, cleaned)
-    for inode in k.inodes.values():
-        inode.nr_pages -= int(dropped[inode.id])
-        inode.nr_dirty -= int(cleaned[inode.id])
-    return total
-
-
-def _shrink(k: Any, cg: Cgroup, node: int, lru: int, nr: int, by: str, roots: Any, dropped: Any, cleaned: Any) -> int:
-    """One list: its event, its counters, its time."""
-    answer = np.zeros(2, np.int64)
-    shrink_list(k.s, cg.id * k.nr_nodes + node, lru, nr, roots, dropped, cleaned, k.machine.storage.buffers, answer)
-    scanned, reclaimed = int(answer[0]), int(answer[1])
-    suffix = "kswapd" if by == "kswapd" else "direct"
-    for name, count in (("pgscan", scanned), ("pgsteal", reclaimed)):
-        k.s.vm_event[EVENT[f"{name}_{suffix}"]] += count
-        k.s.vm_event[EVENT[f"{name}_file"]] += count
-        k.s.memcgs["stat"][cg.id, MEMCG[f"{name}_{suffix}"]] += count
-    k.clock.spend(scanned * PAGE_NS)
-    name = "inactive_file" if lru == LRU_INACTIVE_FILE else "active_file"
-    if scanned:
-        k.emit(Reclaim(k.clock.now, by, node, cg.path, 0, scanned, reclaimed, {name: [scanned, reclaimed]}))
-    return reclaimed
-
-
-@njit
-def shrink_list(s: State, lruvec: int, lru: int, nr: int, roots, dropped, cleaned, block_heads: int, answer) -> None:
-    """From the tail of one list, free up to `nr` pages; look at each page once. answer = [scanned, reclaimed]."""
-    left = s.lruvecs[lruvec].nr[lru]
-    pfn = s.lruvecs[lruvec].tail[lru]
-    scanned, reclaimed = 0, 0
-    while pfn and left > 0 and reclaimed < nr:
-        before = s.mem[pfn].prev
-        page = s.mem[pfn]
-        scanned += 1
-        left -= 1
-        held = 2 if page["flags"] & PG_PRIVATE else 1
-        root = roots[page.mapping]
-        if page.mapcount > 0 or page.refcount > held or page["flags"] & (PG_WRITEBACK | PG_MLOCKED | PG_SHMEM) or root == 0:
-            list_del(s, lruvec, lru, pfn)
-            list_add(s, lruvec, lru, pfn)
-        else:
-            zid = zone_of(s, pfn)
-            if page["flags"] & PG_DIRTY:
-                page_ops.clear_dirty(s, zid, pfn)
-                cleaned[page.mapping] += 1
-                page_ops.stat_add(s, zid, page.memcg, NR_WRITTEN, 1)
-                s.vm_event[PGPGOUT] += 4
-            dropped[page.mapping] += 1
-            leaf = page_ops.xa_leaf(s, root, page.index)
-            page_ops.remove_from_page_cache(s, zid, leaf, pfn, block_heads)
-            reclaimed += 1
-        pfn = before
-    answer[0], answer[1] = scanned, reclaimed
->>>>>>> main
