@@ -27,12 +27,13 @@ from core.mm.swap import list_add, list_del
 from core.vmstat import EVENT, MEMCG, NR_WRITTEN, PGPGOUT
 
 if TYPE_CHECKING:
+    from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
 
 PAGE_NS = 400  # one page looked at, unmapped from its file and freed
 
 
-def reclaim(k: Any, cg: Cgroup, nr: int, by: str | None = None) -> int:
+def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None) -> int:
     """Free up to `nr` pages charged below `cg` (the root: anywhere); how many were.
 
     by: "kswapd", "direct" or "memcg", for the counters; by default memcg for a limit, direct for the machine.
@@ -54,7 +55,7 @@ def reclaim(k: Any, cg: Cgroup, nr: int, by: str | None = None) -> int:
     return total
 
 
-def _shrink(k: Any, cg: Cgroup, node: int, lru: int, nr: int, by: str, roots: Any, dropped: Any, cleaned: Any) -> int:
+def _shrink(k: Kernel, cg: Cgroup, node: int, lru: int, nr: int, by: str, roots: Any, dropped: Any, cleaned: Any) -> int:
     """One list: its event, its counters, its time."""
     answer = np.zeros(2, np.int64)
     shrink_list(k.s, cg.id * k.nr_nodes + node, lru, nr, roots, dropped, cleaned, k.machine.storage.buffers, answer)
