@@ -139,7 +139,8 @@ def idle_session_mb(count: int = 40) -> float:
 def sparse_terabyte(pages: int = 1_000) -> dict[str, float]:
     """Milliseconds for mmap, touch of `pages` pages and munmap: spread over 1 TiB, and over as many 2 MiB steps.
 
-    Each page needs a page table of its own in both, so the difference is what the empty terabyte costs.
+    Each page needs a PTE table of its own in both, and over 1 TiB a PMD table too: twice the tables, so about twice the cost, whatever the
+    length of the mapping.
     """
 
     def cost(length: int, stride: int) -> float:
