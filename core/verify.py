@@ -40,6 +40,7 @@ from core.mm.mm_types import (
 )
 from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL
 from core.mm.swap import page_lru
+from core.mm.swapfile import swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
 from core.vmstat import MEMCG, NODE, ZONE
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab")
 FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB = range(1, 8)
-MAPPED_RSS = ((0, "file"), (1, "anon"), (3, "shmem"))
+MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
 
 def broken(rule: str, detail: str) -> NoReturn:
@@ -72,13 +73,15 @@ class Recount:
     free: Array | None = None  # by zone and order: blocks
     cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
     cache_dirty: dict[int, int] = field(default_factory=dict)
+    refs: Array | None = None  # by swap slot: entries that name it
+    swapcached: int = 0
 
 
 # ---------------------------------------------------------------- the walks
 
 
 @njit
-def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss) -> int:
+def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs) -> int:
     """One address space: its tables, what its entries point to. Answers entries that lie in no mapping."""
     stray = 0
     at = 0  # index of the mapping that may hold the next page
@@ -112,6 +115,7 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
                         stray += 1
                     if not pte & PTE_PRESENT:
                         rss[2] += 1
+                        refs[swp_slot(s, pte)] += 1
                         continue
                     if pte & PTE_SPECIAL:
                         continue
@@ -225,7 +229,8 @@ def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, ta
         if kind in (ANON, CACHE, TABLE, STACK):
             charged[memcg] += 1
         if kind == ANON:
-            anon[memcg] += 1
+            if page["mapcount"] > 0:
+                anon[memcg] += 1
         elif kind == CACHE:
             cache[memcg] += 1
             if page["mapcount"] > 0:
@@ -243,6 +248,7 @@ def recount(k: Kernel) -> Recount:
     r = Recount(np.zeros(size, np.int8), claims, mapped, cached)
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
+    r.refs = np.zeros(len(k.s.slots), np.int64)
     _walk_free(k, r)
     for mm in k.mms.values():
         _walk_mm(k, r, mm)
@@ -256,6 +262,11 @@ def recount(k: Kernel) -> Recount:
     for task in k.tasks.values():
         for pfn in task.stack:
             _claim(r, pfn, STACK)
+    in_cache = k.s.slots["pfn"][k.s.slots["pfn"] > 0]
+    r.swapcached = len(in_cache)
+    unmapped = in_cache[r.mapped[in_cache] == 0]
+    r.owner[unmapped] = ANON
+    r.claims[unmapped] += 1
     flags = k.s.mem["flags"][:size]
     slab = np.flatnonzero(flags & PG_SLAB)
     r.owner[slab] = SLAB
@@ -281,7 +292,7 @@ def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
     pgd = int(k.s.mms["pgd"][mm.id])
-    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss))
+    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs))
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
 
@@ -367,6 +378,27 @@ def _mappings(mm: Mm) -> None:
             broken("mappings", f"mm {mm.id}: {name} is {getattr(mm, name)}, its mappings sum up to {pages}")
 
 
+def swap_slots_add_up(k: Kernel, r: Recount) -> None:
+    """A slot's count is the entries that name it; a cached page names its slot; areas and cgroups count what is in use."""
+    slots, mem = k.s.slots, k.s.mem
+    if (wrong := np.flatnonzero(r.refs != slots["count"])).size:
+        broken("swap", f"slot {int(wrong[0])} counts {int(slots['count'][wrong[0]])}, {int(r.refs[wrong[0]]) if r.refs is not None else 0} entries name it")
+    cached = np.flatnonzero(slots["pfn"])
+    pfns = slots["pfn"][cached]
+    if (mem["private"][pfns] != cached).any() or not (mem["flags"][pfns] & PG_SWAPCACHE).all():
+        broken("swap cache", "a slot's page does not name the slot")
+    used = (slots["count"] > 0) | (slots["pfn"] > 0)
+    for area in k.s.swaps:
+        first = int(area["base"])
+        if int(used[first : first + int(area["pages"]) + 1].sum()) != int(area["used"]):
+            broken("swap", f"an area counts {int(area['used'])} slots in use, has {int(used[first:first + int(area['pages']) + 1].sum())}")
+    paid = np.bincount(slots["memcg"][used], minlength=len(k.s.memcgs))
+    for cg in k.cgroups.values():
+        below = sum(int(k.s.memcgs["swap"][child.id]) for child in k.cgroups.values() if child.parent is cg)
+        if cg.parent is not None and int(paid[cg.id]) + below != int(k.s.memcgs["swap"][cg.id]):
+            broken("memory.swap", f"{cg.path} counts {int(k.s.memcgs['swap'][cg.id])} slots; it has {int(paid[cg.id])} and {below} below")
+
+
 def commitments_add_up(k: Kernel, r: Recount) -> None:
     """Committed_AS is the accounted mappings and the shared memory objects."""
     pages = sum(vma.pages for mm in k.mms.values() for vma in mm.vmas if vma.flags & VM_ACCOUNT and not vma.flags & VM_SHARED)
@@ -448,7 +480,7 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
     found = {
         "nr_anon_pages": int((r.owner == ANON).sum()),
         "nr_mapped": int((cache & (mapcount > 0)).sum()),
-        "nr_file_pages": int(cache.sum()),
+        "nr_file_pages": int(cache.sum()) + r.swapcached,
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
         "nr_dirty": int((cache & ((flags & (PG_DIRTY | PG_SHMEM)) == PG_DIRTY)).sum()),
         "nr_page_table_pages": int((r.owner == TABLE).sum()) - pgds,
@@ -500,6 +532,7 @@ RULES = (
     references_have_holders,
     address_spaces_add_up,
     commitments_add_up,
+    swap_slots_add_up,
     charges_add_up,
     lists_add_up,
     gauges_equal_recounts,

@@ -88,6 +88,68 @@ VMA: Final = {
     "swap_bytes": INT,
 }
 
+STRINGS: Final[Schema] = {"type": "array", "items": STR}
+COUNTS: Final[Schema] = {"type": "object", "additionalProperties": INT}
+
+LEVEL: Final = _object({
+    "level": {"type": "string", "enum": ["pgd", "pud", "pmd", "pte"]},
+    "index": INT,
+    "table_pfn": INT,
+    "entry": HEX,
+    "pfn": NULL_INT,
+    "bits": {"type": "object", "additionalProperties": BOOL},
+})  # fmt: skip
+OUTCOME: Final = _object({"outcome": STR, "why": STR, "path": STRINGS}, doc="What an access would do, and the kernel's functions on the way.")
+WALK: Final = _object(
+    {
+        "address": HEX,
+        "page_address": HEX,
+        "binary": STR,
+        "canonical": BOOL,
+        "offset": INT,
+        "levels": {"type": "array", "items": LEVEL, "maxItems": 4},
+        "present": BOOL,
+        "frame": _or_null(FREE),
+        "vma": _or_null(ref("Vma")),
+        "read": OUTCOME,
+        "write": OUTCOME,
+    },
+    {"physical": INT},
+    "The four indices, each level's entry decoded, the frame, and what an access would do.",
+)
+AUDIT: Final = _object(
+    {
+        "frames": COUNTS | {"description": "Frames by owner; free ones too."},
+        "total": INT | {"description": "Their sum."},
+        "mapped_entries": INT,
+        "mapcounts": INT,
+        "cgroups": {"type": "array"},
+        "rules": {"type": "array", "items": _object({"rule": STR, "doc": STR})},
+    },
+    doc="The invariants that were checked, and the sums they rest on.",
+)
+LIMIT: Final[Schema] = {"anyOf": [INT, {"const": "max"}]}
+CGROUP: Final = _object(
+    {
+        "path": STR,
+        "procs": {"type": "array", "items": INT},
+        "subtree_control": STRINGS,
+        **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
+        **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
+        "memory.events": COUNTS,
+        "memory.stat": COUNTS,
+        "children": {"type": "array", "items": ref("Cgroup")},
+    },
+    doc="One cgroup's limits and counters, and the groups below it. Sizes in bytes.",
+)
+ZONE: Final = _object({
+    **dict.fromkeys(("node", "start_pfn", "present", "managed", "free", "min", "low", "high"), INT),
+    "zone": STR,
+    "free_blocks": {"type": "array", "items": INT, "description": "Free blocks of order 0 to 10."},
+    "lowmem_reserve": {"type": "array", "items": INT},
+})  # fmt: skip
+MEMORY: Final = _object({"zones": {"type": "array", "items": ZONE}}, doc="Zones, watermarks and free lists, in pages.")
+
 SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "digest": STR, "size": INT}
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
@@ -114,13 +176,12 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "ProcessList": _list("Process"),
     "Vma": _object(VMA),
     "VmaList": _list("Vma"),
-    "Walk": FREE | {"description": "The four indices, each level's entry decoded, the frame, and what an access would do."},
+    "Walk": WALK,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
     "FileAnswer": _object({"path": STR, "size": INT, **ANSWER}),
-    "Cgroup": FREE | {"description": "One cgroup's limits and counters, and the groups below it."},
-    "CgroupTree": FREE | {"description": "The tree of cgroups."},
+    "Cgroup": CGROUP,
     "CgroupCreate": {
         "type": "object",
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
@@ -129,8 +190,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "examples": [{"path": "/app", "memory.max": "50M"}],
     },
     "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
-    "Audit": FREE | {"description": "Every invariant with its verdict, and the sums it rests on."},
-    "Memory": FREE | {"description": "Zones, watermarks and free lists."},
+    "Audit": AUDIT,
+    "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
     "Status": _object({"status": STR}),

@@ -42,19 +42,7 @@ class SessionCreate(Body):
         description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, preset; all have defaults.",
         examples=[{"memory": "512M", "swap": "256M"}],
     )
-    seed: def _ttl(value: object) -> int:
-    duration = parse_duration(value)
-    if duration < SECOND:
-        raise ValueError(f'{value!r} is out of range: a session lives at least one second ("1s")')
-    return duration
-
-
-TTL_SCHEMA = {
-    "anyOf": [{"type": "string", "pattern": "^[1-9][0-9]{0,5}(s|m|h)$"}, {"type": "integer", "minimum": SECOND, "maximum": MAX_I64}],
-    "examples": ["2h"],
-}
-Ttl = Annotated[int, PlainValidator(_ttl), WithJsonSchema(TTL_SCHEMA)]
-NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
+    seed: NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
     name: Name | None = None
     lab: Name | None = None
     ttl: Ttl | None = Field(None, description="The session is destroyed when nobody used it for so long.")

@@ -35,6 +35,7 @@ from core.jit import inline, njit, step
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
+from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
 from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
@@ -408,3 +409,46 @@ def age_active_anon(s: State, r: Rmap, memcg: int) -> None:
 def inactive_low(s: State, lruvec: int, lru: int) -> bool:
     """`inactive_is_low`, callable from Python."""
     return inactive_is_low(s, lruvec, lru)
+
+
+@njit
+def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
+    """MADV_PAGEOUT on the pages [vmf.first, vmf.n) that this process alone maps (madvise_cold_or_pageout_pte_range).
+
+    Page table by page table: their uses are forgotten, then they are treated like the tail of an inactive list. `count[0]`: freed.
+    """
+    v = s.vmf[0]
+    pgd, end = s.mms[v["mm"]]["pgd"], v["n"]
+    at = v["first"]
+    freed = 0
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        stop = min(end, (at | 511) + 1)
+        taken, written = 0, 0
+        for vpn in range(at, stop if tid else at):
+            pte = s.pt[tid, vpn & 511]
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
+                continue
+            pfn = (pte & PFN_MASK) >> 12
+            page = s.mem[pfn]
+            if page["mapcount"] != 1 or not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE:
+                continue
+            s.pt[tid, vpn & 511] = pte & ~PTE_A
+            lru_del(s, zone_of(s, pfn), pfn)
+            page["flags"] &= ~(PG_REFERENCED | PG_ACTIVE)
+            batch[taken] = pfn
+            taken += 1
+        for i in range(taken):
+            pfn = batch[i]
+            fate = shrink_page(s, r, pfn, roots, dropped)
+            if fate == FREED:
+                freed += 1
+                continue
+            lru_add(s, zone_of(s, pfn), pfn)
+            if fate == WRITTEN:
+                batch[written] = pfn
+                written += 1
+        for i in range(written):
+            rotate_reclaimable(s, batch[i])
+        at = stop
+    v["count"][0] = freed

@@ -50,7 +50,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit
-from core.mm import filemap, memory
+from core.mm import filemap, memory, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
@@ -240,9 +240,7 @@ def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str)
         return
     update_hiwater_rss(k, vma.mm)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
-    pageout_ptes(k.s)
-    if vma.file is not None:
-        vma.file.nr_pages -= int(k.s.vmf[0]["count"][0])
+    vmscan.pageout(k, memory.node_of_cpu(k, task.cpu))
 
 
 ACTIONS: dict[str, Action] = {
@@ -287,7 +285,7 @@ def lazyfree_ptes(s: State) -> None:
         stop = min(end, (at | 511) + 1)
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
-            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
             if s.mem[pfn]["flags"] & PG_DIRTY:
@@ -321,7 +319,7 @@ def cold_ptes(s: State) -> None:
         stop = min(end, (at | 511) + 1)
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
-            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
             page = s.mem[pfn]
@@ -336,46 +334,6 @@ def cold_ptes(s: State) -> None:
                 s.vm_event[PGDEACTIVATE] += 1
                 s.memcgs[page["memcg"]]["stat"][MEMCG_PGDEACTIVATE] += 1
         at = stop
-
-
-@njit
-def pageout_ptes(s: State) -> None:
-    """MADV_PAGEOUT on [vmf.first, vmf.n), without swap; `count[0]`: pages that left the page cache."""
-    v = s.vmf[0]
-    pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid, dropped = 0, 0
-    while at < end:
-        tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
-        stop = min(end, (at | 511) + 1)
-        for vpn in range(at, stop):
-            pte = s.pt[tid, vpn & 511]
-            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
-                continue
-            pfn = pte_pfn(pte)
-            flags = s.mem[pfn]["flags"]
-            if s.mem[pfn]["mapcount"] != 1 or not flags & PG_LRU or flags & PG_UNEVICTABLE:
-                continue
-            zid = zone_hint(s, zid, pfn)
-            make_old(s, tid, vpn, pfn)
-            if (flags | (PG_DIRTY if pte & PTE_D else 0)) & (PG_DIRTY | PG_SWAPBACKED):
-                activate_page(s, zid, pfn)
-                continue
-            s.pt[tid, vpn & 511] = 0
-            s.mms[v["mm"]]["rss"][rss_column(flags)] -= 1
-            page_remove_rmap(s, zid, pfn)
-            if flags & PG_ANON:
-                s.vm_event[PGLAZYFREED] += 1
-                s.memcgs[s.mem[pfn]["memcg"]]["stat"][MEMCG_PGLAZYFREED] += 1
-                put_page(s, zid, pfn)
-            else:
-                put_page(s, zid, pfn)
-                remove_from_page_cache(s, zid, xa_leaf(s, v["root"], s.mem[pfn]["index"]), pfn, v["block_heads"])
-                dropped += 1
-        at = stop
-    v["count"][0] = dropped
 
 
 @njit

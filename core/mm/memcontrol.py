@@ -29,7 +29,7 @@ Linux's may lag by up to two seconds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -62,6 +62,7 @@ from core.vmstat import (
 )
 
 if TYPE_CHECKING:
+    from core.kernel import Kernel
     from core.sched.task import Task
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
@@ -128,14 +129,14 @@ class Cgroup:
 # ---------------------------------------------------------------- the tree
 
 
-def make_root(k: Any) -> Cgroup:
+def make_root(k: Kernel) -> Cgroup:
     """Boot: the root cgroup, row 0, without a limit."""
     root = Cgroup(0, "", None)
     _reset_row(k, root)
     return root
 
 
-def _reset_row(k: Any, cg: Cgroup) -> None:
+def _reset_row(k: Kernel, cg: Cgroup) -> None:
     """A fresh memory controller: no usage, no limits, no statistics."""
     row = k.s.memcgs[cg.id : cg.id + 1]
     row[:] = np.zeros(1, row.dtype)
@@ -147,7 +148,7 @@ def _reset_row(k: Any, cg: Cgroup) -> None:
         lruvec[:] = np.zeros(1, lruvec.dtype)
 
 
-def create(k: Any, path: str) -> Cgroup:
+def create(k: Kernel, path: str) -> Cgroup:
     """mkdir of a cgroup, e.g. "/app/web" (cgroup_mkdir).
 
     Errors: EEXIST; ENOENT without its parent; EINVAL for a name with a newline; EAGAIN beyond cgroup.max.depth or
@@ -173,7 +174,7 @@ def create(k: Any, path: str) -> Cgroup:
     return cg
 
 
-def _free_id(k: Any) -> int:
+def _free_id(k: Kernel) -> int:
     """The smallest row that no cgroup, live or dying, holds."""
     release_dying(k)
     if max(k.cgroups) + 1 == len(k.cgroups):  # no gaps
@@ -184,7 +185,7 @@ def _free_id(k: Any) -> int:
     raise SysError(Errno.ENOSPC, f"this machine holds {len(k.s.memcgs)} cgroups at most")
 
 
-def remove(k: Any, path: str) -> None:
+def remove(k: Kernel, path: str) -> None:
     """rmdir of a cgroup (cgroup_rmdir). Errors: ENOENT; EBUSY for the root, with children, or with live processes."""
     cg: Cgroup | None = k.cgroup_at(path)
     if cg is None:
@@ -198,7 +199,7 @@ def remove(k: Any, path: str) -> None:
     release_dying(k)
 
 
-def release_dying(k: Any) -> None:
+def release_dying(k: Kernel) -> None:
     """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
     for cg in [cg for cg in k.cgroups.values() if cg.dying]:
         held = k.s.memcgs["usage"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
@@ -210,7 +211,7 @@ def release_dying(k: Any) -> None:
         del k.cgroups[cg.id]
 
 
-def attach(k: Any, cg: Cgroup, pid: int) -> None:
+def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     """echo pid > cgroup.procs (cgroup_procs_write): move a process, not its charges.
 
     Errors: ESRCH for an unknown pid; EBUSY if `cg` gives controllers to its children; ENODEV if it was removed; EINVAL
@@ -234,7 +235,7 @@ def attach(k: Any, cg: Cgroup, pid: int) -> None:
         k.s.mms["memcg"][task.mm.id] = cg.memcg.id
 
 
-def write_subtree_control(k: Any, cg: Cgroup, text: str) -> None:
+def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     """echo "+memory" > cgroup.subtree_control (cgroup_subtree_control_write).
 
     Errors: EINVAL for a word that is not +name or -name of a controller of this kernel; ENOENT if the parent does
@@ -262,7 +263,7 @@ def write_subtree_control(k: Any, cg: Cgroup, text: str) -> None:
         _controller_changed(k, child, bool(disable))
 
 
-def _controller_changed(k: Any, cg: Cgroup, lost: bool) -> None:
+def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
     """A child has got or lost the memory controller: limits begin at their defaults, processes get another payer."""
     if lost:
         cg.min = cg.low = 0
@@ -274,7 +275,7 @@ def _controller_changed(k: Any, cg: Cgroup, lost: bool) -> None:
                 k.s.mms["memcg"][task.mm.id] = at.memcg.id
 
 
-def subtree(k: Any, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
+def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
     found = [cg]
     for at in found:
@@ -284,7 +285,7 @@ def subtree(k: Any, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     return found
 
 
-def memcg_event(k: Any, cg: Cgroup, kind: str, pid: int | None = None) -> None:
+def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> None:
     """Count an event on a cgroup and on every ancestor but the root, and report it (memcg_memory_event)."""
     cg.events_local[kind] += 1
     for at in cg.ancestors[:-1]:
@@ -297,7 +298,7 @@ def memcg_event(k: Any, cg: Cgroup, kind: str, pid: int | None = None) -> None:
 # ---------------------------------------------------------------- charging
 
 
-def charge(k: Any, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
     """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
@@ -331,7 +332,7 @@ def charge(k: Any, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, fa
         over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
 
 
-def cancel_charge(k: Any, cg: Cgroup, nr: int, cpu: int = 0) -> None:
+def cancel_charge(k: Kernel, cg: Cgroup, nr: int, cpu: int = 0) -> None:
     """Give back a charge that was not used after all; the cpu keeps it in stock for the next one."""
     if cg.memcg.id:
         _cancel(k.s, cpu, cg.memcg.id, nr)
@@ -342,19 +343,19 @@ def _cancel(s: State, cpu: int, memcg: int, nr: int) -> None:
     refill_stock(s, cpu, memcg, nr)
 
 
-def margin(k: Any, cg: Cgroup) -> int:
+def margin(k: Kernel, cg: Cgroup) -> int:
     """Pages that a cgroup may still be charged (mem_cgroup_margin)."""
     row = k.s.memcgs[cg.id]
     return max(int(row["max"]) - int(row["usage"]), 0)
 
 
-def mem_cgroup_oom(k: Any, task: Task | None, cg: Cgroup, order: int) -> bool:
+def mem_cgroup_oom(k: Kernel, task: Task | None, cg: Cgroup, order: int) -> bool:
     """The `oom` event, then the OOM killer within a cgroup's subtree: whether anybody was killed."""
     memcg_event(k, cg, "oom", task.pid if task is not None else None)
     return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
 
 
-def set_max(k: Any, cg: Cgroup, pages: int) -> None:
+def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
     """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails."""
     k.s.memcgs["max"][cg.id] = pages
     retries, drained = MAX_RECLAIM_RETRIES, False
@@ -369,7 +370,7 @@ def set_max(k: Any, cg: Cgroup, pages: int) -> None:
             return
 
 
-def set_high(k: Any, cg: Cgroup, pages: int) -> None:
+def set_high(k: Kernel, cg: Cgroup, pages: int) -> None:
     """memory.high: reclaim only, up to 16 rounds without progress (memory_high_write). Never fails, never kills."""
     k.s.memcgs["high"][cg.id] = pages
     retries, drained = MAX_RECLAIM_RETRIES, False
@@ -381,13 +382,13 @@ def set_high(k: Any, cg: Cgroup, pages: int) -> None:
             retries -= 1
 
 
-def set_limit(k: Any, cg: Cgroup, name: str, pages: int) -> None:
+def set_limit(k: Kernel, cg: Cgroup, name: str, pages: int) -> None:
     """memory.min, .low, .swap.max, .swap.high: kept where the loops find them."""
     setattr(cg, name, pages)
     k.s.memcgs[name][cg.id] = pages
 
 
-def reclaim_now(k: Any, cg: Cgroup, pages: int) -> None:
+def reclaim_now(k: Kernel, cg: Cgroup, pages: int) -> None:
     """memory.reclaim: free that many pages of the subtree, in up to 16 fruitless rounds (memory_reclaim). Errors: EAGAIN."""
     freed, retries = 0, MAX_RECLAIM_RETRIES
     while freed < pages:
@@ -399,12 +400,12 @@ def reclaim_now(k: Any, cg: Cgroup, pages: int) -> None:
         freed += got
 
 
-def reclaim_order(k: Any, cg: Cgroup) -> list[Cgroup]:
+def reclaim_order(k: Kernel, cg: Cgroup) -> list[Cgroup]:
     """Who is visited when `cg` must give memory back: itself, then everything below, removed cgroups included."""
     return subtree(k, cg, dying=True)
 
 
-def protected(k: Any, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
+def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
     """Is a cgroup within its memory.min (or, in a first attempt, its memory.low)? Then reclaim for `target` passes it over.
 
     Leaves the effective protection in the cgroup's row for get_scan_count (mem_cgroup_calculate_protection); a cgroup that
@@ -436,7 +437,7 @@ def protected(k: Any, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
     return False
 
 
-def handle_over_high(k: Any, task: Task) -> None:
+def handle_over_high(k: Kernel, task: Task) -> None:
     """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
 
     Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, at most 2 s; not at all
@@ -460,7 +461,7 @@ def handle_over_high(k: Any, task: Task) -> None:
     k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(k.s.memcgs["usage"][cg.id]) * 4096, int(k.s.memcgs["high"][cg.id]) * 4096, task.pid, delay))
 
 
-def reclaim_high(k: Any, cg: Cgroup, nr: int) -> int:
+def reclaim_high(k: Kernel, cg: Cgroup, nr: int) -> int:
     """Reclaim `nr` pages at each ancestor above its memory.high, with a `high` event each: pages freed."""
     freed = 0
     for at in cg.ancestors[:-1]:
@@ -471,7 +472,7 @@ def reclaim_high(k: Any, cg: Cgroup, nr: int) -> int:
     return freed
 
 
-def max_overage(k: Any, cg: Cgroup) -> int:
+def max_overage(k: Kernel, cg: Cgroup) -> int:
     """The largest (usage - high) / high of a cgroup and its ancestors, in units of 2^-20 (mem_find_max_overage)."""
     worst = 0
     for at in cg.ancestors[:-1]:
@@ -527,7 +528,7 @@ STAT_EVENTS = ("pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_dire
                "pgdeactivate", "pglazyfree", "pglazyfreed", "zswpin", "zswpout", "thp_fault_alloc", "thp_collapse_alloc")  # fmt: skip
 
 
-def stat(k: Any, cg: Cgroup) -> dict[str, int]:
+def stat(k: Kernel, cg: Cgroup) -> dict[str, int]:
     """memory.stat of a cgroup and everything below it, in the file's order; memory in bytes, events as counts (CG-34)."""
     ids = [at.id for at in subtree(k, cg, dying=True)]
     total = k.s.memcgs["stat"][ids].sum(axis=0)
@@ -544,29 +545,29 @@ def stat(k: Any, cg: Cgroup) -> dict[str, int]:
     return out
 
 
-def current(k: Any, cg: Cgroup) -> int:
+def current(k: Kernel, cg: Cgroup) -> int:
     """memory.current in bytes: charged pages, with what the cpus hold in stock."""
     return int(k.s.memcgs["usage"][cg.id]) * _PAGES
 
 
-def peak(k: Any, cg: Cgroup) -> int:
+def peak(k: Kernel, cg: Cgroup) -> int:
     """memory.peak in bytes: the highest memory.current since the cgroup was made."""
     return int(k.s.memcgs["watermark"][cg.id]) * _PAGES
 
 
-def swap_events(k: Any, cg: Cgroup) -> dict[str, int]:
+def swap_events(k: Kernel, cg: Cgroup) -> dict[str, int]:
     """memory.swap.events: of the cgroup and all below it."""
     rows = [at.id for at in subtree(k, cg, dying=True)]
     total = k.s.memcgs["swap_events"][rows].sum(axis=0)
     return {name: int(total[i]) for i, name in enumerate(SWAP_EVENT_NAMES)}
 
 
-def swap_usage(k: Any, cg: Cgroup) -> int:
+def swap_usage(k: Kernel, cg: Cgroup) -> int:
     """memory.swap.current in pages: swap slots that the subtree pays for."""
     return int(k.s.memcgs["swap"][cg.id])
 
 
-def swap_in_use(k: Any) -> int:
+def swap_in_use(k: Kernel) -> int:
     """Swap slots in use on all devices, pages."""
     return int(k.s.swaps["used"].sum())
 
@@ -577,7 +578,7 @@ NUMA_ITEMS = ("anon", "file", "kernel_stack", "pagetables", "sec_pagetables", "s
 _BY_PAGE = ("anon", "file", "pagetables", "shmem", "file_mapped", "file_dirty", "file_writeback", "swapcached")
 
 
-def numa_stat(k: Any, cg: Cgroup) -> dict[str, list[int]]:
+def numa_stat(k: Kernel, cg: Cgroup) -> dict[str, list[int]]:
     """memory.numa_stat: for each item its bytes (workingset: counts) on node 0, node 1, ... (CG-38).
 
     What is kept per cgroup only (kernel stacks, slab, workingset) is shown on node 0.

@@ -17,6 +17,7 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ from core.vmstat import NR_FILE_DIRTY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Array, Inode, Mm, Vma
+    from core.mm.mm_types import Array, Inode, Mm, State, Vma
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
@@ -384,7 +385,7 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma, loop) -> None:
+def finish(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
     """Run a loop that needs nothing but page tables until it is done."""
     v = k.s.vmf[0]
     while True:

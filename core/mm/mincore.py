@@ -69,16 +69,19 @@ def mincore_ptes(s: State) -> None:
             continue
         stop = min(end, (at | 511) + 1)
         leaf, block = 0, -1
-        for vpn in range(at, stop):
-            pte = s.pt[tid, vpn & 511] if tid else 0
+        while at < stop:
+            pte = s.pt[tid, at & 511] if tid else 0
             if pte & PTE_PRESENT:
                 resident += 1
             elif pte == 0 and root:
-                index = vpn + shift
+                index = at + shift
                 if index >> 9 != block:
                     block = index >> 9
                     leaf = xa_leaf(s, root, index)
+                if leaf == 0 and tid == 0:  # nothing cached in this node, nothing mapped in this table
+                    at = min(stop, at + 512 - (index & 511))
+                    continue
                 if leaf and s.xa[leaf, index & 511] > 0:
                     resident += 1
-        at = stop
+            at += 1
     v["done"] = resident

@@ -28,6 +28,7 @@ from core.jit import inline, njit
 from core.mm.mm_types import CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, State
 
 if TYPE_CHECKING:
+    from core.kernel import Kernel
     from core.mm.mm_types import Mm
 
 PTE_P = 1 << 0
@@ -135,6 +136,6 @@ def lookup(s: State, pgd: int, vpn: int) -> int:
     return s.pt[tid, vpn & 511]
 
 
-def entry(k, mm: Mm, vpn: int) -> int:
+def entry(k: Kernel, mm: Mm, vpn: int) -> int:
     """The PTE of one page of an address space, as an int64."""
     return int(lookup(k.s, int(k.s.mms["pgd"][mm.id]), vpn))

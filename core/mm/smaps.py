@@ -32,6 +32,7 @@ from core.mm.fault import next_block
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_ops import zone_hint
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+from core.mm.swapfile import swp_slot
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -85,6 +86,7 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     at = start
     rss, pss, pss_dirty, referenced, anonymous, lazyfree, pss_anon, pss_shmem = 0, 0, 0, 0, 0, 0, 0, 0
     shared_clean, shared_dirty, private_clean, private_dirty = 0, 0, 0, 0
+    swapped, swap_pss = 0, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -93,7 +95,14 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
         stop = min(end, (at | 511) + 1)
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
-            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+            if pte == 0:
+                continue
+            if not pte & PTE_PRESENT:
+                users = s.slots[swp_slot(s, pte)]["count"]
+                swapped += 1
+                swap_pss += PAGE_PSS // users if users > 1 else PAGE_PSS
+                continue
+            if pte & PTE_SPECIAL:
                 continue
             page = s.mem[pte_pfn(pte)]
             flags, mapcount = page["flags"], page["mapcount"]
@@ -131,6 +140,8 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     sums[REFERENCED] += referenced << 12
     sums[ANONYMOUS] += anonymous << 12
     sums[LAZYFREE] += lazyfree << 12
+    sums[SWAP] += swapped << 12
+    sums[SWAP_PSS] += swap_pss
     sums[PSS_ANON] += pss_anon
     sums[PSS_SHMEM] += pss_shmem
     sums[PSS_FILE] += pss - pss_anon - pss_shmem
@@ -167,7 +178,7 @@ def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
         stop = min(end, (at | 511) + 1)
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
-            if pte == 0 or pte & PTE_SPECIAL or not pte & PTE_PRESENT:
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
             zid = zone_hint(s, zid, pfn)

@@ -26,7 +26,7 @@ import numpy as np
 
 from core.events import Reclaim, SwapOut
 from core.mm import memcontrol, rmap_walk
-from core.mm.lru_classic import age_active_anon, inactive_low, shrink_lruvec
+from core.mm.lru_classic import age_active_anon, inactive_low, pageout_range, shrink_lruvec
 from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
 from core.vmstat import EVENT, NODE
 
@@ -236,3 +236,17 @@ def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
     snapshot_refaults(k, k.root_cgroup)
     return True
+
+
+def pageout(k: Kernel, node: int) -> int:
+    """Reclaim the pages that `vmf` names for MADV_PAGEOUT: how many were freed at once (reclaim_pages)."""
+    c = begin(k, 0, 0)
+    c["node"] = node
+    space = Workspace(k)
+    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(512, np.int64))
+    space.settle(k)
+    written = int(c["nr_io"])
+    if written:
+        k.clock.spend(written * k.costs.swap_out)
+        k.emit(SwapOut(k.clock.now, written, 0, 0))
+    return int(k.s.vmf[0]["count"][0])

@@ -15,6 +15,7 @@ from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, 
 from core.jit import inline, njit, step
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_SWAPENTS, State
+from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
     free_table,

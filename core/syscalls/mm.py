@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Array
     from core.sched.task import Task
 
+MAX_ORDERED = 1 << 26  # pages that one call may visit in random or zipf order: 256 GiB of addresses
 ACCESS = {"read": memory.READ, "write": memory.WRITE, "exec": memory.EXEC}
 
 
@@ -158,7 +159,9 @@ def sys_touch(
 
 
 def access_order(order: str, count: int, stride: int, seed: int) -> Array | None:
-    """The pages to access as offsets (int64), or None where they follow each other."""
+    """The pages to access as offsets (int64), or None where they follow each other. E2BIG for an order that is too long."""
+    if order in ("random", "zipf") and count > MAX_ORDERED:
+        raise SysError(Errno.E2BIG, f"random and zipf order visit at most {MAX_ORDERED} pages in one call, not {count}")
     if order == "random":
         return np.argsort(_splitmix64(seed, count), kind="stable").astype(np.int64) * stride
     if order == "zipf":

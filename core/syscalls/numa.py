@@ -44,7 +44,7 @@ def _node_of(k: Kernel, task: Task, vpn: int) -> int:
     assert task.mm is not None
     vma = vma_lookup(task.mm, vpn)
     pte = pgtable.entry(k, task.mm, vpn) if vma is not None else 0
-    if vma is None or pte & pgtable.PTE_SPECIAL:
+    if vma is None or (pte & pgtable.PTE_PRESENT and pte & pgtable.PTE_SPECIAL):
         return -int(Errno.EFAULT)
     if not pte & pgtable.PTE_PRESENT:
         return -int(Errno.ENOENT)

@@ -117,7 +117,7 @@ _ROWS: tuple[Call, ...] = (
          {"increment": Param("int", "Bytes to add (negative: to give back; 0: ask).", False, 0, minimum=-I64, maximum=I64)},
          {"address": "address"}),
     Call("madvise", 28, mm.sys_madvise, "partial",
-         "pageout drops clean file pages that only this process maps; anonymous pages stay, for want of swap. collapse answers EINVAL "
+         "collapse answers EINVAL "
          "while transparent huge pages are not simulated. mergeable, hugepage and the like set the flag that smaps shows.",
          "Tell what a range will be used for, or what may be done with it.",
          {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),

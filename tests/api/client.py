@@ -27,11 +27,11 @@ class Service:
         self.listener.listen()
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
-        self.http = httpx2.Client(base_url=self.url, timeout=60)
+        self.http = httpx2.Client(base_url=self.url, timeout=120)
 
     def start(self) -> None:
         self.thread.start()
-        with httpx2.Client(base_url=self.url, timeout=60) as probe:
+        with httpx2.Client(base_url=self.url, timeout=120) as probe:
             assert probe.get("/readyz").status_code == 200
 
     def stop(self) -> None:

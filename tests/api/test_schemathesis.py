@@ -86,7 +86,7 @@ def test_the_contract_holds(operation: Any, mode: GenerationMode, target: Client
     )
     def check(case: Any) -> None:
         _aim(case, target)
-        case.call_and_validate(base_url=target.service.url, checks=CHECKS.get_by_names(list(NAMES)))
+        case.call_and_validate(base_url=target.service.url, timeout=120, checks=CHECKS.get_by_names(list(NAMES)))
 
     check()
     for session in target.service.http.get("/v1/sessions").json()["items"]:

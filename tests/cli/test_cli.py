@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from app.cli import main
+from tests.cli.service import COMMAND, ROOT, environment, serving
 from tests.conformance.run import CASES
-
-COMMAND = [sys.executable, "-m", "app.cli"]
-READY = re.compile(r"pagewalk ready on (http://127\.0\.0\.1:\d+)\n")
-ROOT = Path(__file__).parents[2]
-
-
-def environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAGEWALK_")}
-    return kept | settings
 
 
 def pagewalk(*arguments: str, stdin: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=240, env=environment(**settings), cwd=ROOT
     )
-
-
-@contextmanager
-def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service of our own: the process and the address that it printed."""
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(**settings),
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        line = process.stdout.readline()
-        match = READY.fullmatch(line)
-        assert match, (line, process.stderr.read() if process.poll() is not None else "")
-        yield process, match[1]
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
-        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +254,26 @@ def test_demo_on_a_running_service(service: str) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     with httpx2.Client(base_url=service) as http:
         assert http.get("/v1/sessions").json()["items"] == []
+
+
+def test_demo_stays_until_it_is_interrupted(service: str) -> None:
+    """With --stay the lines can be pasted into a shell: they work as they are printed."""
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--stay", "--url", service], stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "stays open" in line:
+                break
+        session = next(line for line in lines if line.startswith("   $ S=")).removeprefix("   $ ").strip()
+        walk = next(line for line in lines if "/walk?" in line).removeprefix("   $ ").strip()
+        done = subprocess.run(["sh", "-c", f"{session}; {walk}"], capture_output=True, text=True, check=True)
+        assert [level["level"] for level in json.loads(done.stdout)["levels"]] == ["pgd", "pud", "pmd", "pte"]
+        process.send_signal(signal.SIGINT)
+        assert "claims checked and true" in process.stdout.read()
+        assert process.wait(20) == 0
 
 
 def test_demo_fails_when_the_service_is_not_one() -> None:

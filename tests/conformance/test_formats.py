@@ -164,7 +164,11 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
     yield header, lines
 
 
-VMFLAGS = ["rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "um", "pf", "uw", "lo", "io", "sr", "rr", "dc", "de", "ac", "nr", "ht", "sf", "wf", "dd", "sd", "mm", "hg", "nh", "mg"]
+# Two letters a flag, in the order of their bits (fs/proc/task_mmu.c).
+VMFLAGS = (
+    "rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "um", "pf", "uw", "lo", "io", "sr",
+    "rr", "dc", "de", "ac", "nr", "ht", "sf", "wf", "dd", "sd", "mm", "hg", "nh", "mg",
+)  # fmt: skip
 
 
 def vmflags_errors(line: str) -> list[str]:

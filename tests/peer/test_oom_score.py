@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.peer.box import Box, G, M
+from tests.peer.box import Box, M
 
 # Badness in pages of a machine of 2,097,152 pages (8 GiB, no swap), and the score shown: the kernel's own arithmetic.
 TOTAL = 2_097_152

@@ -221,3 +221,24 @@ def test_lv02_mbind_splits_and_the_default_merges(box: Box) -> None:
     assert box.spans(pid) == [(0, 1), (1, 2), (2, 3)]
     box.ok(pid, "mbind", address=FREE, length=3 * PAGE, mode="default")
     assert box.spans(pid) == [(0, 3)]
+
+
+# vma04: six pages in parts of one policy each, the range that gets another part's policy, and what is left
+D, BIND, WEAVE = "default", "bind", "interleave"
+REBOUND: dict[str, tuple[list[tuple[int, int, str]], tuple[int, int, str], Spans]] = {
+    "case 4: the end of the previous joins the next": ([(0, 3, D), (3, 6, BIND)], (2, 3, BIND), [(0, 2), (2, 6)]),
+    "case 5: the start of the next joins the previous": ([(0, 3, D), (3, 6, BIND)], (3, 4, D), [(0, 4), (4, 6)]),
+    "case 6: all become one": ([(0, 2, D), (2, 4, BIND), (4, 6, D)], (2, 4, D), [(0, 6)]),
+    "case 7: the whole joins the previous": ([(0, 2, D), (2, 4, BIND), (4, 6, WEAVE)], (2, 4, D), [(0, 4), (4, 6)]),
+    "case 8: the whole joins the next": ([(0, 2, D), (2, 4, BIND), (4, 6, WEAVE)], (2, 4, WEAVE), [(0, 2), (2, 6)]),
+}
+
+
+@pytest.mark.parametrize(("parts", "change", "left"), REBOUND.values(), ids=REBOUND.keys())
+def test_lv03_mbind_merges(box: Box, parts: list[tuple[int, int, str]], change: tuple[int, int, str], left: Spans) -> None:
+    pid = box.spawn()
+    box.fixed(pid, 0, 6)
+    for start, end, mode in [*parts, change]:
+        nodes = [] if mode == D else [0]
+        box.ok(pid, "mbind", address=FREE + start * PAGE, length=(end - start) * PAGE, mode=mode, nodes=nodes)
+    assert box.spans(pid) == left

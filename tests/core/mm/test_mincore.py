@@ -32,6 +32,13 @@ def test_a_file_is_resident_as_far_as_it_is_cached(space: Space) -> None:
     assert space.ok("mincore", address=h + 4 * M, length=M)["resident"] == 0
 
 
+def test_a_huge_sparse_object_costs_what_is_in_it(space: Space) -> None:
+    h = space.mmap(1 << 40, flags=[*SHARED, "noreserve"])
+    for at in (0, 3 << 30, (1 << 40) - PAGE):
+        space.touch(h + at, PAGE)
+    assert space.ok("mincore", address=h, length=1 << 40) == {"resident": 3, "pages": 1 << 28}
+
+
 def test_of_a_file_that_cannot_be_written_every_page_is_said_to_be_resident(space: Space) -> None:
     program = next(vma for vma in space.mm.vmas if vma.file is not None)
     assert not program.file.writable  # type: ignore[union-attr]

@@ -63,6 +63,11 @@ def splitmix64(state: int) -> int:
     return x ^ x >> 31
 
 
+@pytest.mark.parametrize("order", ["random", "zipf"])
+def test_an_order_has_an_end(space: Space, order: str) -> None:
+    assert space.errno("touch", address=0, length=1 << 60, order=order) == "E2BIG"
+
+
 def test_zipf_prefers_the_first_pages() -> None:
     order = access_order("zipf", 100_000, 1, 3)
     assert order is not None

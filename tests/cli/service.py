@@ -1,0 +1,48 @@
+"""A service of our own for a test: a real process on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "app.cli"]
+READY = re.compile(r"pagewalk ready on (http://127\.0\.0\.1:\d+)\n")
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment with no setting of ours but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAGEWALK_")}
+    return kept | settings
+
+
+@contextmanager
+def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running service: its process and the address that it printed."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**settings),
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        match = READY.fullmatch(line)
+        if not match:
+            process.terminate()
+            raise AssertionError((line, process.communicate(timeout=20)[1]))
+        yield process, match[1]
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+        process.stderr.close()
