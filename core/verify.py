@@ -478,7 +478,7 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
     cache = r.owner == CACHE
     pgds = len(k.mms)
     found = {
-        "nr_anon_pages": int((r.owner == ANON).sum()),
+        "nr_anon_pages": int(((r.owner == ANON) & (mapcount > 0)).sum()),
         "nr_mapped": int((cache & (mapcount > 0)).sum()),
         "nr_file_pages": int(cache.sum()) + r.swapcached,
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),

@@ -80,20 +80,6 @@ def reclaimable_pages(k: Kernel, node: int | None = None) -> int:
     return node_stat(k, "nr_slab_reclaimable", node) + node_stat(k, "nr_kernel_misc_reclaimable", node)
 
 
-def dirty_limits(k: Kernel) -> tuple[int, int]:
-    """nr_dirty_threshold and nr_dirty_background_threshold in pages (mm/page-writeback.c:domain_dirty_limits)."""
-    free = free_pages(k)
-    dirtyable = free - min(free, mmzone.totalreserve_pages(k)) + node_stat(k, "nr_active_file") + node_stat(k, "nr_inactive_file") + 1
-
-    def limit(kind: str) -> int:
-        if size := sysctl.get(k, f"vm.{kind}_bytes"):
-            return -(-size // PAGE)
-        return sysctl.get(k, f"vm.{kind}_ratio") * PAGE // 100 * dirtyable // PAGE
-
-    threshold, background = limit("dirty"), limit("dirty_background")
-    return threshold, background if background < threshold else threshold // 2
-
-
 def swap_pages(k: Kernel) -> tuple[int, int]:
     """Pages of swap, total and free."""
     total = sum(int(device["pages"]) for device in k.swap_devices)

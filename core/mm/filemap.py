@@ -24,7 +24,7 @@ from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
 from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
-from core.mm import gfp, memcontrol, readahead
+from core.mm import gfp, memcontrol, page_writeback, readahead
 from core.mm.mm_types import Inode, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
@@ -444,10 +444,13 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
             read_pages(k, task, inode, edge, edge + 1, needed=edge)
     inode.size = max(inode.size, end)
     start, stop = offset >> 12, (end + 4095) >> 12
-    read_pages(k, task, inode, start, stop, disk=False, needed=stop)
-    begin(k, task, inode, start, stop)
-    dirty_pages(k.s)
-    inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
+    for at in range(start, stop, READ_CHUNK):
+        upto = min(stop, at + READ_CHUNK)
+        read_pages(k, task, inode, at, upto, disk=False, needed=upto)
+        begin(k, task, inode, at, upto)
+        dirty_pages(k.s)
+        inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
+        page_writeback.balance_dirty_pages(k)
     k.clock.spend((stop - start) * k.costs.page_cache)
     return length
 

@@ -94,7 +94,6 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
             c["force_deactivate"] = 0
         else:
             break
-    space.settle(k)
     return int(c["nr_reclaimed"])
 
 
@@ -121,6 +120,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
         shrink_lruvec(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
         note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
+    space.settle(k)
     if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
         k.flush_dirty("reclaim")
 
@@ -221,9 +221,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         if int(c["nr_scanned"]) < high or not freed:
             state["priority"] -= 1
         if state["priority"] < 1:
-            space.settle(k)
             return kswapd_sleep(k, node, state["reclaimed"] > 0)
-    space.settle(k)
     return False
 
 
