@@ -401,8 +401,13 @@ def _held(k: Kernel, frames: slice) -> np.ndarray:
 
 
 def kmsg(k: Kernel) -> str:
-    """/dev/kmsg: `level,seq,usec,-;text`, a further line of the same message begins with a blank."""
-    return "".join(f"{level},{seq},{ns // 1000},-;" + text.replace("\n", "\n ") + "\n" for seq, ns, level, text in k.dmesg)
+    """/dev/kmsg: `level,seq,usec,-;text`, one record a line whatever is in it."""
+    return "".join(f"{level},{seq},{ns // 1000},-;{escaped(text)}\n" for seq, ns, level, text in k.dmesg)
+
+
+def escaped(text: str) -> str:
+    """What is not printable ASCII, and the backslash, as \\x and two digits (msg_add_ext_text): a newline is \\x0a."""
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in text.encode())
 
 
 def write_kmsg(k: Kernel, text: str) -> None:
