@@ -412,18 +412,23 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
     groups = len(k.s.memcgs)
     counts = [np.zeros(groups, np.int64) for _ in range(6)]
     charged_frames(k.s, r.owner, *counts)
-    charged, anon, mapped_file, cache, shmem, _ = counts
+    charged, anon, mapped_file, cache, shmem, tables = counts
+    pgds = np.bincount([int(k.s.mem["memcg"][mm.pgd_pfn]) for mm in k.mms.values()], minlength=groups)
     stat = k.s.memcgs["stat"]
     for cg in k.cgroups.values():
         row = k.s.memcgs[cg.id]
-        own = int(charged[cg.id]) + (int(row["kmem_bytes"]) + 4095) // 4096
+        slab = (int(row["kmem_bytes"]) + 4095) // 4096
+        own = int(charged[cg.id]) + slab
+        kernel = own - int(anon[cg.id]) - int(cache[cg.id])
         own += sum(int(nr) for memcg, nr in k.s.stock if memcg == cg.id)
         below = sum(int(k.s.memcgs["usage"][child.id]) for child in k.cgroups.values() if child.parent is cg)
         if cg.parent is not None and own + below != int(row["usage"]):
             broken("charges", f"{cg.path} is charged {int(row['usage'])} pages; it has {own} of its own and {below} below")
-        for name, count in (("nr_anon_pages", anon), ("nr_file_pages", cache), ("nr_mapped", mapped_file), ("nr_shmem", shmem)):
-            if int(stat[cg.id, MEMCG[name]]) != int(count[cg.id]):
-                broken("memory.stat", f"{cg.path} counts {int(stat[cg.id, MEMCG[name]])} {name}, has {int(count[cg.id])}")
+        found = {"nr_anon_pages": anon[cg.id], "nr_file_pages": cache[cg.id], "nr_mapped": mapped_file[cg.id], "nr_shmem": shmem[cg.id],
+                 "pagetables": tables[cg.id] - pgds[cg.id], "kernel": kernel}  # fmt: skip
+        for name, count in found.items():
+            if int(stat[cg.id, MEMCG[name]]) != int(count):
+                broken("memory.stat", f"{cg.path} counts {int(stat[cg.id, MEMCG[name]])} {name}, has {int(count)}")
     pids = sorted(pid for cg in k.cgroups.values() for pid in cg.pids)
     live = sorted(task.pid for task in k.tasks.values() if task.state not in ("zombie", "dead"))
     if pids != live:
@@ -484,6 +489,7 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
         "nr_dirty": int((cache & ((flags & (PG_DIRTY | PG_SHMEM)) == PG_DIRTY)).sum()),
         "nr_page_table_pages": int((r.owner == TABLE).sum()) - pgds,
+        "nr_kernel_stack": 4 * int((r.owner == STACK).sum()) + k.boot_facts.kernel_stack_kb // k.nr_nodes * k.nr_nodes,
     }
     for name, count in found.items():
         counted = int(k.s.node_stat[:, NODE[name]].sum())

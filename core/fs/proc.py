@@ -26,7 +26,7 @@ from core.abi.page_flags import (
 from core.fs import derived
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError
-from core.mm import mmzone
+from core.mm import mmzone, page_writeback
 from core.mm.memory import node_of_cpu
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.util import vm_commit_limit
@@ -123,7 +123,7 @@ def direct_map(k: Kernel) -> list[tuple[str, int]]:
 
 def vmstat(k: Kernel) -> str:
     """/proc/vmstat: zone counters, NUMA events, node counters, dirty limits, events, nr_unstable."""
-    threshold, background = derived.dirty_limits(k)
+    threshold, background = page_writeback.dirty_limits(k)
     tail = [("nr_dirty_threshold", threshold), ("nr_dirty_background_threshold", background),
             *zip(EVENTS, k.s.vm_event.tolist(), strict=True), ("nr_unstable", 0)]  # fmt: skip
     return vmstat_counters(k, None) + "".join(f"{name} {value}\n" for name, value in tail)
@@ -402,8 +402,13 @@ def _held(k: Kernel, frames: slice) -> np.ndarray:
 
 
 def kmsg(k: Kernel) -> str:
-    """/dev/kmsg: `level,seq,usec,-;text`, a further line of the same message begins with a blank."""
-    return "".join(f"{level},{seq},{ns // 1000},-;" + text.replace("\n", "\n ") + "\n" for seq, ns, level, text in k.dmesg)
+    """/dev/kmsg: `level,seq,usec,-;text`, one record a line whatever is in it."""
+    return "".join(f"{level},{seq},{ns // 1000},-;{escaped(text)}\n" for seq, ns, level, text in k.dmesg)
+
+
+def escaped(text: str) -> str:
+    """What is not printable ASCII, and the backslash, as \\x and two digits (msg_add_ext_text): a newline is \\x0a."""
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in text.encode())
 
 
 def write_kmsg(k: Kernel, text: str) -> None:

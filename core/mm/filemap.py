@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Vma
     from core.sched.task import Task
 
+WRITE_PIECE = 512  # pages brought in before they are written to
 READ_CHUNK = 16  # pages of one read(2) or write(2) request
 MMAP_LOTSAMISS = 100
 MAX_FILE_PAGES = 1 << 36
@@ -145,10 +146,16 @@ def clear_mark(s: State, root: int, index: int) -> int:
 
 @njit
 def dirty_pages(s: State) -> None:
-    """write(2) over the cached pages vmf.first .. vmf.n: dirty, with buffers; `dirtied` counts those that were clean."""
+    """write(2) over the cached pages vmf.first .. vmf.n: dirty, with buffers; `dirtied` counts those that were clean.
+
+    Stops after `done` pages at one that has been reclaimed again before it was written.
+    """
     v = s.vmf[0]
     for at in range(v["first"], v["n"]):
         pfn = find(s, v["root"], at)
+        if pfn == 0:
+            break
+        v["done"] += 1
         v["dirtied"] += set_dirty(s, zone_of(s, pfn), pfn, v["block_heads"])
         s.mem[pfn]["content"] = 256 + at
 
@@ -287,8 +294,12 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
     """
     begin(k, task, inode, start, end)
     v = k.s.vmf[0]
+    added = 0
     while True:
         fill_pages(k.s, mark)
+        added += int(v["count"][15])
+        inode.nr_pages += int(v["count"][15])  # before anything is reclaimed, these pages may be among it
+        v["count"][15] = 0
         if int(v["reason"]) == DONE:
             break
         at = start + int(v["done"])
@@ -298,8 +309,6 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
             if needed is None or at > needed:
                 break
             raise
-    added = int(v["count"][15])
-    inode.nr_pages += added
     if added and disk:
         k.s.vm_event[PGPGIN] += 4 * added
         k.clock.spend(io_ns(k, added))
@@ -444,13 +453,16 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
             read_pages(k, task, inode, edge, edge + 1, needed=edge)
     inode.size = max(inode.size, end)
     start, stop = offset >> 12, (end + 4095) >> 12
-    for at in range(start, stop, READ_CHUNK):
-        upto = min(stop, at + READ_CHUNK)
+    at, piece = start, WRITE_PIECE
+    while at < stop:
+        upto = min(stop, at + piece)
         read_pages(k, task, inode, at, upto, disk=False, needed=upto)
         begin(k, task, inode, at, upto)
         dirty_pages(k.s)
         inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
+        done = int(k.s.vmf[0]["done"])
         page_writeback.balance_dirty_pages(k)
+        at, piece = at + done, piece if done else 1  # memory is so short that the piece does not fit: page by page
     k.clock.spend((stop - start) * k.costs.page_cache)
     return length
 

@@ -35,6 +35,7 @@ from core.abi.mman import (
     STACK_GUARD_GAP,
     TASK_VPNS,
     VM_ACCESS,
+    VM_ACCOUNT,
     VM_GROWSDOWN,
     VM_LOCKED,
     VM_SOFTDIRTY,
@@ -375,4 +376,5 @@ def _may_grow_stack(k: Kernel, task: Task, vma: Vma, size: int, grow: int) -> No
         raise SysError(Errno.ENOMEM, "RLIMIT_STACK")
     if not mlock_future_ok(task, vma.mm, vma.flags, grow):
         raise SysError(Errno.ENOMEM, "RLIMIT_MEMLOCK")
-    vm_enough_memory(k, task, grow)
+    if vma.flags & VM_ACCOUNT:  # Linux charges always, and never takes back what a read-only stack grew by
+        vm_enough_memory(k, task, grow)

@@ -13,6 +13,7 @@ from typing import Any
 from core import Kernel, Machine, Result
 
 PAGE = 4096
+MAPPED = 0x700000000  # page number: what lies above was mapped by a call, or is the stack
 PAGES = (1, 2, 3, 7, 16, 64, 255, 511, 512, 513, 1500, 4000)
 PROTS = ("rw", "r", "rwx", "none", "w", "rx")
 MMAP_FLAGS = (
@@ -42,8 +43,20 @@ class Program:
     """Runs steps on a kernel and remembers what happened, so that two runs can be compared."""
 
     def __init__(self, k: Kernel | None = None) -> None:
+        fresh = k is None
         self.k = k or small_machine()
         self.trace: list[tuple[Any, ...]] = []
+        if fresh:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Something to begin with: two files, a cgroup with a limited child."""
+        for path in FILES[:2]:
+            self.call("create_file", path=path, size=300 * PAGE)
+        self.call("put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory")
+        for group in GROUPS[:2]:
+            self.call("mkdir", path=f"/sys/fs/cgroup{group}")
+        self.call("put", path="/sys/fs/cgroup/g/memory.max", data=b"8M")
 
     def step(self, name: str, a: int, b: int, c: int, d: int) -> None:
         """One operation; a machine that panicked takes no more."""
@@ -68,6 +81,8 @@ class Program:
         mm = self.k.tasks[pid].mm
         assert mm is not None
         vmas = [vma for vma in mm.vmas if not vma.special]
+        mapped = [vma for vma in vmas if vma.start >= MAPPED]
+        vmas = mapped if mapped and b % 4 else vmas
         if not vmas:
             return {"address": 0x10000, "length": PAGE}
         vma = vmas[-1 - b % len(vmas)] if b & 1 else vmas[b % len(vmas)]
@@ -123,6 +138,11 @@ def mremap(p: Program, a: int, b: int, c: int, d: int) -> None:
         p.call("mremap", pid, address=where["address"], old_length=where["length"], new_length=PAGES[d % len(PAGES)] * PAGE, may_move=bool(a & 2))
 
 
+def kill(p: Program, a: int, b: int, c: int, d: int) -> None:
+    if pid := p.pid(a):
+        p.call("kill", pid, signal=("SIGKILL", "SIGSEGV", "SIGSTOP", "SIGCONT", "SIGCHLD", "SIGBUS")[b % 6])
+
+
 def brk(p: Program, a: int, b: int, c: int, d: int) -> None:
     if pid := p.pid(a):
         p.call("brk", pid, increment=(c % 900 - 300) * 2048)
@@ -138,19 +158,17 @@ def file_call(p: Program, a: int, b: int, c: int, d: int) -> None:
     if not pid:
         return
     path, offset, length = FILES[b % len(FILES)], (c % 700) * 1500, (1 + d % 600) * 3000
-    which = ("create_file", "read", "write", "read", "fsync", "fadvise", "truncate")[a // 3 % 7]
+    which = ("create_file", "read", "write", "read", "fsync", "fadvise", "truncate", "rmdir")[a // 3 % 8]
     if which == "create_file":
         p.call("create_file", path=path, size=length)
+    elif which == "rmdir":
+        p.call("rmdir", path=path)
     elif which in ("read", "write"):
         p.call(which, pid, path=path, offset=offset, length=length)
     elif which == "truncate":
         p.call("truncate", pid, path=path, length=offset)
     else:
         p.call(which, pid, path=path, **({"advice": ("dontneed", "willneed", "random")[c % 3]} if which == "fadvise" else {}))
-
-
-def remove_file(p: Program, a: int, b: int, c: int, d: int) -> None:
-    p.call("rmdir", path=FILES[b % len(FILES)])
 
 
 def group_call(p: Program, a: int, b: int, c: int, d: int) -> None:
@@ -198,13 +216,14 @@ OPS: dict[str, Callable[[Program, int, int, int, int], None]] = {
     "exec": on_process("exec", path="/bin/other"),
     "exit": on_process("exit", status=3),
     "wait": on_process("wait"),
-    "kill": on_process("kill", signal="SIGKILL"),
-    "segv": on_process("kill", signal="SIGSEGV"),
+    "kill": kill,
     "mmap": mmap,
     "mmap_file": mmap_file,
     "touch": touch,
     "touch again": touch,
     "touch more": touch,
+    "touch much": touch,
+    "mmap more": mmap,
     "munmap": on_range("munmap"),
     "mprotect": on_range("mprotect", prot=PROTS),
     "mremap": mremap,
@@ -219,7 +238,6 @@ OPS: dict[str, Callable[[Program, int, int, int, int], None]] = {
     "rlimit": rlimit,
     "file": file_call,
     "file again": file_call,
-    "remove_file": remove_file,
     "group": group_call,
     "sysctl": sysctl,
     "adj": adj,

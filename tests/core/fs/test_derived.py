@@ -99,7 +99,7 @@ def test_available_is_not_negative() -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "256M"}))
     k.s.zones["free"][:] = 0
     assert derived.available_pages(k) >= 0
-    assert derived.dirty_limits(k) == (0, 0)
+    assert page_writeback.dirty_limits(k) == (0, 0)
 
 
 @pytest.mark.parametrize(("size", "used", "line"), [

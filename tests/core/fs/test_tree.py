@@ -264,13 +264,13 @@ def test_lowmem_reserve_ratio() -> None:
 def test_kmsg_records() -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "256M"}))
     tree.write(k, "/dev/kmsg", b"hello")
-    tree.write(k, "/dev/kmsg", b"<6>two\nlines")
+    tree.write(k, "/dev/kmsg", b"<6>two\nlines \\")
     lines = k.read("/dev/kmsg").decode().splitlines()
-    assert all(re.match(r"\d+,\d+,\d+,-;|^ ", line) for line in lines)
-    assert [int(line.split(",")[1]) for line in lines if not line.startswith(" ")] == list(range(len(k.dmesg)))
-    assert lines[-3].startswith("12,") and lines[-3].endswith(";hello")
-    assert lines[-2].startswith("14,") and lines[-1] == " lines"
-    assert re.fullmatch(r"\[ *\d+\.\d{6}\] lines", k.read("/var/log/dmesg").decode().splitlines()[-1])
+    assert all(re.match(r"\d+,\d+,\d+,-;", line) for line in lines)
+    assert [int(line.split(",")[1]) for line in lines] == list(range(len(k.dmesg)))
+    assert lines[-2].startswith("12,") and lines[-2].endswith(";hello")
+    assert lines[-1].startswith("14,") and lines[-1].endswith(r";two\x0alines \x5c")
+    assert re.fullmatch(r"\[ *\d+\.\d{6}\] lines \\", k.read("/var/log/dmesg").decode().splitlines()[-1])
 
 
 FILE_ERRORS = (
