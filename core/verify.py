@@ -382,7 +382,7 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
     """A slot's count is the entries that name it; a cached page names its slot; areas and cgroups count what is in use."""
     slots, mem = k.s.slots, k.s.mem
     if (wrong := np.flatnonzero(r.refs != slots["count"])).size:
-        broken("swap", f"slot {int(wrong[0])} counts {int(slots['count'][wrong[0]])}, {int(r.refs[wrong[0]]) if r.refs is not None else 0} entries name it")
+        broken("swap", f"slot {int(wrong[0])} counts {int(slots['count'][wrong[0]])} entries, {len(wrong)} such slots")
     cached = np.flatnonzero(slots["pfn"])
     pfns = slots["pfn"][cached]
     if (mem["private"][pfns] != cached).any() or not (mem["flags"][pfns] & PG_SWAPCACHE).all():
@@ -390,8 +390,9 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
     used = (slots["count"] > 0) | (slots["pfn"] > 0)
     for area in k.s.swaps:
         first = int(area["base"])
-        if int(used[first : first + int(area["pages"]) + 1].sum()) != int(area["used"]):
-            broken("swap", f"an area counts {int(area['used'])} slots in use, has {int(used[first:first + int(area['pages']) + 1].sum())}")
+        found = int(used[first : first + int(area["pages"]) + 1].sum())
+        if found != int(area["used"]):
+            broken("swap", f"an area counts {int(area['used'])} slots in use, has {found}")
     paid = np.bincount(slots["memcg"][used], minlength=len(k.s.memcgs))
     for cg in k.cgroups.values():
         below = sum(int(k.s.memcgs["swap"][child.id]) for child in k.cgroups.values() if child.parent is cg)

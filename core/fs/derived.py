@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.fs import sysctl
 from core.mm import mmzone
 from core.mm.memory import node_of_cpu
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE, get_mm_counters

@@ -251,7 +251,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
 
 
 @step
-def do_swap_page(s: State, v: Any, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
+def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
     """A swapped page: in the swap cache it is mapped at once (minor); else vmf.victim names the slot to read (reason SWAP)."""
     slot = swp_slot(s, pte)
     pfn = s.slots[slot]["pfn"]
@@ -291,7 +291,7 @@ def do_swap_page(s: State, v: Any, tid: int, pte: int, vpn: int, write: bool, co
 
 
 @step
-def do_wp_page_slow(s: State, v: Any, tid: int, pte: int, vpn: int, content: int) -> int:
+def do_wp_page_slow(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     """`do_wp_page` right after a swap-in for writing."""
     kind = do_wp_page(s, v, tid, pte, vpn, content)
     return SWAP_IN if kind else 0

@@ -55,9 +55,9 @@ from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
-from core.mm.page_ops import page_remove_rmap, put_page, remove_from_page_cache, rss_column, xa_leaf, zone_hint
+from core.mm.page_ops import remove_from_page_cache, xa_leaf, zone_hint
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
-from core.mm.swap import activate_page, lru_add, lru_del
+from core.mm.swap import lru_add, lru_del
 from core.mm.util import update_hiwater_rss
 from core.mm.vma import find_vma, set_vma
 from core.vmstat import EVENT, MEMCG, MEMCG_PGDEACTIVATE, MEMCG_PGLAZYFREE, PGDEACTIVATE, PGLAZYFREE

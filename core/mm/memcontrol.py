@@ -458,7 +458,8 @@ def handle_over_high(k: Kernel, task: Task) -> None:
             retries -= 1
         in_retry = True
     k.clock.spend(delay)
-    k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(k.s.memcgs["usage"][cg.id]) * 4096, int(k.s.memcgs["high"][cg.id]) * 4096, task.pid, delay))
+    row = k.s.memcgs[cg.id]
+    k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
 
 
 def reclaim_high(k: Kernel, cg: Cgroup, nr: int) -> int:

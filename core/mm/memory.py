@@ -50,11 +50,10 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
-from core.mm.swap_state import swapin_cluster
-from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
+from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal
-from core.vmstat import NR_FILE_DIRTY
+from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel

@@ -17,8 +17,8 @@ All of it is page-loop code: rows of `State.memcgs`, numbered by cgroup id. Row 
 from __future__ import annotations
 
 from core.jit import inline, njit, step
-from core.mm.mm_types import PAGE_COUNTER_MAX as PAGE_COUNTER_MAX
 from core.mm.mm_types import CTL_OVER_HIGH, State
+from core.mm.mm_types import PAGE_COUNTER_MAX as PAGE_COUNTER_MAX
 
 MEMCG_CHARGE_BATCH = 64
 STOCK_MEMCG, STOCK_NR = 0, 1  # columns of State.stock

@@ -9,6 +9,7 @@ import pytest
 
 from core import Kernel, Machine
 from core.fs import derived, proc
+from core.mm import page_writeback
 from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS, ZONE_STATS
 
 CASES = Path(__file__).resolve().parents[2] / "conformance" / "cases"
