@@ -214,9 +214,9 @@ class Kernel:
         """Record an event of the trace catalogue."""
         self.events.append(event)
 
-    def flush_dirty(self, why: str) -> None:
-        """Wake the flusher: every dirty page of every file is written."""
-        filemap.flush_all(self, why)
+    def flush_dirty(self, why: str, pages: int | None = None) -> int:
+        """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
+        return filemap.flush(self, why, pages)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

@@ -533,10 +533,20 @@ def entry_of(s: State, pgd: int, vpn: int) -> int:
     return s.pt[tid, vpn & 511]
 
 
-def flush_all(k: Kernel, why: str) -> int:
-    """The flusher writes every dirty page of the disk's files: how many."""
-    dirty = [inode for inode in k.inodes.values() if inode.root and not inode.shmem and inode.nr_dirty > 0]
-    return sum(write_back(k, inode, 0, inode.nr_file_pages, why) for inode in dirty)
+def flush(k: Kernel, why: str, pages: int | None = None) -> int:
+    """The flusher writes dirty pages of the disk's files, all or one chunk of `pages`: how many."""
+    written = 0
+    for inode in k.inodes.values():
+        if inode.root == 0 or inode.shmem or inode.nr_dirty <= 0:
+            continue
+        first, end = 0, inode.nr_file_pages
+        if pages is not None:
+            first = max(0, int(next_dirty(k.s, inode.root, 0, end)))
+            end = min(end, first + pages - written)
+        written += write_back(k, inode, first, end, why)
+        if pages is not None and written >= pages:
+            break
+    return written
 
 
 def fsync(k: Kernel, inode: Inode) -> int:

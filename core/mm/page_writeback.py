@@ -4,7 +4,9 @@
 dirty_background_bytes) the flusher writes; above 20 % (dirty_ratio, dirty_bytes) whoever writes is made to wait for it. 512M idle:
 107,600 dirtyable pages, flusher above 10,647, limit 21,320.
 
-Simplified: the flusher writes all there is as soon as the background threshold is passed, so that the limit is never reached.
+The flusher writes in chunks, file after file, until the threshold is no longer passed.
+
+Simplified: it writes at once, on the writer's time, so that the limit is never reached.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from core.vmstat import NODE, NR_FILE_DIRTY
 if TYPE_CHECKING:
     from core.kernel import Kernel
 
+WRITEBACK_CHUNK = 2048  # pages that the flusher writes at a time (writeback_chunk_size)
 INACTIVE_FILE, ACTIVE_FILE = NODE["nr_inactive_file"], NODE["nr_active_file"]
 
 
@@ -42,6 +45,6 @@ def dirty_limits(k: Kernel) -> tuple[int, int]:
 
 def balance_dirty_pages(k: Kernel) -> None:
     """After a write: wake the flusher if too much is dirty."""
-    dirty = int(k.s.node_stat[:, NR_FILE_DIRTY].sum())
-    if dirty > 256 and dirty > dirty_limits(k)[1]:
-        k.flush_dirty("background")
+    while (dirty := int(k.s.node_stat[:, NR_FILE_DIRTY].sum())) > 256 and dirty > dirty_limits(k)[1]:
+        if not k.flush_dirty("background", WRITEBACK_CHUNK):
+            return

@@ -205,9 +205,9 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
         k.s.vm_event[EVENT["pageoutrun"]] += 1
     space = Workspace(k)
+    if pgdat_balanced(k, node):
+        return kswapd_sleep(k, node, True)
     for _ in range(rounds):
-        if pgdat_balanced(k, node):
-            return kswapd_sleep(k, node, True)
         high = sum(max(int(k.s.zones["wmark"][zid][WMARK_HIGH]), SWAP_CLUSTER_MAX)
                    for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE) if k.s.zones["managed"][zid])  # fmt: skip
         c = begin(k, 0, high, kswapd=True)
@@ -220,6 +220,8 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         state["reclaimed"] += freed
         if int(c["nr_scanned"]) < high or not freed:
             state["priority"] -= 1
+        if pgdat_balanced(k, node):
+            return kswapd_sleep(k, node, True)
         if state["priority"] < 1:
             return kswapd_sleep(k, node, state["reclaimed"] > 0)
     return False
