@@ -37,6 +37,7 @@ from core.mm.mmap import check_fixed, do_munmap, emit_vma, mm_populate, page_ali
 from core.mm.rmap import anon_vma_clone, unlink_anon_vmas
 from core.mm.util import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
 from core.mm.vma import dup_vma, find_vma_intersection, link_vma, vma_lookup, vma_merge
+from core.panic import TaskKilled
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -165,8 +166,8 @@ def _move_vma(k: Kernel, task: Task, vma: Vma, start: int, old: int, new: int, t
     copy, vma = _copy_vma(k, vma, start, to, new)
     try:
         memory.move_page_tables(k, vma, start, copy, to, old)
-    except SysError:
-        # no page table for the new place: what has moved goes back, and the copy goes
+    except (SysError, TaskKilled):
+        # no page table for the new place, or killed for one: what has moved goes back, and the copy goes
         if flags & VM_ACCOUNT:
             k.committed_pages += 0 if dontunmap else old
         memory.move_page_tables(k, copy, to, vma, start, old)
