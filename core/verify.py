@@ -414,13 +414,14 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
     counts = [np.zeros(groups, np.int64) for _ in range(6)]
     charged_frames(k.s, r.owner, *counts)
     charged, anon, mapped_file, cache, shmem, tables = counts
+    users = np.bincount(k.s.mem["memcg"][: len(r.owner)][r.owner == ANON], minlength=groups)  # in the swap cache or mapped
     pgds = np.bincount([int(k.s.mem["memcg"][mm.pgd_pfn]) for mm in k.mms.values()], minlength=groups)
     stat = k.s.memcgs["stat"]
     for cg in k.cgroups.values():
         row = k.s.memcgs[cg.id]
         slab = (int(row["kmem_bytes"]) + 4095) // 4096
         own = int(charged[cg.id]) + slab
-        kernel = own - int(anon[cg.id]) - int(cache[cg.id])
+        kernel = own - int(users[cg.id]) - int(cache[cg.id])
         own += sum(int(nr) for memcg, nr in k.s.stock if memcg == cg.id)
         below = sum(int(k.s.memcgs["usage"][child.id]) for child in k.cgroups.values() if child.parent is cg)
         if cg.parent is not None and own + below != int(row["usage"]):
