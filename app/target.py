@@ -122,9 +122,7 @@ class HttpTarget:
     def apply(self, op: Operation) -> Answer:
         request = request_of(op)
         headers = {"content-type": "text/plain"} if request.content is not None else {}
-        return self._json(
-            request.method, self.base + request.path, json=request.json, content=request.content, headers=headers
-        )
+        return self._json(request.method, self.base + request.path, json=request.json, content=request.content, headers=headers)
 
     def read(self, path: str) -> bytes:
         return self._send("GET", self.base + fs_path(path)).content

@@ -27,6 +27,7 @@ from core.fs.derived import CLOCK_TICK_NS, PAGE
 from core.fs.node import FsError, bit_list, bit_map, escape, parse_int
 from core.mm import mmzone, oom_kill, smaps
 from core.mm.util import capable, total_swap_pages, totalram_pages
+from core.sched.task import PROTECTED
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -330,12 +331,17 @@ def pagemap(k: Kernel, task: Task, offset: int, length: int) -> bytes:
     return smaps.pagemap(k, task.mm, offset // PAGEMAP_ENTRY, count) if count > 0 else b""
 
 
+SOFT_DIRTY = 4  # of clear_refs: write-protects every page
+
+
 def clear_refs(k: Kernel, task: Task, text: str) -> None:
     """1 all, 2 anonymous, 3 file: forget that pages were accessed; 4: soft-dirty; 5: reset VmHWM."""
     kind = parse_int(text, 1, 5, "clear_refs")
     if task.mm is None:
         return
     smaps.clear_refs(k, task.mm, kind)
+    if kind == SOFT_DIRTY:
+        task.returning = task.returning or PROTECTED
 
 
 def comm(k: Kernel, task: Task) -> str:

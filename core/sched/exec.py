@@ -55,6 +55,8 @@ from core.sched.task import (
     FIRST_PID,
     INIT_PID,
     NO_RETURN,
+    PARENT,
+    PROTECTED,
     TASK_COMM_LEN,
     Task,
     alloc_pid,
@@ -97,6 +99,9 @@ DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 CHILD_READS = (0x402, 0x412, 0x420, 0x430, 0x440, 0x460, 0x470, 0x480, 0x489, 0x499, 0x4A0)
 CHILD_WRITES = (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513)
 PARENT_WRITES = (0x7FFFFFFFD, 0x4B6)
+# and after clear_refs 4, when whatever it writes to faults once: all that, and its buffers on the heap (three faults in the recording)
+PROTECTED_WRITES = (*CHILD_WRITES, 0x4BB, 0x4BC, 0x4BD)
+WRITES = {PARENT: PARENT_WRITES, CHILD: CHILD_WRITES, PROTECTED: PROTECTED_WRITES}
 
 IMAGE_PAGES = 185 + 162 + 7 + 1 + 4 + 6  # frames that init takes: file, own pages, tables, pgd, stack, slab
 
@@ -232,15 +237,15 @@ def _mm(task: Task) -> Mm:
 
 
 def run_user(k: Kernel, task: Task) -> None:
-    """The instructions between a fork and the process's next call. They touch a small working set once, and nothing after that."""
+    """The instructions between a fork (or clear_refs 4) and the process's next call: they touch a small working set once, then nothing."""
     if not task.returning or task.mm is None:
         return
-    is_child = task.returning == CHILD
+    is_child, writes = task.returning == CHILD, WRITES[task.returning]
     task.returning = NO_RETURN
     seen = _begin_quiet(k, task)
     for vpn in CHILD_READS if is_child else ():
         _touch(k, task, vpn, memory.READ)
-    for vpn in CHILD_WRITES if is_child else PARENT_WRITES:
+    for vpn in writes:
         _touch(k, task, vpn, memory.WRITE)
     if is_child:
         map_vdso(k, task)

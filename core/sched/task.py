@@ -55,7 +55,7 @@ TASK_COMM_LEN = 16
 STACK_PAGES = 4  # THREAD_SIZE, 16 KiB
 TASK_SLAB_BYTES = 17_312
 RLIMITS: dict[str, int | None] = {"as": None, "data": None, "stack": 8 << 20, "memlock": 8 << 20}
-NO_RETURN, PARENT, CHILD = range(3)  # Task.returning
+NO_RETURN, PARENT, CHILD, PROTECTED = range(4)  # Task.returning; PROTECTED: its pages were write-protected (clear_refs 4)
 LIVE_STATES = ("running", "sleeping", "stopped")
 
 

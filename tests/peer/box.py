@@ -1,4 +1,4 @@
-"""A machine to try things on: a booted kernel with the few helpers that the tests share."""
+"""A machine to try things on: a booted kernel with the few shorthands that the tests share."""
 
 from __future__ import annotations
 
