@@ -12,6 +12,8 @@ Linux 6.1 booting on 256M, 512M and 1G (they agree with the straight line below 
     reserved(first DMA32 zone) = 12078 + present * 1120/65536        512M: 12078 + 2169 = 14247
     reserved(other node)       =   528 + present * 1120/65536
 
+A machine too small for a kernel of that size (below about 128M a real one would not boot) keeps half of the zone for it.
+
 Watermarks (`__setup_per_zone_wmarks`): min_free_kbytes = int_sqrt(lowmem_kB * 16), shared out over the zones by
 size; low = min + step, high = low + step with step = max(min/4, managed * watermark_scale_factor/10000).
 512M: int_sqrt(453296 * 16) = 2693 kB = 673 pages: DMA 22, DMA32 649/811/973. Linux computes this while 3364
@@ -105,9 +107,10 @@ def zone_layouts(machine: Machine) -> list[ZoneLayout]:
                 hole = DMA_HOLE if kind == ZONE_DMA else 0
                 end -= ACPI_FRAMES if end == top else 0
                 present = end - start - hole
-                reserved = 158 if kind == ZONE_DMA else base + present * MEMMAP_SHARE[0] // MEMMAP_SHARE[1]
+                reserved = 158 if kind == ZONE_DMA else min(base + present * MEMMAP_SHARE[0] // MEMMAP_SHARE[1], present // 2)
                 early = EARLY_FIRST if (node, kind) == (0, ZONE_DMA32) else 0
                 early += EARLY_LAST if end == top - ACPI_FRAMES else 0
+                early = min(early, (present - reserved) // 4)
                 zones.append(ZoneLayout(node, kind, start, end, hole, reserved, early))
                 base = 0 if kind != ZONE_DMA else base
     return zones
