@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,3 +80,28 @@ def step(function: F) -> F:
     """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
     compiled: F = _NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
     return compiled
+
+
+def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
+    """numba's intrinsic: LLVM's prefetch for writing, to all cache levels, of one element."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        value = context.make_array(kind)(context, builder, args[0])
+        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)]
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        pointer = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, value, at), byte)
+        shape = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, *(ir.Constant(i32, x) for x in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return numba.types.void(array, row, column), codegen
+
+
+def _nothing(array: Any, row: int, column: int) -> None:
+    """What prefetch is to a result."""
+
+
+# `prefetch(array, row, column)`: the processor will want this element soon. It changes no result, only the wait for it.
+prefetch: Any = _nothing if DISABLED else intrinsic(_prefetch)

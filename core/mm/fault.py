@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, step
+from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
@@ -74,11 +74,14 @@ from core.mm.pgtable import (
     PTE_D,
     PTE_P,
     PTE_PRESENT,
+    PTE_PS,
     PTE_RW,
     PTE_SOFT_DIRTY,
     PTE_SPECIAL,
     SWP_SOFT_DIRTY,
     find_pte_table,
+    find_table,
+    table_of,
 )
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
@@ -96,6 +99,7 @@ MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
 FAULT_AROUND_PAGES = 16
+AHEAD = 8  # accesses in no order: how far ahead their entries are fetched, a cache miss each otherwise
 DIRTIED = PTE_RW | PTE_D | PTE_SOFT_DIRTY
 
 
@@ -110,7 +114,7 @@ def access_pages(s: State, perm) -> None:
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     permuted = v["flags"] & F_PERM
     populate = v["flags"] & F_POPULATE
-    block, tid = -1, 0
+    block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
     i = v["done"]
@@ -121,7 +125,17 @@ def access_pages(s: State, perm) -> None:
             break
         if vpn >> 9 != block or tid == 0:
             block = vpn >> 9
-            tid = find_pte_table(s, pgd, vpn)
+            if vpn >> 18 != upper or pmd == 0:
+                upper = vpn >> 18
+                pmd = find_table(s, pgd, vpn, 2)
+            entry = s.pt[pmd, block & 511] if pmd else 0
+            tid = table_of(s, entry) if entry and not entry & PTE_PS else 0
+        if permuted and pmd and i + AHEAD < n:
+            soon = first + perm[i + AHEAD]
+            if soon >> 18 == upper:
+                entry = s.pt[pmd, (soon >> 9) & 511]
+                if entry:
+                    prefetch(s.pt, table_of(s, entry), soon & 511)
         pte = s.pt[tid, vpn & 511] if tid else 0
         if pte & PTE_P and (not write or pte & PTE_RW):
             if write:
@@ -463,7 +477,10 @@ def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
         for _ in range(3):
             entry = s.pt[tid, (vpn >> shift) & 511]
             if entry == 0:
-                vpn = ((vpn >> shift) + 1) << shift
+                slot = ((vpn >> shift) & 511) + 1
+                while slot < 512 and s.pt[tid, slot] == 0:
+                    slot += 1
+                vpn = ((vpn >> (shift + 9)) << (shift + 9)) + (slot << shift)
                 found = False
                 break
             tid = s.mem[(entry & PFN_MASK) >> 12]["private"]

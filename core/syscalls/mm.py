@@ -17,6 +17,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, VM_SHARED
+from core.jit import njit
 from core.mm import filemap, memory
 from core.mm.madvise import do_madvise
 from core.mm.mincore import do_mincore
@@ -163,12 +164,23 @@ def access_order(order: str, count: int, stride: int, seed: int) -> Array | None
     if order in ("random", "zipf") and count > MAX_ORDERED:
         raise SysError(Errno.E2BIG, f"random and zipf order visit at most {MAX_ORDERED} pages in one call, not {count}")
     if order == "random":
-        return np.argsort(_splitmix64(seed, count), kind="stable").astype(np.int64) * stride
+        perm = np.empty(count, np.int64)
+        shuffle(perm, _splitmix64(seed, count), stride)
+        return perm
     if order == "zipf":
         uniform = (_splitmix64(seed, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         weights = np.cumsum(1.0 / np.arange(1, count + 1, dtype=np.float64))
         return np.minimum(np.searchsorted(weights, uniform * weights[-1], side="right"), count - 1).astype(np.int64) * stride
     return None
+
+
+@njit
+def shuffle(perm: Array, draws: Array, stride: int) -> None:
+    """A random order of 0, stride, 2 * stride, …: the shuffle of Fisher and Yates, inside out, one 64-bit draw a place."""
+    for i in range(len(perm)):
+        j = int(((draws[i] >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
+        perm[i] = perm[j]
+        perm[j] = i * stride
 
 
 def _splitmix64(seed: int, count: int) -> Array:
