@@ -158,6 +158,7 @@ class Kernel:
         finally:
             self.current = None
             gfp.kswapd_finish(self)
+            self.rmap = None
             if task is not None:
                 sched.exit_to_user(self, task)
         answer.killed = self.killed
