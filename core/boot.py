@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc
+from core.mm import memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -93,7 +93,7 @@ KSM: dict[str, Any] = {
     "stable_node_chains": 0,
     "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {}  # what the daemons do when they wake; the pressure issue fills it
+TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -120,6 +120,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     take_zero_page(k)
     add_swap(k)
     banner(k)
+    page_writeback.flusher(k)
     image.start_init(k)
     k.drain()
 

@@ -158,6 +158,7 @@ class Kernel:
         finally:
             self.current = None
             gfp.kswapd_finish(self)
+            self.clock.run_until(self.clock.now, self.fire)
             self.rmap = None
             if task is not None:
                 sched.exit_to_user(self, task)
@@ -218,6 +219,10 @@ class Kernel:
     def flush_dirty(self, why: str, pages: int | None = None) -> int:
         """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
         return filemap.flush(self, why, pages)
+
+    def flush_file(self, inode: Inode, why: str) -> int:
+        """Write the dirty pages of one file; how many."""
+        return filemap.write_back(self, inode, 0, inode.nr_file_pages, why)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

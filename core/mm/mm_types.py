@@ -207,7 +207,7 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -222,6 +222,7 @@ class Inode:
         self.dev = dev
         self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
         self.nr_dirty = 0
+        self.dirtied_when = -1  # ns: since when some page is dirty without a break; -1: none is (the flusher keeps it)
         self.writable = True
         self.refs = 0
         self.kernel = False
