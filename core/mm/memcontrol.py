@@ -332,17 +332,6 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
         over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
 
 
-def cancel_charge(k: Kernel, cg: Cgroup, nr: int, cpu: int = 0) -> None:
-    """Give back a charge that was not used after all; the cpu keeps it in stock for the next one."""
-    if cg.memcg.id:
-        _cancel(k.s, cpu, cg.memcg.id, nr)
-
-
-@njit
-def _cancel(s: State, cpu: int, memcg: int, nr: int) -> None:
-    refill_stock(s, cpu, memcg, nr)
-
-
 def margin(k: Kernel, cg: Cgroup) -> int:
     """Pages that a cgroup may still be charged (mem_cgroup_margin)."""
     row = k.s.memcgs[cg.id]
@@ -622,4 +611,3 @@ def _count_by_node(s: State, wanted, counts) -> None:
                 counts[4, node] += 1 if page.mapcount > 0 else 0
                 counts[5, node] += 1 if flags & PG_DIRTY and not flags & PG_SHMEM else 0
                 counts[6, node] += 1 if flags & PG_WRITEBACK else 0
-

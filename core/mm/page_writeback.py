@@ -9,7 +9,8 @@ The flusher writes in chunks, file after file, until the threshold is no longer 
 And every 5 s (dirty_writeback_centisecs) the flusher wakes and writes the files that have been dirty for more than 30 s
 (dirty_expire_centisecs), so that a page is written 30 to 35 s after it became dirty.
 
-Simplified: a file's age is that of its oldest dirty page, to the precision of the flusher's rounds. The flusher writes at once, on the writer's time, so that the limit is never reached.
+Simplified: a file's age is that of its oldest dirty page, to the precision of the flusher's rounds. The flusher writes at once, on the writer's
+time, so that the limit is never reached.
 """
 
 from __future__ import annotations

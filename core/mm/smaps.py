@@ -147,11 +147,6 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     sums[PSS_FILE] += pss - pss_anon - pss_shmem
 
 
-def resident_pages(k: Kernel, vma: Vma) -> int:
-    """Pages of a mapping that are resident (Rss / 4096)."""
-    return account(k, vma)["Rss"] >> 12
-
-
 # ---------------------------------------------------------------- numa_maps
 
 

@@ -21,9 +21,8 @@ from core.abi.page_flags import (
     PG_REFERENCED,
     PG_SWAPBACKED,
     PG_UNEVICTABLE,
-    PG_WORKINGSET,
 )
-from core.jit import inline, njit, step
+from core.jit import inline, step
 from core.mm.mm_types import CTL_NR_NODES, State
 from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEACTIVATE
 
@@ -179,21 +178,3 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     if was_active:
         s.vm_event[PGDEACTIVATE] += 1
         s.memcgs[page.memcg].stat[MEMCG_PGDEACTIVATE] += 1
-
-
-@inline
-def clear_lru_flags(s: State, pfn: int) -> None:
-    """What a page forgets when it leaves its owner for good (__folio_clear_lru_flags)."""
-    s.mem[pfn]["flags"] &= ~(PG_ACTIVE | PG_UNEVICTABLE | PG_REFERENCED | PG_WORKINGSET)
-
-
-@njit
-def lru_pages(s: State, lruvec: int, lru: int, out) -> int:
-    """Write the pfns of one list, youngest first, into `out`; returns how many (at most len(out))."""
-    pfn = s.lruvecs[lruvec].head[lru]
-    n = 0
-    while pfn and n < len(out):
-        out[n] = pfn
-        n += 1
-        pfn = s.mem[pfn].next
-    return n

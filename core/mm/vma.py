@@ -77,12 +77,6 @@ def vma_lookup(mm: Mm, vpn: int) -> Vma | None:
     return vma if vma is not None and vma.start <= vpn else None
 
 
-def find_vma_prev(mm: Mm, vpn: int) -> tuple[Vma | None, Vma | None]:
-    """The mapping below, and `find_vma`'s answer."""
-    at = find_index(mm, vpn)
-    return (mm.vmas[at - 1] if at else None), (mm.vmas[at] if at < len(mm.vmas) else None)
-
-
 def find_vma_intersection(mm: Mm, start: int, end: int) -> Vma | None:
     """The first mapping that shares a page with [start, end)."""
     vma = find_vma(mm, start)
