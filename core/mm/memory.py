@@ -49,6 +49,7 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
+from core.mm.mm_types import back_with_huge_pages
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
 ZEROS = (0,) * 16
 
@@ -141,6 +143,9 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     Raises Signal on SIGSEGV and SIGBUS, TaskKilled when the OOM killer takes the task.
     """
     outcome = TouchOutcome()
+    if n >= MANY:
+        back_with_huge_pages(k.s.mem)
+        back_with_huge_pages(k.s.pt)
     for _ in range(repeat):
         done = 0
         while done < n:

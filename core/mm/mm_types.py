@@ -23,6 +23,7 @@ in one anonymous mapping of the host (`arena`): an untouched row costs nothing, 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,7 +153,7 @@ CTL_SLABU_PAGES = 12
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 NR_CTL = 32
 
-_MADV_NOHUGEPAGE = 15
+_MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000
 
 
@@ -180,6 +181,21 @@ def arena(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 def _named(array: Array) -> Array:
     """Uncompiled loops say `zone.free` too: numpy offers that for record arrays only."""
     return array.view(np.recarray) if DISABLED and array.dtype.names else array
+
+
+def back_with_huge_pages(array: Array) -> None:
+    """Ask the host for huge pages under what is not backed yet: for a machine that is about to use much of it.
+
+    Backing a column 4 KiB at a time costs the host one fault per 85 rows of mem_map, 25 ns a simulated page; 2 MiB at
+    a time a tenth of it. An idle or small machine never asks, and stays small.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    area = base.obj if isinstance(base, memoryview) else base
+    if isinstance(area, mmap.mmap):
+        with contextlib.suppress(OSError):
+            area.madvise(_MADV_HUGEPAGE)
 
 
 class AnonVma:
