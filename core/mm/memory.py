@@ -36,7 +36,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, memcontrol, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, memcontrol, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -53,7 +53,7 @@ from core.mm.mm_types import back_with_huge_pages
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
-from core.panic import KernelBug, Signal
+from core.panic import KernelBug, Signal, TaskKilled
 from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
 ZEROS = (0,) * 16
@@ -191,16 +192,35 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
     v = k.s.vmf[0]
     order = perm if perm is not None else NO_PERM
+    tries = 0
     while True:
         access_pages(k.s, order)
+        tries = tries + 1 if int(v["done"]) == done else 0
         settle(k, task, vma, int(v["done"]) - done, outcome)
         done = int(v["done"])
         reason = int(v["reason"])
         if reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, reason, access)
+        if tries > MAX_TRIES:
+            thrashing(k, task, reason)
+            tries = 0
         if reason == OVER_HIGH and done >= n:
             return done
+
+
+def thrashing(k: Kernel, task: Task, reason: int) -> None:
+    """One access was tried again and again: what it needs is reclaimed before it gets all of it. Somebody has to go."""
+    v = k.s.vmf[0]
+    with gfp.saved(k):
+        limited = k.cgroups.get(int(v["victim"])) if reason == LIMIT else None
+        if limited is not None:
+            memcontrol.mem_cgroup_oom(k, task, limited, 0)
+        else:
+            oom_kill.out_of_memory(k, task, gfp.GFP_HIGHUSER_MOVABLE, 0)
+    gfp.check_killed(k, task)
+    if k.panicked is not None:
+        raise TaskKilled
 
 
 def prepare(k: Kernel, vma: Vma, access: int) -> None:

@@ -288,7 +288,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable", "pgd_pfn")  # fmt: skip
+                 "thp_disable", "generation", "pgd_pfn")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -306,6 +306,7 @@ class Mm:
         self.exe: Inode | None = None
         self.ksm_merging = 0
         self.thp_disable = False
+        self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 
     @property

@@ -55,6 +55,7 @@ def anon_vma_alloc(k: Kernel, parent: AnonVma | None = None) -> AnonVma:
 def _link(vma: Vma, anon_vma: AnonVma) -> None:
     vma.chain.append(anon_vma)
     anon_vma.vmas.append(vma)
+    vma.mm.generation += 1
 
 
 def _is_active(anon_vma: AnonVma) -> bool:

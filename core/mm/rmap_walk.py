@@ -5,7 +5,7 @@ A page knows its anchor (`mapping`: an anon_vma, or a file) and its `index`; the
 
 The mappings are Python objects; for the loops they are laid out as a table (`Rmap`), one row a mapping, and for each
 anchor the rows that belong to it: rows `av_rows[av_start[id] .. av_start[id + 1]]` for anon_vma `id`, likewise for files. It
-is made anew when mappings may have changed (`tables`).
+is made anew when mappings have changed (`tables`).
 """
 
 from __future__ import annotations
@@ -39,18 +39,24 @@ class Rmap(NamedTuple):
 
 
 def tables(k: Kernel) -> Rmap:
-    """The reverse-mapping tables of this moment; kept until `k.rmap` is forgotten."""
-    if k.rmap is None:
-        rows: list[tuple[int, int, int, int, int]] = []
-        numbers: dict[int, int] = {}
-        for mm in k.mms.values():
-            for vma in mm.vmas:
-                numbers[id(vma)] = len(rows)
-                rows.append((mm.id, vma.start, vma.end, vma.pgoff, vma.flags))
-        anon = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.anon_vmas.values()]
-        files = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.inodes.values()]
-        k.rmap = Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode))
-    return k.rmap
+    """The reverse-mapping tables of this moment, made anew when a mapping has changed since (kept in `k.rmap`)."""
+    moment = (k.next_anon_vma, k.next_inode, [(mm.id, mm.generation) for mm in k.mms.values()])
+    if k.rmap is None or k.rmap[0] != moment:
+        k.rmap = (moment, _build(k))
+    rmap: Rmap = k.rmap[1]
+    return rmap
+
+
+def _build(k: Kernel) -> Rmap:
+    rows: list[tuple[int, int, int, int, int]] = []
+    numbers: dict[int, int] = {}
+    for mm in k.mms.values():
+        for vma in mm.vmas:
+            numbers[id(vma)] = len(rows)
+            rows.append((mm.id, vma.start, vma.end, vma.pgoff, vma.flags))
+    anon = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.anon_vmas.values()]
+    files = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.inodes.values()]
+    return Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode))
 
 
 def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:

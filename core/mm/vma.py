@@ -102,6 +102,7 @@ def link_vma(vma: Vma) -> None:
     at = bisect_left(mm.starts, vma.start)
     mm.vmas.insert(at, vma)
     mm.starts.insert(at, vma.start)
+    mm.generation += 1
     if vma.file is not None:
         vma.file.vmas.append(vma)
         vma.file.refs += 1
@@ -112,6 +113,7 @@ def remove_vma(k: Kernel, vma: Vma) -> None:
     mm = vma.mm
     at = bisect_left(mm.starts, vma.start)
     del mm.vmas[at], mm.starts[at]
+    mm.generation += 1
     unlink_anon_vmas(k, vma)
     if vma.file is not None:
         vma.file.vmas.remove(vma)
@@ -126,6 +128,7 @@ def adjust(vma: Vma, start: int, end: int) -> None:
         vma.pgoff += start - vma.start
         vma.start = start
     vma.end = end
+    vma.mm.generation += 1
 
 
 def dup_vma(vma: Vma, mm: Mm) -> Vma:
