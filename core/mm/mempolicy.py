@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
+from core.abi.mempolicy import MODES
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
 from core.mm.vma import set_vma, vmas_between
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.mm_types import Vma
     from core.sched.task import Task
 
 
@@ -35,6 +37,20 @@ class Mempolicy:
     mode: str
     nodes: tuple[int, ...] = ()
     how: str = ""
+
+    @property
+    def mask(self) -> int:
+        """Its nodes as bits."""
+        return sum(1 << node for node in self.nodes)
+
+
+def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, int]:
+    """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own."""
+    own = task.policy if task is not None else None
+    of_vma = (vma.policy if vma is not None else None) or own
+    if of_vma is None:
+        return 0, 0, 0, 0, 0
+    return 1, MODES[of_vma.mode], of_vma.mask, MODES[own.mode] if own else 0, own.mask if own else 0
 
 
 def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
@@ -51,7 +67,7 @@ def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str]
         if asked or static or relative:
             raise SysError(Errno.EINVAL, "the local policy takes no nodes and no node flags")
         return Mempolicy("local")
-    there = tuple(node for node in asked if node < k.nr_nodes)
+    there = tuple(sorted({node % k.nr_nodes for node in asked})) if relative else tuple(node for node in asked if node < k.nr_nodes)
     if not there:
         raise SysError(Errno.EINVAL, f"no such node: this machine has nodes 0 to {k.nr_nodes - 1}")
     if mode == "preferred":
@@ -62,6 +78,8 @@ def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str]
 def do_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:
     """set_mempolicy(2): the process's own policy. Errors: EINVAL."""
     task.policy = make_policy(k, mode, nodes, flags)
+    if task.policy is not None and task.policy.mode == "interleave" and task.mm is not None:
+        k.s.mms["il_prev"][task.mm.id] = -1
 
 
 def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:

@@ -224,6 +224,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
     row = s.mms[mm_id]
     row.pgd = tid
     row.memcg = memcg
+    row.il_prev = -1
     for i in range(4):
         row.rss[i] = 0
     for i in range(3):
@@ -295,6 +296,7 @@ def fork(k: Kernel, parent: Task) -> Task:
     child = new_task(k, 0, parent.pid, parent.comm, parent.cgroup, parent)
     try:
         child.mm = mm_alloc(k, parent)
+        k.s.mms["il_prev"][child.mm.id] = k.s.mms["il_prev"][parent.mm.id]
         mmap.dup_mmap(k, child, child.mm, parent.mm)
         child.pid = alloc_pid(k)
     except BaseException:
