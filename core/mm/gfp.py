@@ -62,18 +62,18 @@ def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> N
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
     v = k.s.vmf[0]
     nodes = nodes_of(int(v["tried"]))
-    node = int(v["node"])
+    asked = nodes or list(range(k.nr_nodes))
     if int(v["mark"]) != MIN:
         with saved(k):
-            for near in nodes or [node]:
-                wake_kswapd(k, near)
+            for node in asked:
+                wake_kswapd(k, node)
         v["mark"] = MIN
         return
     with saved(k):
         k.s.vm_event[ALLOCSTALL] += 1
-        for near in nodes or [node]:
-            if k.kswapd[near]["awake"]:
-                vmscan.kswapd_run(k, near, 1)
+        for node in asked:
+            if k.kswapd[node]["awake"]:
+                vmscan.kswapd_run(k, node, 1)
         if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes) and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp, 0, nodes=nodes)
     check_killed(k, task)
