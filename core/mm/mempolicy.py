@@ -9,8 +9,29 @@ which wins. Setting one on part of a mapping splits it; equal neighbours merge a
     bind            these nodes and no others: when they are full the OOM killer looks for CONSTRAINT_MEMORY_POLICY
     interleave      page by page round these nodes
 
-`/proc/<pid>/numa_maps` prints them. What is kept here: the policy and its place in the mappings; that the allocator
-follows it comes with the NUMA mechanism.
+Who follows which. Pages of a mapping follow the mapping's policy: anonymous ones, copies on write, shared memory, pages back
+from swap. Page tables and the page cache of files follow the process's. Stacks and slab of the kernel itself are local here.
+
+Interleaving has two clocks. A page of a mapping goes by its place: node number (address / 4096) mod n of the policy's n nodes
+(shared memory: page of the object + its inode number), so touching every second page of a mapping over two nodes fills one of
+them. Whatever has no address goes by turns: `il_prev`, one node on each time, copied by fork, begun anew by set_mempolicy.
+
+A policy is one of: where to begin (`preferred`), and which nodes may give (`bind`). The zones are then asked in the zonelist's
+order, own node first, and the statistics compare with the first that may give:
+
+    process on node 1, bind to 0 and 3     zonelist 1 2 3 0: node 3 is asked first, and a page from it is a numa_hit and numa_other
+    preferred 0, node 0 is full            node 1 gives: numa_miss there, numa_foreign at node 0
+
+`numa_hit + numa_miss` of a node is `numa_local + numa_other`; over all nodes as many misses as foreigns. The loops' side is
+`page_ops.alloc_by_policy`; what they need to know stands in `State.vmf` (`in_force`).
+
+When the nodes of a `bind` are full, only their kswapds run, only they are reclaimed, and the OOM killer passes over tasks that are
+bound to other nodes. `preferred_many` gives its nodes up before it reclaims.
+
+Simplified: the policy of shared memory stays with the mapping and is inherited by fork; in Linux it belongs to the object and is seen
+by those who map it later, too. Pages already there stay: MPOL_MF_MOVE moves none.
+
+Source: mm/mempolicy.c:vma_alloc_folio, alloc_pages, interleave_nid, policy_node, policy_nodemask, mempolicy_in_oom_domain; facts NU-01..08.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ plus the zone's lowmem reserve. Worked example, 512M: DMA32 min 649, low 811 pag
 served while more than 811 + 0 pages are free; zone DMA keeps 427 more in reserve for those who can use
 nothing else.
 
+With several nodes the zones of all are asked in the order of a node's *zonelist*. Who was asked first and who gave is counted: a hit,
+or a miss at the giver and a foreign at the one passed over (`zone_statistics`).
+
 Implementation. The links of order k lie in `State.buddy[ctl[CTL_BUDDY + k] + (pfn >> k)]` as (next, prev), as
 block number + 1; -1 ends a list, 0 says "not a free block of this order". So a booted, idle machine costs a
 few kilobytes of links, and whether a buddy is free is one look.

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core.abi.errno import Errno, SysError
-from core.abi.mman import PAGE_SHIFT
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
 from core.mm import pgtable
-from core.mm.mempolicy import do_mbind, do_set_mempolicy
+from core.mm.mempolicy import do_mbind, do_set_mempolicy, make_policy
 from core.mm.page_alloc import page_zone
-from core.mm.vma import vma_lookup
+from core.mm.smaps import NUMA_NODES, gather_numa
+from core.mm.vma import vma_lookup, vmas_between
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -18,8 +21,30 @@ if TYPE_CHECKING:
 
 
 def sys_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes: Sequence[int] = (), flags: Sequence[str] = ()) -> None:
-    """mbind. EINVAL, EFAULT."""
+    """mbind. EINVAL, EFAULT; EPERM (move_all without CAP_SYS_NICE); EIO: with strict, a page lies on another node.
+
+    strict alone refuses before anything changes; with move the policy is set, and EIO says that pages could not be moved.
+    """
+    make_policy(k, mode, nodes, flags)
+    if "move_all" in flags and task.uid:
+        raise SysError(Errno.EPERM, "moving pages that others map, too, needs CAP_SYS_NICE")
+    misplaced = "strict" in flags and mode != "default" and _misplaced(k, task, address, length, set(nodes))
+    if misplaced and not {"move", "move_all"} & set(flags):
+        raise SysError(Errno.EIO, "a page of the range lies on a node that the policy does not name")
     do_mbind(k, task, address, length, mode, nodes, flags)
+    if misplaced:
+        raise SysError(Errno.EIO, "pages of the range could not be moved")
+
+
+def _misplaced(k: Kernel, task: Task, address: int, length: int, nodes: set[int]) -> bool:
+    """Does the range hold a page on any other node (queue_pages_range with MPOL_MF_INVERT)?"""
+    assert task.mm is not None
+    start, end = address >> PAGE_SHIFT, (address + length + PAGE_SIZE - 1) >> PAGE_SHIFT
+    counts = np.zeros(NUMA_NODES + k.nr_nodes, np.int64)
+    pgd = int(k.s.mms["pgd"][task.mm.id])
+    for vma in vmas_between(task.mm, start, end):
+        gather_numa(k.s, pgd, max(vma.start, start), min(vma.end, end), counts)
+    return any(counts[NUMA_NODES + node] for node in range(k.nr_nodes) if node not in nodes)
 
 
 def sys_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int] = (), flags: Sequence[str] = ()) -> None:
