@@ -10,7 +10,8 @@ which wins. Setting one on part of a mapping splits it; equal neighbours merge a
     interleave      page by page round these nodes
 
 Who follows which. Pages of a mapping follow the mapping's policy: anonymous ones, copies on write, shared memory, pages back
-from swap. Page tables and the page cache of files follow the process's. Stacks and slab of the kernel itself are local here.
+from swap. Page tables and the page cache of files follow the process's. Stacks, top-level tables and slab of
+the kernel itself are local here.
 
 Interleaving has two clocks. A page of a mapping goes by its place: node number (address / 4096) mod n of the policy's n nodes
 (shared memory: page of the object + its inode number), so touching every second page of a mapping over two nodes fills one of
