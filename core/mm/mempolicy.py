@@ -30,7 +30,7 @@ When the nodes of a `bind` are full, only their kswapds run, only they are recla
 bound to other nodes. `preferred_many` gives its nodes up before it reclaims.
 
 Simplified: the policy of shared memory stays with the mapping and is inherited by fork; in Linux it belongs to the object and is seen
-by those who map it later, too. Pages already there stay: MPOL_MF_MOVE moves none.
+by those who map it later, too. Moving pages: `numa_migrate`.
 
 Source: mm/mempolicy.c:vma_alloc_folio, alloc_pages, interleave_nid, policy_node, policy_nodemask, mempolicy_in_oom_domain; facts NU-01..08.
 """
