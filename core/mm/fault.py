@@ -212,7 +212,7 @@ def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int
     if not write:
         s.pt[tid, vpn & 511] = (s.ctl[CTL_ZERO_PFN] << 12) | v["prot"] | PTE_SPECIAL
         return ZERO
-    pfn = alloc_charged(s, v, GFP_USER)
+    pfn = alloc_charged(s, v, GFP_USER, vpn)
     if pfn == 0:
         return 0
     add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
@@ -225,7 +225,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     """A write to a page that is mapped read-only."""
     old = (pte & PFN_MASK) >> 12
     if pte & PTE_SPECIAL:
-        pfn = alloc_charged(s, v, GFP_USER)
+        pfn = alloc_charged(s, v, GFP_USER, vpn)
         if pfn == 0:
             return 0
         add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
@@ -249,7 +249,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
         s.vm_event[PGREUSE] += 1
         return NOTIFY
-    pfn = alloc_charged(s, v, GFP_USER)
+    pfn = alloc_charged(s, v, GFP_USER, vpn)
     if pfn == 0:
         return 0
     zid = zone_of(s, old)
@@ -336,7 +336,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         v["reason"] = READAHEAD
         return 0
     if private_write:
-        copy = alloc_charged(s, v, GFP_USER)
+        copy = alloc_charged(s, v, GFP_USER, vpn)
         if copy == 0:
             return 0
         add_new_anon(s, v, zone_of(s, copy), copy, vpn, content)
@@ -396,8 +396,11 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
 
 @step
 def shmem_get_page(s: State, v, index: int) -> int:
-    """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none."""
-    pfn = alloc_charged(s, v, GFP_USER)
+    """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none.
+
+    Interleaving counts from the inode number, so that not every object begins on the same node.
+    """
+    pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][15] += 1

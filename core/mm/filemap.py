@@ -24,7 +24,7 @@ from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
 from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
-from core.mm import gfp, memcontrol, page_writeback, readahead
+from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
 from core.mm.mm_types import Inode, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
@@ -89,7 +89,7 @@ def fill_pages(s: State, mark: int) -> None:
     while at < v["n"]:
         leaf = xa_leaf_create(s, v["root"], at)
         if s.xa[leaf, at & 511] <= 0:
-            pfn = alloc_charged(s, v, GFP_USER)
+            pfn = alloc_charged(s, v, GFP_USER, at + v["ino"] if v["kind"] == 2 else -1)
             if pfn == 0:
                 break
             add_to_page_cache(s, v, leaf, at, pfn, v["kind"] == 2)
@@ -283,7 +283,8 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
         mm.id if mm else 0, task.cgroup.memcg.id, node, task.cpu,
         0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
         0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
-        0, DONE, 0, -1, 0, 0, (0,) * 16,
+        *mempolicy.in_force(task, None), inode.ino,
+        0, DONE, 0, -1, 0, 0, 0, (0,) * 16,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
 from core.mm import oom_kill, vmscan
-from core.mm.mm_types import CTL_FAIL_NTH, WMARK_LOW, WMARK_MIN
+from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
 from core.vmstat import EVENT
@@ -61,27 +61,36 @@ def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> N
     if injected(k):
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
     v = k.s.vmf[0]
-    node = int(v["node"])
+    nodes = nodes_of(int(v["tried"]))
+    asked = nodes or list(range(k.nr_nodes))
     if int(v["mark"]) != MIN:
         with saved(k):
-            wake_kswapd(k, node)
+            for node in asked:
+                wake_kswapd(k, node)
         v["mark"] = MIN
         return
     with saved(k):
         k.s.vm_event[ALLOCSTALL] += 1
-        if k.kswapd[node]["awake"]:
-            vmscan.kswapd_run(k, node, 1)
-        if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX) and not above_min(k):
-            oom_kill.out_of_memory(k, task, gfp, 0)
+        for node in asked:
+            if k.kswapd[node]["awake"]:
+                vmscan.kswapd_run(k, node, 1)
+        if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes) and not above_min(k, nodes):
+            oom_kill.out_of_memory(k, task, gfp, 0, nodes=nodes)
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
 
 
-def above_min(k: Kernel) -> bool:
-    """Can some zone give a page after all?"""
+def nodes_of(mask: int) -> list[int] | None:
+    """The nodes that a memory policy confines an allocation to; None: it may use all."""
+    return [node for node in range(MAX_NUMNODES) if mask >> node & 1] if mask else None
+
+
+def above_min(k: Kernel, nodes: list[int] | None = None) -> bool:
+    """Can some zone (of these nodes) give a page after all?"""
     zones = k.s.zones
-    return any(int(zones["free"][z]) > int(zones["wmark"][z][MIN]) + int(zones["lowmem_reserve"][z][3]) for z in k.populated)
+    usable = [z for z in k.populated if nodes is None or int(zones["node"][z]) in nodes]
+    return any(int(zones["free"][z]) > int(zones["wmark"][z][MIN]) + int(zones["lowmem_reserve"][z][3]) for z in usable)
 
 
 def check_killed(k: Kernel, task: Task | None) -> None:

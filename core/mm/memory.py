@@ -36,7 +36,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, memcontrol, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -118,7 +118,8 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         file.id if file else 0, file.root if file else 0, file.nr_file_pages if file else 0,
         access, first, step, n, content, gfp.LOW,
         0, flags, other, k.machine.storage.buffers, vma.anon_vma.root.id if vma.anon_vma else 0,
-        done, DONE, 0, -1, 0, 0, ZEROS,
+        *mempolicy.in_force(task, vma), file.ino if file else 0,
+        done, DONE, 0, -1, 0, 0, 0, ZEROS,
     )  # fmt: skip
 
 

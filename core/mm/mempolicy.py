@@ -9,8 +9,30 @@ which wins. Setting one on part of a mapping splits it; equal neighbours merge a
     bind            these nodes and no others: when they are full the OOM killer looks for CONSTRAINT_MEMORY_POLICY
     interleave      page by page round these nodes
 
-`/proc/<pid>/numa_maps` prints them. What is kept here: the policy and its place in the mappings; that the allocator
-follows it comes with the NUMA mechanism.
+Who follows which. Pages of a mapping follow the mapping's policy: anonymous ones, copies on write, shared memory, pages back
+from swap. Page tables and the page cache of files follow the process's. Stacks, top-level tables and slab of
+the kernel itself are local here.
+
+Interleaving has two clocks. A page of a mapping goes by its place: node number (address / 4096) mod n of the policy's n nodes
+(shared memory: page of the object + its inode number), so touching every second page of a mapping over two nodes fills one of
+them. Whatever has no address goes by turns: `il_prev`, one node on each time, copied by fork, begun anew by set_mempolicy.
+
+A policy is one of: where to begin (`preferred`), and which nodes may give (`bind`). The zones are then asked in the zonelist's
+order, own node first, and the statistics compare with the first that may give:
+
+    process on node 1, bind to 0 and 3     zonelist 1 2 3 0: node 3 is asked first, and a page from it is a numa_hit and numa_other
+    preferred 0, node 0 is full            node 1 gives: numa_miss there, numa_foreign at node 0
+
+`numa_hit + numa_miss` of a node is `numa_local + numa_other`; over all nodes as many misses as foreigns. The loops' side is
+`page_ops.alloc_by_policy`; what they need to know stands in `State.vmf` (`in_force`).
+
+When the nodes of a `bind` are full, only their kswapds run, only they are reclaimed, and the OOM killer passes over tasks that are
+bound to other nodes. `preferred_many` gives its nodes up before it reclaims.
+
+Simplified: the policy of shared memory stays with the mapping and is inherited by fork; in Linux it belongs to the object and is seen
+by those who map it later, too. Moving pages: `numa_migrate`.
+
+Source: mm/mempolicy.c:vma_alloc_folio, alloc_pages, interleave_nid, policy_node, policy_nodemask, mempolicy_in_oom_domain; facts NU-01..08.
 """
 
 from __future__ import annotations
@@ -20,11 +42,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
+from core.abi.mempolicy import MODES
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
 from core.mm.vma import set_vma, vmas_between
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.mm_types import Vma
     from core.sched.task import Task
 
 
@@ -35,6 +59,20 @@ class Mempolicy:
     mode: str
     nodes: tuple[int, ...] = ()
     how: str = ""
+
+    @property
+    def mask(self) -> int:
+        """Its nodes as bits."""
+        return sum(1 << node for node in self.nodes)
+
+
+def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, int]:
+    """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own."""
+    own = task.policy if task is not None else None
+    of_vma = (vma.policy if vma is not None else None) or own
+    if of_vma is None:
+        return 0, 0, 0, 0, 0
+    return 1, MODES[of_vma.mode], of_vma.mask, MODES[own.mode] if own else 0, own.mask if own else 0
 
 
 def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
@@ -51,7 +89,7 @@ def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str]
         if asked or static or relative:
             raise SysError(Errno.EINVAL, "the local policy takes no nodes and no node flags")
         return Mempolicy("local")
-    there = tuple(node for node in asked if node < k.nr_nodes)
+    there = tuple(sorted({node % k.nr_nodes for node in asked})) if relative else tuple(node for node in asked if node < k.nr_nodes)
     if not there:
         raise SysError(Errno.EINVAL, f"no such node: this machine has nodes 0 to {k.nr_nodes - 1}")
     if mode == "preferred":
@@ -62,6 +100,8 @@ def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str]
 def do_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:
     """set_mempolicy(2): the process's own policy. Errors: EINVAL."""
     task.policy = make_policy(k, mode, nodes, flags)
+    if task.policy is not None and task.policy.mode == "interleave" and task.mm is not None:
+        k.s.mms["il_prev"][task.mm.id] = -1
 
 
 def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:

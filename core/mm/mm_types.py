@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 ZONES_PER_NODE = 4
+MAX_NUMNODES = 62  # a mask of nodes fits a column
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
@@ -77,12 +78,16 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
+# il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
+    ("il_prev", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
+# policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 VMF = np.dtype([
     # asked
     ("mm", "i8"), ("memcg", "i8"), ("node", "i8"), ("cpu", "i8"),
@@ -91,8 +96,9 @@ VMF = np.dtype([
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
+    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"),
     # answered
-    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"),
+    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 

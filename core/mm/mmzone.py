@@ -173,7 +173,11 @@ def totalreserve_pages(k: Kernel) -> int:
 
 
 def build_zonelists(k: Kernel) -> None:
-    """Per node the order in which zones are asked: own node first, each node Normal, DMA32, DMA (NU-01)."""
+    """Per node the order in which zones are asked: own node first, each node Normal, DMA32, DMA (NU-01).
+
+    With all other nodes at the same distance, find_next_best_node takes those above the own one first (`n < node` costs extra),
+    then begins again at 0.
+    """
     s = k.s
     s.zonelists[:] = -1
     for node in range(k.nr_nodes):

@@ -135,10 +135,19 @@ def constrained_alloc(k: Kernel, oc: OomControl) -> None:
 
 
 def domain(k: Kernel, oc: OomControl) -> list[Task]:
-    """The tasks that may be looked at, in order: all, or those of the cgroup's subtree, each cgroup before its children."""
+    """The tasks that may be looked at, in order: all, or those of the cgroup's subtree, each cgroup before its children.
+
+    Where a memory policy is the constraint, a task that is itself bound to other nodes could not help.
+    """
     if oc.memcg is None:
-        return list(k.tasks.values())
+        return [task for task in k.tasks.values() if oc.nodes is None or in_oom_domain(task, oc.nodes)]
     return [k.tasks[pid] for cg in memcontrol.subtree(k, oc.memcg) for pid in cg.pids if pid in k.tasks]
+
+
+def in_oom_domain(task: Task, nodes: list[int]) -> bool:
+    """May the task have memory on one of these nodes (mempolicy_in_oom_domain)?"""
+    policy = task.policy
+    return policy is None or policy.mode != "bind" or not set(policy.nodes).isdisjoint(nodes)
 
 
 def select_bad_process(k: Kernel, oc: OomControl) -> None:

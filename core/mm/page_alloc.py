@@ -11,6 +11,9 @@ plus the zone's lowmem reserve. Worked example, 512M: DMA32 min 649, low 811 pag
 served while more than 811 + 0 pages are free; zone DMA keeps 427 more in reserve for those who can use
 nothing else.
 
+With several nodes the zones of all are asked in the order of a node's *zonelist*. Who was asked first and who gave is counted: a hit,
+or a miss at the giver and a foreign at the one passed over (`zone_statistics`).
+
 Implementation. The links of order k lie in `State.buddy[ctl[CTL_BUDDY + k] + (pfn >> k)]` as (next, prev), as
 block number + 1; -1 ends a list, 0 says "not a free block of this order". So a booted, idle machine costs a
 few kilobytes of links, and whether a buddy is free is one look.
@@ -126,13 +129,16 @@ def free_one_page(s: State, zid: int, pfn: int, order: int) -> None:
 
 @inline
 def zone_statistics(s: State, zid: int, preferred: int, local: int, nr: int) -> None:
-    """numa_hit, numa_miss, numa_foreign, numa_local, numa_other (mm/page_alloc.c:zone_statistics)."""
+    """numa_hit, numa_miss, numa_foreign, numa_local, numa_other (mm/page_alloc.c:zone_statistics).
+
+    `preferred`: the zone that was asked first; `local`: the node of the CPU. A foreign at one zone is a miss at another.
+    """
     node = s.zones[zid].node
-    if node == preferred:
+    if node == s.zones[preferred].node:
         s.numa_stat[zid, NUMA_HIT] += nr
     else:
         s.numa_stat[zid, NUMA_MISS] += nr
-        s.numa_stat[preferred * 4 + s.zones[zid].type, NUMA_FOREIGN] += nr
+        s.numa_stat[preferred, NUMA_FOREIGN] += nr
     if node == local:
         s.numa_stat[zid, NUMA_LOCAL] += nr
     else:
@@ -150,23 +156,30 @@ def allowed(s: State, nr: int) -> bool:
 
 
 @inline
-def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone: int) -> int:
+def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone: int, nodes: int, local: int) -> int:
     """The first zone of `node`'s zonelist that stays above its watermark gives 2^order frames.
+
+    `nodes`: a mask of those that may give, 0: all. `local`: the node of the CPU that asks, for the statistics.
 
     Returns the first pfn, or 0: the caller (`gfp.alloc_pages`, or the Python side of a page loop) then wakes
     kswapd, lowers the mark to min, reclaims, and in the end calls the OOM killer. `mark` < 0: no watermark.
     """
     if not allowed(s, 1):
         return 0
+    preferred = -1
     for i in range(s.zonelists.shape[1]):
         zid = s.zonelists[node, i]
         if zid < 0:
             break
+        if nodes and not (nodes >> s.zones[zid].node) & 1:
+            continue
+        if preferred < 0:
+            preferred = zid
         if mark >= 0 and not zone_watermark_ok(s, zid, order, mark, classzone):
             continue
         pfn = rmqueue(s, zid, order)
         if pfn:
-            zone_statistics(s, zid, node, node, 1)
+            zone_statistics(s, zid, preferred, local, 1)
             return pfn
     return 0
 
@@ -174,7 +187,7 @@ def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone
 @njit
 def alloc_block(s: State, node: int, order: int, mark: int, classzone: int) -> int:
     """`get_page_from_freelist` for Python callers: 2^order frames, refcount 1 on the first; 0 if none."""
-    pfn = get_page_from_freelist(s, node, order, mark, classzone)
+    pfn = get_page_from_freelist(s, node, order, mark, classzone, 0, node)
     if pfn:
         s.mem[pfn].refcount = 1
     return pfn

@@ -14,6 +14,7 @@ mm/filemap.c:__filemap_add_folio, filemap_unaccount_folio.
 
 from __future__ import annotations
 
+from core.abi.mempolicy import MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY
 from core.abi.mman import VM_LOCKED
 from core.abi.page_flags import (
     PG_ACTIVE,
@@ -30,7 +31,16 @@ from core.abi.page_flags import (
     PG_UPTODATE,
 )
 from core.jit import inline, step
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, TASK_RSS_EVENTS_THRESH, State
+from core.mm.mm_types import (
+    CTL_FAIL_NTH,
+    MAX_NUMNODES,
+    MM_ANONPAGES,
+    MM_FILEPAGES,
+    MM_SHMEMPAGES,
+    TASK_RSS_EVENTS_THRESH,
+    WMARK_LOW,
+    State,
+)
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, take_node, take_table_row
@@ -49,6 +59,7 @@ from core.vmstat import (
     NR_PAGETABLE,
     NR_SHMEM,
     NR_ZONE_WRITE_PENDING,
+    NUMA_INTERLEAVE_HIT,
     UNEVICTABLE_PGCLEARED,
     UNEVICTABLE_PGCULLED,
     UNEVICTABLE_PGMLOCKED,
@@ -81,10 +92,94 @@ def zone_hint(s: State, zid: int, pfn: int) -> int:
     return zone_of(s, pfn)
 
 
+@step
+def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -> int:
+    """A frame by `node`'s zonelist from the nodes of a mask (0: all), on behalf of vmf's CPU."""
+    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"])
+
+
+@step
+def nth_node(nodes: int, n: int) -> int:
+    """The n-th node of a mask, counting from 0 and round it (offset_il_node)."""
+    weight = 0
+    for node in range(MAX_NUMNODES):
+        weight += (nodes >> node) & 1
+    left = n % weight
+    for node in range(MAX_NUMNODES):
+        if (nodes >> node) & 1:
+            if left == 0:
+                return node
+            left -= 1
+    return 0
+
+
+@step
+def next_node_in(nodes: int, after: int) -> int:
+    """The node of a mask that follows `after`, round it (next_node_in)."""
+    for i in range(1, MAX_NUMNODES + 1):
+        node = (after + i) % MAX_NUMNODES
+        if (nodes >> node) & 1:
+            return node
+    return 0
+
+
+@step
+def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
+    """A page of a mapping goes where its offset says, any other to the task's next node (alloc_page_interleave)."""
+    row = s.mms[v["mm"]]
+    node = nth_node(nodes, vpn - v["vm_start"] + v["vm_pgoff"]) if vpn >= 0 else next_node_in(nodes, row["il_prev"])
+    pfn = get_page_on(s, v, node, v["mark"], classzone, 0)
+    if pfn == 0:
+        return 0
+    if vpn < 0:
+        row["il_prev"] = node
+    zid = zone_of(s, pfn)
+    if s.zones[zid]["node"] == node:
+        s.numa_stat[zid, NUMA_INTERLEAVE_HIT] += 1
+    return pfn
+
+
+@step
+def alloc_preferred_many(s: State, v, classzone: int, nodes: int) -> int:
+    """First the nodes of the mask, without reclaim, then all (alloc_pages_preferred_many)."""
+    v["tried"] = nodes
+    pfn = get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
+    if pfn or v["mark"] == WMARK_LOW or s.ctl[CTL_FAIL_NTH] < 0:
+        return pfn
+    v["tried"] = 0
+    pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, 0)
+    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+
+
+@step
+def alloc_by_policy(s: State, v, classzone: int, vpn: int) -> int:
+    """One frame where the memory policy wants it, 0 if there is none: the mapping's policy, or for vpn < 0 the task's own."""
+    mode = v["mode"] if vpn >= 0 else v["task_mode"]
+    nodes = v["nodes"] if vpn >= 0 else v["task_nodes"]
+    v["tried"] = 0
+    if mode == MPOL_INTERLEAVE:
+        return alloc_interleaved(s, v, classzone, vpn, nodes)
+    if mode == MPOL_PREFERRED_MANY:
+        return alloc_preferred_many(s, v, classzone, nodes)
+    if mode == MPOL_PREFERRED:
+        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, 0)
+    if mode == MPOL_BIND:
+        v["tried"] = nodes
+        return get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
+    return get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+
+
 @inline
-def alloc_charged(s: State, v, classzone: int) -> int:
-    """One frame, charged to vmf.memcg: its pfn with refcount 1, or 0 with vmf.reason NO_PAGE or LIMIT."""
-    pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone)
+def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
+    """One frame, charged to vmf.memcg: its pfn with refcount 1, or 0 with vmf.reason NO_PAGE or LIMIT.
+
+    `vpn`: the page of the mapping that it is for, -1 for the kernel's own (page tables, page cache of files): a memory
+    policy chooses the node by it.
+    """
+    if v["policy"] == 0:
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, 0, v["node"])
+    else:
+        pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:
         v["reason"] = NO_PAGE
         return 0
@@ -247,7 +342,7 @@ def page_remove_rmap(s: State, zid: int, pfn: int) -> None:
 @step
 def alloc_table(s: State, v) -> int:
     """A frame for a page table, charged and counted: its pfn, or 0 with vmf.reason."""
-    pfn = alloc_charged(s, v, GFP_KERNEL)
+    pfn = alloc_charged(s, v, GFP_KERNEL, -1)
     if pfn == 0:
         return 0
     tid = take_table_row(s)

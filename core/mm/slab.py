@@ -39,7 +39,7 @@ def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes):
     wanted = (s.ctl[bytes_at] + 4095) >> 12
     node = s.vmf[0].node
     while s.ctl[pages_at] < wanted:
-        pfn = get_page_from_freelist(s, node, 0, -1, 2)
+        pfn = get_page_from_freelist(s, node, 0, -1, 2, 0, node)
         if pfn == 0:
             return
         page = s.mem[pfn]

@@ -80,7 +80,7 @@ def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
         if row["pfn"] == 0 and row["count"] > 0:
             memcg = row["memcg"]
             v["memcg"] = own if memcg > 0 and s.memcgs[memcg]["offline"] else memcg
-            pfn = alloc_charged(s, v, GFP_USER)
+            pfn = alloc_charged(s, v, GFP_USER, v["first"])
             if pfn == 0:
                 break
             zid = zone_of(s, pfn)

@@ -72,15 +72,18 @@ def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: boo
     return c
 
 
-def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True) -> int:
-    """Free about `nr` pages charged below `cg` (the root: anywhere): how many were (do_try_to_free_pages)."""
+def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True, nodes: list[int] | None = None) -> int:
+    """Free about `nr` pages charged below `cg` (the root: anywhere): how many were (do_try_to_free_pages).
+
+    `nodes`: those that the allocation is confined to by a memory policy; None: all.
+    """
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
     space = Workspace(k)
     who = by or ("memcg" if cg.parent is not None else "direct")
     while True:
         c["priority"] = DEF_PRIORITY
         while c["priority"] >= 0:
-            shrink_zones(k, cg, space, who)
+            shrink_zones(k, cg, space, who, nodes)
             if c["nr_reclaimed"] >= c["nr_to_reclaim"]:
                 break
             c["priority"] -= 1
@@ -97,9 +100,9 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     return int(c["nr_reclaimed"])
 
 
-def shrink_zones(k: Kernel, cg: Cgroup, space: Workspace, who: str) -> None:
-    """One round on every node."""
-    for node in range(k.nr_nodes):
+def shrink_zones(k: Kernel, cg: Cgroup, space: Workspace, who: str, nodes: list[int] | None) -> None:
+    """One round on every node that could give what is wanted."""
+    for node in range(k.nr_nodes) if nodes is None else nodes:
         shrink_node(k, node, cg, space, who)
 
 

@@ -33,7 +33,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, memcontrol, mmap
+from core.mm import gfp, memcontrol, memory, mmap
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
 from core.mm.page_counter import refill_stock, uncharge
@@ -141,7 +141,7 @@ def kernel_page(k: Kernel, payer: Task | None, flags: int) -> int:
     memcg = payer.cgroup.memcg if payer is not None else k.root_cgroup
     memcontrol.charge(k, payer, memcg, 1)
     try:
-        pfn = gfp.alloc_pages(k, 0)
+        pfn = gfp.alloc_pages(k, 0, node=memory.node_of_cpu(k, payer.cpu) if payer is not None else 0)
     except BaseException:
         _uncharge_kmem(k.s, 0, memcg.id, 1)
         raise
@@ -224,6 +224,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
     row = s.mms[mm_id]
     row.pgd = tid
     row.memcg = memcg
+    row.il_prev = -1
     for i in range(4):
         row.rss[i] = 0
     for i in range(3):
@@ -295,6 +296,7 @@ def fork(k: Kernel, parent: Task) -> Task:
     child = new_task(k, 0, parent.pid, parent.comm, parent.cgroup, parent)
     try:
         child.mm = mm_alloc(k, parent)
+        k.s.mms["il_prev"][child.mm.id] = k.s.mms["il_prev"][parent.mm.id]
         mmap.dup_mmap(k, child, child.mm, parent.mm)
         child.pid = alloc_pid(k)
     except BaseException:
