@@ -79,6 +79,7 @@ class Kernel:
     committed_pages: int
     swap_ra: dict[str, int]
     kswapd: list[dict[str, Any]]
+    in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]

@@ -18,6 +18,7 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
+from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
 from core.mm import filemap, gfp, memcontrol, rmap, swap_readahead, zap
 from core.mm import vma as vmas
@@ -53,6 +55,7 @@ from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, 
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal
+from core.sched import psi
 from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
 
 if TYPE_CHECKING:
@@ -291,12 +294,19 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
             except SysError:
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
-    k.clock.spend(swap_readahead.io_ns(k, slot, pages))
+    with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
+        k.clock.spend(swap_readahead.io_ns(k, slot, pages))
     k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
     task.majflt += 1
     task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
+
+
+def thrashing(k: Kernel, slot: int) -> bool:
+    """Was the page that comes back from a slot in the workingset before: is waiting for it a memory stall?"""
+    pfn = int(k.s.slots["pfn"][slot])
+    return bool(pfn and int(k.s.mem["flags"][pfn]) & PG_WORKINGSET)
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:
