@@ -427,6 +427,7 @@ def file_read(k: Kernel, task: Task, inode: Inode, offset: int, length: int) -> 
     while at < last:
         stop = min(last, at + READ_CHUNK)
         read_request(k, task, inode, ra, at, stop)
+        memcontrol.resume_user_mode(k, task)
         ra.prev = stop - 1
         at = stop
     k.clock.spend((last - (offset >> 12)) * k.costs.page_cache)
@@ -467,6 +468,7 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
         dirty_pages(k.s)
         inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
         done = int(k.s.vmf[0]["done"])
+        memcontrol.resume_user_mode(k, task, memcontrol.MEMCG_CHARGE_BATCH)
         page_writeback.balance_dirty_pages(k)
         at, piece = at + done, piece if done else 1  # memory is so short that the piece does not fit: page by page
     k.clock.spend((stop - start) * k.costs.page_cache)
@@ -584,6 +586,7 @@ def willneed(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     while start < end:
         stop = min(end, start + 512)
         read_pages(k, task, inode, start, stop)
+        memcontrol.resume_user_mode(k, task, memcontrol.MEMCG_CHARGE_BATCH)
         start = stop
 
 

@@ -432,6 +432,17 @@ def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
     return False
 
 
+def resume_user_mode(k: Kernel, task: Task, allowed: int = 0) -> None:
+    """A task that charged more than `allowed` pages above memory.high pays before it goes on.
+
+    On its way out of a call (0), and within one that charges page after page (MEMCG_CHARGE_BATCH, try_charge_memcg).
+    """
+    if k.s.ctl[CTL_OVER_HIGH] > allowed:
+        if task.mm is not None and not task.dying and k.panicked is None:
+            handle_over_high(k, task)
+        k.s.ctl[CTL_OVER_HIGH] = 0
+
+
 def handle_over_high(k: Kernel, task: Task) -> None:
     """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
 
