@@ -17,8 +17,8 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -248,14 +248,13 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
 def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     v = k.s.vmf[0]
-    if reason == NO_PAGE:
+    if reason in (NO_PAGE, LIMIT):
         try:
-            gfp.slowpath(k, task)
-        except SysError:
-            pagefault_out_of_memory(k, task)
-    elif reason == LIMIT:
-        try:
-            charge_slowpath(k, task)
+            with held(k, vma, int(v["vpn"])):
+                if reason == NO_PAGE:
+                    gfp.slowpath(k, task)
+                else:
+                    charge_slowpath(k, task)
         except SysError:
             pagefault_out_of_memory(k, task)
     elif reason == MISS:
@@ -273,6 +272,23 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
         raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
     elif reason != RUNS_FULL:
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
+
+
+@contextmanager
+def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
+    """A fault on a file holds the page that it found (folio_get in filemap_fault).
+
+    Else the search for a frame for the private copy could evict the very page to be copied, read it again, and so on for ever.
+    """
+    file = vma.file
+    pfn = int(filemap.find(k.s, file.root, vpn - vma.start + vma.pgoff)) if file is not None and file.root else 0
+    if pfn:
+        k.s.mem["refcount"][pfn] += 1
+    try:
+        yield
+    finally:
+        if pfn:
+            k.s.mem["refcount"][pfn] -= 1
 
 
 def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
