@@ -18,7 +18,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event
 from core.fs import tree
-from core.mm import filemap, gfp
+from core.mm import filemap, gfp, memcontrol
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -79,6 +79,7 @@ class Kernel:
     committed_pages: int
     swap_ra: dict[str, int]
     kswapd: list[dict[str, Any]]
+    in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
@@ -156,6 +157,8 @@ class Kernel:
         except TaskKilled:  # or the machine panicked under it
             answer.signal, answer.errno = ("SIGKILL", None) if self.panicked is None else (None, "EIO")
         finally:
+            if task is not None:
+                memcontrol.resume_user_mode(self, task)
             self.current = None
             gfp.kswapd_finish(self)
             self.clock.run_until(self.clock.now, self.fire)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.abi.signal import SIGNALS
 from core.fs.node import FsError, Row, bad, page_counter_memparse, parse_flag, parse_int, show, tunable
-from core.fs.proc import no_pressure
+from core.fs.proc import add_psi_trigger
 from core.mm import memcontrol
 from core.sched import task
 
@@ -220,11 +220,11 @@ def numa_stat(k: Kernel, cg: Cgroup) -> str:
 
 
 def pressure(k: Kernel, cg: Cgroup) -> str:
-    """Stall information of the cgroup."""
-    return no_pressure(True)
+    """Stall information of the cgroup and those below."""
+    return cg.psi.show(k.clock.now)
 
 
-PSI_NOTE = "stalls are not measured yet: all zero"
+PSI_NOTE = "a trigger reports by the event psi and stays as long as the cgroup"
 
 
 def rows() -> tuple[Row, ...]:
@@ -270,5 +270,5 @@ def rows() -> tuple[Row, ...]:
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),
         row("memory.zswap.max", 0o644, "limit of it", partial(constant, "max\n"), partial(refuse, "there is no zswap"),
             "there is no zswap", has_memory, none=True),
-        row("memory.pressure", 0o644, "stall information", pressure, partial(refuse, "PSI triggers are not simulated yet"), PSI_NOTE),
+        row("memory.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", pressure, add_psi_trigger, PSI_NOTE),
     )  # fmt: skip

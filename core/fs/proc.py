@@ -6,6 +6,7 @@ mm/vmstat.c, mm/swapfile.c, fs/proc/page.c).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,15 +26,17 @@ from core.abi.page_flags import (
 )
 from core.fs import derived
 from core.fs.derived import free_pages, managed_pages, zone_stat
-from core.fs.node import FsError
+from core.fs.node import FsError, bad
 from core.mm import mmzone, page_writeback
 from core.mm.memory import node_of_cpu
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.util import vm_commit_limit
+from core.sched import psi
 from core.vmstat import EVENTS, NUMA_STATS, ZONE_STATS
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.memcontrol import Cgroup
 
 NS = 1_000_000_000
 BOOT_EPOCH = 1_767_225_600  # the simulated machine always boots at 2026-01-01 00:00:00 UTC
@@ -237,6 +240,7 @@ def stat_threshold(managed: int, cpus: int) -> int:
 
 # ---------------------------------------------------------------- swap, pressure
 
+PSI_TRIGGER = re.compile(r"(some|full)\s*(\d{1,10})\s+(\d{1,10})", re.ASCII)  # as sscanf("some %u %u"): what follows is ignored
 SWAPS_HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
 
@@ -258,8 +262,31 @@ def no_pressure(full: bool) -> str:
 
 
 def pressure(k: Kernel) -> str:
-    """/proc/pressure/*: some and full (kernel/sched/psi.c:psi_show)."""
+    """/proc/pressure/cpu and io: some and full, nothing measured."""
     return no_pressure(True)
+
+
+def memory_pressure(k: Kernel) -> str:
+    """/proc/pressure/memory: the machine's stalls (kernel/sched/psi.c:psi_show)."""
+    return k.root_cgroup.psi.show(k.clock.now)
+
+
+def write_memory_pressure(k: Kernel, text: str) -> None:
+    """"some 150000 1000000": an event `psi` when so many µs of stall fall within so many µs."""
+    add_psi_trigger(k, k.root_cgroup, text)
+
+
+def add_psi_trigger(k: Kernel, cg: Cgroup, text: str) -> None:
+    """A trigger on the stalls of a cgroup (psi_trigger_create): EINVAL unless 0 < stall <= window, window 0.5 to 10 s."""
+    match = PSI_TRIGGER.match(text)
+    if not match:
+        raise bad("write `some` or `full`, the stall and the window in microseconds: some 150000 1000000")
+    threshold, window = int(match[2]), int(match[3])
+    if not psi.WINDOW_MIN_US <= window <= psi.WINDOW_MAX_US:
+        raise bad(f"the window is {psi.WINDOW_MIN_US} to {psi.WINDOW_MAX_US} microseconds, not {window}")
+    if not 0 < threshold <= window:
+        raise bad(f"the stall is 1 to {window} microseconds, the window, not {threshold}")
+    cg.psi.add_trigger(psi.NAMES.index(match[1]), threshold, window, k.clock.now)
 
 
 # ---------------------------------------------------------------- what tools read beside memory

@@ -37,7 +37,8 @@ NODE = NODES + "/<node>/"
 MM = "/sys/kernel/mm/"
 HUGE = "hugepages/hugepages-2048kB/"
 WHOLE_MOST = 64 << 20  # bytes of a binary file that `read` hands over at once
-NO_PSI = "stalls are not measured yet: all zero"
+NO_PSI = "only memory stalls are measured: all zero"
+PSI_NOTE = "a trigger reports by the event psi and stays as long as the machine"
 NO_POOL = "no huge page pool yet"
 
 ROWS: tuple[Row, ...] = (
@@ -49,7 +50,8 @@ ROWS: tuple[Row, ...] = (
     Row("/proc/zoneinfo", 0o444, "zones: watermarks, reserves, counters", proc.zoneinfo,
         support="partial", note="per-CPU lists stay as boot left them"),
     Row("/proc/swaps", 0o444, "swap areas, kB", proc.swaps),
-    Row("/proc/pressure/memory", 0o666, "stall information: memory", proc.pressure, support="partial", note=NO_PSI),
+    Row("/proc/pressure/memory", 0o666, "stall information: memory; writing `some 150000 1000000` sets a trigger", proc.memory_pressure,
+        proc.write_memory_pressure, "partial", PSI_NOTE),
     Row("/proc/pressure/cpu", 0o666, "stall information: CPU", proc.pressure, support="none", note=NO_PSI),
     Row("/proc/pressure/io", 0o666, "stall information: I/O", proc.pressure, support="none", note=NO_PSI),
     Row("/proc/stat", 0o444, "CPU time, boot time, processes", proc.stat, support="partial", note="user and idle time only; no interrupts"),

@@ -17,6 +17,7 @@ read(2) of this API makes requests of 64 KiB as `cat` does.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from core.abi.errno import SysError
@@ -42,7 +43,9 @@ from core.mm.page_ops import (
 from core.mm.pgtable import give_node, take_node
 from core.mm.readahead import RA_PAGES, FileRa, Window
 from core.mm.swap import deactivate_file_page, mark_page_accessed
+from core.mm.workingset import RESTORE_ANON
 from core.mm.zap import wrprotect_file_page
+from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, MEMCG_PGMAJFAULT, NR_WRITTEN, PGFAULT, PGMAJFAULT, PGPGIN, PGPGOUT
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Vma
     from core.sched.task import Task
 
+RESTORE_FILE = RESTORE_ANON + 1  # pages that were in the workingset and are back
 WRITE_PIECE = 512  # pages brought in before they are written to
 READ_CHUNK = 16  # pages of one read(2) or write(2) request
 MMAP_LOTSAMISS = 100
@@ -295,7 +299,7 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
     """
     begin(k, task, inode, start, end)
     v = k.s.vmf[0]
-    added = 0
+    added, restored = 0, int(k.s.node_stat[:, RESTORE_FILE].sum())
     while True:
         fill_pages(k.s, mark)
         added += int(v["count"][15])
@@ -312,7 +316,9 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
             raise
     if added and disk:
         k.s.vm_event[PGPGIN] += 4 * added
-        k.clock.spend(io_ns(k, added))
+        thrashing = int(k.s.node_stat[:, RESTORE_FILE].sum()) > restored
+        with psi.memstall(k, task) if thrashing else nullcontext():
+            k.clock.spend(io_ns(k, added))
     return added
 
 
@@ -422,6 +428,7 @@ def file_read(k: Kernel, task: Task, inode: Inode, offset: int, length: int) -> 
     while at < last:
         stop = min(last, at + READ_CHUNK)
         read_request(k, task, inode, ra, at, stop)
+        memcontrol.resume_user_mode(k, task)
         ra.prev = stop - 1
         at = stop
     k.clock.spend((last - (offset >> 12)) * k.costs.page_cache)
@@ -462,6 +469,7 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
         dirty_pages(k.s)
         inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
         done = int(k.s.vmf[0]["done"])
+        memcontrol.resume_user_mode(k, task, memcontrol.MEMCG_CHARGE_BATCH)
         page_writeback.balance_dirty_pages(k)
         at, piece = at + done, piece if done else 1  # memory is so short that the piece does not fit: page by page
     k.clock.spend((stop - start) * k.costs.page_cache)
@@ -579,6 +587,7 @@ def willneed(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     while start < end:
         stop = min(end, start + 512)
         read_pages(k, task, inode, start, stop)
+        memcontrol.resume_user_mode(k, task, memcontrol.MEMCG_CHARGE_BATCH)
         start = stop
 
 

@@ -6,7 +6,7 @@
     4. the OOM killer (orders up to 3); its victim frees memory, try again
     5. nobody to kill: the machine panics ("System is deadlocked on memory")
 
-Simplified here: kswapd and direct reclaim take clean page cache only (`vmscan`); no compaction yet.
+Direct reclaim is a stall of the task that does it (`psi`). Simplified here: no compaction yet.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from core.mm import oom_kill, vmscan
 from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
+from core.sched import psi
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
@@ -73,8 +74,11 @@ def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> N
         k.s.vm_event[ALLOCSTALL] += 1
         for node in asked:
             if k.kswapd[node]["awake"]:
-                vmscan.kswapd_run(k, node, 1)
-        if not vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes) and not above_min(k, nodes):
+                with psi.kswapd_stall(k):
+                    vmscan.kswapd_run(k, node, 1)
+        with psi.memstall(k, task or k.current):
+            reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
+        if not reclaimed and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp, 0, nodes=nodes)
     check_killed(k, task)
     if k.panicked is not None:
@@ -107,7 +111,8 @@ def wake_kswapd(k: Kernel, node: int = 0) -> None:
         if free <= low and not k.kswapd[int(zones["node"][zid])]["awake"]:
             k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
-        vmscan.kswapd_run(k, node, 1)
+        with psi.kswapd_stall(k):
+            vmscan.kswapd_run(k, node, 1)
 
 
 def kswapd_finish(k: Kernel) -> None:
@@ -135,7 +140,8 @@ def alloc_pages(k: Kernel, order: int, *, node: int = 0, classzone: int = 2, tas
         if mark == LOW:
             wake_kswapd(k, node)
     while True:
-        reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX)
+        with psi.memstall(k, task or k.current):
+            reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX)
         if not reclaimed and (order > 3 or not oom_kill.out_of_memory(k, task, GFP_KERNEL, order)):
             raise SysError(Errno.ENOMEM, f"no free block of order {order}")
         check_killed(k, task)

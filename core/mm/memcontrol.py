@@ -22,9 +22,12 @@ ancestors, under the removed cgroup's name, until those pages are freed ("dying"
 
 Moving a process moves no charge: its old pages stay with the old payer.
 
-Simplified. Slab is charged by the byte and rounded up to pages per cgroup, and its charge never fails. memory.high
-acts only when it is written; min and low are kept and shown, reclaim does not honour them yet. memory.stat is exact where
-Linux's may lag by up to two seconds.
+Protection (memory.min, memory.low). What reclaim leaves to a cgroup is its setting, cut by what its parent has to give: with 50M for the
+parent, and children that claim and use 50M and 25M, the two get 2/3 of it and 1/3: 33.3M and 16.7M (`effective_protection`). It
+falls from the target of the reclaim downwards, through cgroups that have no pages of their own, too.
+
+Simplified. Slab is charged by the byte and rounded up to pages per cgroup, and its charge never fails. memory.stat is exact
+where Linux's may lag by up to two seconds.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ from core.mm.slab import account_kernel_stack as account_kernel_stack
 from core.mm.slab import account_slab as account_slab
 from core.mm.slab import account_slab_unreclaimable as account_slab_unreclaimable
 from core.panic import TaskKilled
+from core.sched import psi
 from core.vmstat import (
     MEMCG,
     MEMCG_SLAB_RECLAIMABLE_B,
@@ -79,9 +83,9 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi")  # fmt: skip
 
-    def __init__(self, id: int, name: str, parent: Cgroup | None) -> None:
+    def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
         self.name = name
         self.parent = parent
@@ -100,6 +104,7 @@ class Cgroup:
         self.dying = False
         self.max_depth: int | None = None
         self.max_descendants: int | None = None
+        self.psi = psi.PsiGroup(now)
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -131,7 +136,7 @@ class Cgroup:
 
 def make_root(k: Kernel) -> Cgroup:
     """Boot: the root cgroup, row 0, without a limit."""
-    root = Cgroup(0, "", None)
+    root = Cgroup(0, "", None, k.clock.now)
     _reset_row(k, root)
     return root
 
@@ -167,7 +172,7 @@ def create(k: Kernel, path: str) -> Cgroup:
         wide = at.max_descendants is not None and sum(1 for _ in subtree(k, at)) > at.max_descendants
         if deep or wide:
             raise SysError(Errno.EAGAIN, f"cgroup.max.{'depth' if deep else 'descendants'} of {at.path} is reached")
-    cg = Cgroup(_free_id(k), name, parent)
+    cg = Cgroup(_free_id(k), name, parent, k.clock.now)
     _reset_row(k, cg)
     parent.children[name] = cg
     k.cgroups[cg.id] = cg
@@ -312,7 +317,8 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
     while over >= 0:
         limited: Cgroup = k.cgroups[over]
         memcg_event(k, limited, "max", task.pid if task is not None else None)
-        reclaimed = vmscan.reclaim(k, limited, nr)
+        with psi.memstall(k, task):
+            reclaimed = vmscan.reclaim(k, limited, nr)
         if margin(k, limited) < nr:
             if not drained:
                 drain_all_stock(k.s, limited.id)
@@ -426,6 +432,17 @@ def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
     return False
 
 
+def resume_user_mode(k: Kernel, task: Task, allowed: int = 0) -> None:
+    """A task that charged more than `allowed` pages above memory.high pays before it goes on.
+
+    On its way out of a call (0), and within one that charges page after page (MEMCG_CHARGE_BATCH, try_charge_memcg).
+    """
+    if k.s.ctl[CTL_OVER_HIGH] > allowed:
+        if task.mm is not None and not task.dying and k.panicked is None:
+            handle_over_high(k, task)
+        k.s.ctl[CTL_OVER_HIGH] = 0
+
+
 def handle_over_high(k: Kernel, task: Task) -> None:
     """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
 
@@ -437,7 +454,7 @@ def handle_over_high(k: Kernel, task: Task) -> None:
     cg = task.cgroup.memcg
     retries, in_retry = MAX_RECLAIM_RETRIES, False
     while True:
-        freed = reclaim_high(k, cg, SWAP_CLUSTER_MAX if in_retry else nr)
+        freed = reclaim_high(k, task, cg, SWAP_CLUSTER_MAX if in_retry else nr)
         delay = high_delay_ns(nr, max_overage(k, cg))
         if delay <= 10_000_000:
             return
@@ -446,19 +463,21 @@ def handle_over_high(k: Kernel, task: Task) -> None:
                 break
             retries -= 1
         in_retry = True
-    k.clock.spend(delay)
+    with psi.memstall(k, task):
+        k.clock.spend(delay)
     row = k.s.memcgs[cg.id]
     k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
 
 
-def reclaim_high(k: Kernel, cg: Cgroup, nr: int) -> int:
+def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     """Reclaim `nr` pages at each ancestor above its memory.high, with a `high` event each: pages freed."""
     freed = 0
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
             memcg_event(k, at, "high")
-            freed += vmscan.reclaim(k, at, nr)
+            with psi.memstall(k, task):
+                freed += vmscan.reclaim(k, at, nr)
     return freed
 
 

@@ -17,7 +17,8 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
+from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
 from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
@@ -54,6 +56,7 @@ from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, 
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
+from core.sched import psi
 from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
 
 if TYPE_CHECKING:
@@ -271,14 +274,13 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
 def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     v = k.s.vmf[0]
-    if reason == NO_PAGE:
+    if reason in (NO_PAGE, LIMIT):
         try:
-            gfp.slowpath(k, task)
-        except SysError:
-            pagefault_out_of_memory(k, task)
-    elif reason == LIMIT:
-        try:
-            charge_slowpath(k, task)
+            with held(k, vma, int(v["vpn"])):
+                if reason == NO_PAGE:
+                    gfp.slowpath(k, task)
+                else:
+                    charge_slowpath(k, task)
         except SysError:
             pagefault_out_of_memory(k, task)
     elif reason == MISS:
@@ -296,6 +298,23 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
         raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
     elif reason != RUNS_FULL:
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
+
+
+@contextmanager
+def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
+    """A fault on a file holds the page that it found (folio_get in filemap_fault).
+
+    Else the search for a frame for the private copy could evict the very page to be copied, read it again, and so on for ever.
+    """
+    file = vma.file
+    pfn = int(filemap.find(k.s, file.root, vpn - vma.start + vma.pgoff)) if file is not None and file.root else 0
+    if pfn:
+        k.s.mem["refcount"][pfn] += 1
+    try:
+        yield
+    finally:
+        if pfn:
+            k.s.mem["refcount"][pfn] -= 1
 
 
 def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
@@ -317,12 +336,19 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
             except SysError:
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
-    k.clock.spend(swap_readahead.io_ns(k, slot, pages))
+    with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
+        k.clock.spend(swap_readahead.io_ns(k, slot, pages))
     k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
     task.majflt += 1
     task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
+
+
+def thrashing(k: Kernel, slot: int) -> bool:
+    """Was the page that comes back from a slot in the workingset before: is waiting for it a memory stall?"""
+    pfn = int(k.s.slots["pfn"][slot])
+    return bool(pfn and int(k.s.mem["flags"][pfn]) & PG_WORKINGSET)
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

@@ -115,10 +115,10 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
     nodes = k.nr_nodes
     immediate = int(k.s.node_stat[node, IMMEDIATE])
     for at in memcontrol.reclaim_order(k, cg):
-        if not k.s.lruvecs["nr"][at.id * nodes + node].any() and at.id:
-            continue
         if memcontrol.protected(k, cg, at, low_too=not c["memcg_low_reclaim"]):
             continue
+        if not k.s.lruvecs["nr"][at.id * nodes + node].any():
+            continue  # its children may have pages: it was asked for what it passes on to them
         scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
         shrink_lruvec(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
