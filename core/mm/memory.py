@@ -207,13 +207,13 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             return done
         decide(k, task, vma, reason, access)
         if tries > MAX_TRIES:
-            thrashing(k, task, reason)
+            livelocked(k, task, reason)
             tries = 0
         if reason == OVER_HIGH and done >= n:
             return done
 
 
-def thrashing(k: Kernel, task: Task, reason: int) -> None:
+def livelocked(k: Kernel, task: Task, reason: int) -> None:
     """One access was tried again and again: what it needs is reclaimed before it gets all of it. Somebody has to go."""
     v = k.s.vmf[0]
     with gfp.saved(k):
