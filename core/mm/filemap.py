@@ -40,7 +40,7 @@ from core.mm.page_ops import (
     xa_leaf,
     xa_leaf_create,
 )
-from core.mm.pgtable import give_node, take_node
+from core.mm.pgtable import PTE_D, PTE_PRESENT, find_pte_table, give_node, pte_pfn, take_node
 from core.mm.readahead import RA_PAGES, FileRa, Window
 from core.mm.swap import deactivate_file_page, mark_page_accessed
 from core.mm.workingset import RESTORE_ANON
@@ -519,27 +519,14 @@ def clean_mapping(s: State, pgd: int, low: int, high: int, block_heads: int) -> 
     """Clean and write-protect the entries [low, high) of one shared file mapping: pages that became dirty by it."""
     dirtied = 0
     for vpn in range(low, high):
-        pte = entry_of(s, pgd, vpn)
-        if pte & 0x101 == 0:
+        tid = find_pte_table(s, pgd, vpn)
+        pte = s.pt[tid, vpn & 511] if tid else 0
+        if not pte & PTE_PRESENT:
             continue
-        if wrprotect_file_page(s, pgd, vpn) and pte & 0x40:
-            pfn = (pte & ((1 << 52) - 4096)) >> 12
+        if wrprotect_file_page(s, pgd, vpn) and pte & PTE_D:
+            pfn = pte_pfn(pte)
             dirtied += set_dirty(s, zone_of(s, pfn), pfn, block_heads)
     return dirtied
-
-
-@inline
-def entry_of(s: State, pgd: int, vpn: int) -> int:
-    """The PTE of a page, 0 if there is no table."""
-    tid = pgd
-    shift = 27
-    for _ in range(3):
-        entry = s.pt[tid, (vpn >> shift) & 511]
-        if entry == 0:
-            return 0
-        tid = s.mem[(entry >> 12) & ((1 << 40) - 1)]["private"]
-        shift -= 9
-    return s.pt[tid, vpn & 511]
 
 
 def flush(k: Kernel, why: str, pages: int | None = None) -> int:

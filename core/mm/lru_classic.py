@@ -32,7 +32,7 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
-from core.mm.mm_types import State
+from core.mm.mm_types import CTL_NR_NODES, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
@@ -40,7 +40,7 @@ from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
 from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
 from core.mm.swapfile import get_swap_page, swap_full
-from core.mm.workingset import lru_note_cost, workingset_eviction
+from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
 from core.vmstat import (
     EVENT,
     MEMCG,
@@ -184,7 +184,7 @@ def activate(s: State, zid: int, pfn: int) -> int:
 def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, roots, dropped, batch) -> int:
     """Look at `nr` pages from the tail of an inactive list; how many were freed. `batch` is room for them."""
     c = s.sc[0]
-    nodes = s.ctl[5]
+    nodes = s.ctl[CTL_NR_NODES]
     memcg, file = lruvec // nodes, 1 if lru >= 2 else 0
     taken = 0
     while taken < nr:
@@ -254,7 +254,7 @@ def rotate_reclaimable(s: State, pfn: int) -> None:
 def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> None:
     """Move `nr` pages from the tail of an active list to the inactive one; code that is in use stays (shrink_active_list)."""
     c = s.sc[0]
-    memcg = lruvec // s.ctl[5]
+    memcg = lruvec // s.ctl[CTL_NR_NODES]
     taken, deactivated = 0, 0
     while taken < nr:
         pfn = s.lruvecs[lruvec]["tail"][lru]
@@ -305,7 +305,7 @@ def get_scan_count(s: State, memcg: int, lruvec: int, nr) -> None:
     swappiness, priority = c["swappiness"], c["priority"]
     ap, fp = 1, 1
     anon_only, file_only = False, False
-    if not c["may_swap"] or nr_swap(s, memcg) <= 0 or (c["target"] > 0 and swappiness == 0):
+    if not c["may_swap"] or nr_swap_pages(s, memcg) <= 0 or (c["target"] > 0 and swappiness == 0):
         file_only = True
     elif priority == 0 and swappiness:
         pass
@@ -341,19 +341,6 @@ def get_scan_count(s: State, memcg: int, lruvec: int, nr) -> None:
         elif (file_only and not file) or (anon_only and file):
             scan = 0
         nr[lru] = scan
-
-
-@inline
-def nr_swap(s: State, memcg: int) -> int:
-    """Swap that reclaim from this cgroup could still fill."""
-    free = 0
-    for i in range(len(s.swaps)):
-        free += s.swaps[i]["pages"] - s.swaps[i]["used"]
-    while memcg > 0:
-        row = s.memcgs[memcg]
-        free = min(free, row["swap_max"] - row["swap"])
-        memcg = row["parent"]
-    return free
 
 
 @njit
@@ -393,7 +380,7 @@ def shrink_lruvec(s: State, r: Rmap, memcg: int, roots, dropped, batch, nr) -> N
             nr[lru] = left - min(left, done)
         adjusted = True
     c["nr_reclaimed"] += reclaimed
-    if nr_swap(s, memcg) > 0 and inactive_is_low(s, lruvec, 0):
+    if nr_swap_pages(s, memcg) > 0 and inactive_is_low(s, lruvec, 0):
         shrink_active_list(s, r, lruvec, 1, SWAP_CLUSTER_MAX)
 
 

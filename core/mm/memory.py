@@ -34,6 +34,7 @@ from core.abi.mman import (
     VM_PFNMAP,
     VM_READ,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_WRITE,
 )
 from core.abi.page_flags import PG_WORKINGSET
@@ -96,7 +97,7 @@ def vma_prot(vma: Vma) -> int:
     prot = page_prot(vma.flags)
     if vma_kind(vma) == V_FILE and vma.flags & VM_SHARED:
         prot &= ~PTE_RW
-    if vma.flags & VM_SHARED and not vma.flags & (1 << 27):  # soft-dirty is being tracked
+    if vma.flags & VM_SHARED and not vma.flags & VM_SOFTDIRTY:  # soft-dirty is being tracked
         prot &= ~PTE_RW
     return prot
 

@@ -15,7 +15,7 @@ Source: __swapin_nr_pages, swap_cluster_readahead, read_swap_cache_async, __remo
 
 from __future__ import annotations
 
-from core.abi.page_flags import PG_ANON, PG_READAHEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_READAHEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE
 from core.jit import njit, step
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
@@ -61,7 +61,7 @@ def free_swap(s: State, zid: int, pfn: int) -> bool:
     if s.slots[s.mem[pfn]["private"]]["count"] > 0:
         return False
     delete_from_swap_cache(s, zid, pfn)
-    s.mem[pfn]["flags"] |= 1 << 3  # PG_dirty: the only copy now
+    s.mem[pfn]["flags"] |= PG_DIRTY  # the only copy now
     return not put_page(s, zid, pfn)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from core.abi.page_flags import PG_ACTIVE, PG_WORKINGSET
 from core.jit import step
-from core.mm.mm_types import State
+from core.mm.mm_types import CTL_NR_NODES, State
 from core.mm.swap import age_nonresident, lruvec_of
 from core.vmstat import NODE
 
@@ -75,7 +75,7 @@ def workingset_refault(s: State, node: int, pfn: int, shadow: int, file: int) ->
 @step
 def lru_note_cost(s: State, lruvec: int, file: int, nr: int) -> None:
     """Reclaiming this kind cost I/O (lru_note_cost): remembered up the tree, halved as it outgrows the lists."""
-    nodes = s.ctl[5]
+    nodes = s.ctl[CTL_NR_NODES]
     memcg, node = lruvec // nodes, lruvec % nodes
     while True:
         vec = s.lruvecs[memcg * nodes + node]

@@ -10,7 +10,7 @@ Source: mm/memory.c, mm/mprotect.c:change_pte_range, mm/mremap.c:move_ptes.
 
 from __future__ import annotations
 
-from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED
+from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, step
 from core.mm.fault import next_block
@@ -168,7 +168,7 @@ def can_change_writable(s: State, pte: int, vm_flags: int) -> bool:
     """can_change_pte_writable: dirty, soft-dirty if that is tracked, and nobody else's."""
     if not pte & PTE_D:
         return False
-    if not vm_flags & (1 << 27) and not pte & PTE_SOFT_DIRTY:
+    if not vm_flags & VM_SOFTDIRTY and not pte & PTE_SOFT_DIRTY:
         return False
     if vm_flags & VM_SHARED:
         return True

@@ -40,6 +40,7 @@ from core.abi.mman import (
     VM_MAYWRITE,
     VM_PFNMAP,
     VM_READ,
+    VM_SOFTDIRTY,
     VM_WRITE,
 )
 from core.abi.page_flags import PG_DIRTY
@@ -178,7 +179,7 @@ def lay_out(k: Kernel, task: Task, mm: Mm, exe: Inode) -> None:
     """The mappings, none of whose pages is touched yet."""
     stack = VM_READ | VM_WRITE | _MAY | VM_GROWSDOWN | VM_ACCOUNT | mm.def_flags
     vma = mmap.mmap_region(k, task, STACK, STACK_PAGES, stack & ~VM_ACCOUNT, STACK)
-    vma.flags &= ~(1 << 27)  # the recorded stack is not soft-dirty: it was made before the program
+    vma.flags &= ~VM_SOFTDIRTY  # the recorded stack is not soft-dirty: it was made before the program
     for start, pages, prot, pgoff, _ in SEGMENTS:
         mmap.mmap_region(k, task, start, pages, prot | _MAY | mm.def_flags, pgoff, exe)
     mmap.brk_region(k, task, BSS, BSS_PAGES)
