@@ -473,7 +473,7 @@ def copy_pages(s: State) -> None:
 
 @inline
 def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
-    """The first page >= vpn whose 2 MiB may have a page table: empty upper entries are stepped over whole."""
+    """The first page >= vpn whose 2 MiB may have entries: a page table or a huge entry. Empty upper entries are stepped over whole."""
     while vpn < end:
         tid = pgd
         shift = 27
@@ -486,6 +486,8 @@ def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
                     slot += 1
                 vpn = ((vpn >> (shift + 9)) << (shift + 9)) + (slot << shift)
                 found = False
+                break
+            if entry & PTE_PS:  # mapped whole: 2 MiB or 1 GiB
                 break
             tid = s.mem[(entry & PFN_MASK) >> 12]["private"]
             shift -= 9
