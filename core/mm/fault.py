@@ -234,6 +234,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     flags = s.mem[old]["flags"]
     if flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
+        flags = s.mem[old]["flags"]  # in no swap cache any more
     if flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
@@ -472,7 +473,7 @@ def copy_pages(s: State) -> None:
 
 @inline
 def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
-    """The first page >= vpn whose 2 MiB may have a page table: empty upper entries are stepped over whole."""
+    """The first page >= vpn whose 2 MiB may have entries: a page table or a huge entry. Empty upper entries are stepped over whole."""
     while vpn < end:
         tid = pgd
         shift = 27
@@ -485,6 +486,8 @@ def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
                     slot += 1
                 vpn = ((vpn >> (shift + 9)) << (shift + 9)) + (slot << shift)
                 found = False
+                break
+            if entry & PTE_PS:  # mapped whole: 2 MiB or 1 GiB
                 break
             tid = s.mem[(entry & PFN_MASK) >> 12]["private"]
             shift -= 9

@@ -158,7 +158,8 @@ CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
-NR_CTL = 32
+CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
+NR_CTL = 64
 
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000
