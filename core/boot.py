@@ -18,6 +18,7 @@ from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
 from core.mm import memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
+    BLOOM_WORDS,
     CTL_BUDDY,
     CTL_MAX_PFN,
     CTL_NR_NODES,
@@ -26,6 +27,7 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    LRUGEN,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -109,7 +111,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "need_aging": False} for _ in range(k.nr_nodes)]
+    on = machine.reclaim_policy == "mglru"
+    k.lru_gen = {"mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
@@ -152,6 +156,10 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        gens=arena((max_pfn + 1,), "i1"),
+        lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
+        blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
+        stamps=arena((max_pfn + 1,), "i8"),
     )
     at = 0
     for order, count in enumerate(links):

@@ -75,6 +75,7 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     ksm: dict[str, Any]
+    lru_gen: dict[str, int]  # mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]

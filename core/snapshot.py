@@ -53,6 +53,8 @@ def used_rows(k: Kernel, name: str) -> int:
         "xa": int(k.s.ctl[CTL_XA_NEXT]),
         "memcgs": groups,
         "lruvecs": groups * k.nr_nodes,
+        "lrugens": groups * k.nr_nodes,
+        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"][: groups * k.nr_nodes].any() else 1,
         "mms": max([*k.mms, *k.free_mm_ids], default=0) + 1,
     }
     return min(known.get(name, len(column)), len(column))

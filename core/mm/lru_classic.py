@@ -16,6 +16,8 @@ I/O is finished when the batch of 32 that started it is: the pages go to the tai
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.abi.mman import VM_EXEC, VM_LOCKED
 from core.abi.page_flags import (
     PG_ACTIVE,
@@ -32,12 +34,14 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
-from core.mm.mm_types import CTL_NR_NODES, State
+from core.mm import memcontrol, rmap_walk
+from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled, lruvec_of, update_lru_size
+from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, MGLRU, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
-from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
+from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, page_lru
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
 from core.mm.swapfile import get_swap_page, swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
@@ -52,6 +56,10 @@ from core.vmstat import (
     PGDEACTIVATE,
     PGPGOUT,
 )
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.vmscan import Workspace
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
 FREED, KEPT, ACTIVATED, WRITTEN = range(4)  # what became of a page
@@ -96,7 +104,9 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
         return ACTIVATED
     if not c["may_unmap"] and page["mapcount"] > 0:
         return KEPT
-    references = check_references(s, r, pfn, c["target"])
+    if lru_gen_enabled(s) and page["mapcount"] > 0 and page["flags"] & PG_REFERENCED:
+        return KEPT  # promoted while it was in our hands
+    references = RECLAIM if s.ctl[CTL_POLICY] > MGLRU else check_references(s, r, pfn, c["target"])
     if references == ACTIVATE:
         return activate(s, zid, pfn)
     if references == KEEP:
@@ -245,9 +255,13 @@ def rotate_reclaimable(s: State, pfn: int) -> None:
         return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page["memcg"], s.zones[zone_of(s, pfn)]["node"])
+    s.vm_event[PGROTATED] += 1
+    if lru_gen_enabled(s):
+        lru_gen_del(s, zone_of(s, pfn), pfn, True, 1)
+        lru_gen_add(s, zone_of(s, pfn), pfn, True, 1)
+        return
     list_del(s, lruvec, lru, pfn)
     list_add_tail(s, lruvec, lru, pfn)
-    s.vm_event[PGROTATED] += 1
 
 
 @njit
@@ -439,3 +453,17 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
             rotate_reclaimable(s, batch[i])
         at = stop
     v["count"][0] = freed
+
+
+# ---------------------------------------------------------------- the hooks
+
+
+def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
+    """One visit of reclaim to a cgroup's lists on a node."""
+    shrink_lruvec(k.s, r, memcg, space.roots, space.dropped, space.batch, space.nr)
+
+
+def age(k: Kernel, node: int) -> None:
+    """kswapd_age_node."""
+    for at in memcontrol.reclaim_order(k, k.root_cgroup):
+        age_active_anon(k.s, rmap_walk.tables(k), at.id)

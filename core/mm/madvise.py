@@ -53,6 +53,7 @@ from core.jit import inline, njit
 from core.mm import filemap, memory, mmzone, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
 from core.mm.page_ops import remove_from_page_cache, xa_leaf, zone_hint
@@ -326,7 +327,7 @@ def cold_ptes(s: State) -> None:
             if page["mapcount"] != 1 or not page["flags"] & PG_LRU:
                 continue
             make_old(s, tid, vpn, pfn)
-            if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
+            if (page["flags"] & PG_ACTIVE or lru_gen_enabled(s)) and not page["flags"] & PG_UNEVICTABLE:
                 zid = zone_hint(s, zid, pfn)
                 lru_del(s, zid, pfn)
                 page["flags"] &= ~PG_ACTIVE

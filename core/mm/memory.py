@@ -32,7 +32,9 @@ from core.abi.mman import (
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
+    VM_RAND_READ,
     VM_READ,
+    VM_SEQ_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
     VM_WRITE,
@@ -52,7 +54,7 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import back_with_huge_pages
+from core.mm.mm_types import CTL_IN_LRU_FAULT, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
@@ -188,6 +190,24 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    with in_lru_fault(k, vma):
+        return run_faults(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+
+
+@contextmanager
+def in_lru_fault(k: Kernel, vma: Vma) -> Iterator[None]:
+    """Pages that a fault brings in count as used, but for mappings that say their order of use is no guide (lru_gen_enter_fault)."""
+    k.s.mms["used"][vma.mm.id] = -1
+    k.s.ctl[CTL_IN_LRU_FAULT] = not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
+    try:
+        yield
+    finally:
+        k.s.ctl[CTL_IN_LRU_FAULT] = 0
+
+
+def run_faults(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
+               done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
+    """`run`, inside."""
     prepare(k, vma, access)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
     v = k.s.vmf[0]
@@ -270,6 +290,7 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
 def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     v = k.s.vmf[0]
+    k.s.mms["used"][vma.mm.id] = -1
     if reason in (NO_PAGE, LIMIT):
         try:
             with held(k, vma, int(v["vpn"])):

@@ -6,35 +6,36 @@
 
 What becomes of a page that has been isolated (unmapped, written to swap, freed) is no policy: `lru_classic.shrink_page` does it for all.
 
-`isolate` and `age` are compiled loops, chosen once for a whole reclaim. `accessed` is a step inside other loops, so it is chosen there, by the
+`isolate` and `age` run compiled loops and are chosen once for a whole reclaim. `accessed` is a step inside other loops, so it is chosen there, by the
 policy's number in `ctl`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from core.mm import lru_classic
+from core.mm import lru_classic, lru_gen
 from core.mm.mm_types import CTL_POLICY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-
-Hook = Callable[..., Any]
+    from core.mm.rmap_walk import Rmap
+    from core.mm.vmscan import Workspace
 
 
 class Policy(NamedTuple):
     """A row: its name, its hooks, what it is in one sentence."""
 
     name: str
-    isolate: Hook  # (State, Rmap, memcg, roots, dropped, batch, nr)
-    age: Hook  # (State, Rmap, memcg)
+    isolate: Callable[[Kernel, Rmap, int, Workspace], None]  # a cgroup's lists on the node `sc.node`
+    age: Callable[[Kernel, int], None]  # a node
     doc: str
 
 
 POLICIES = (
-    Policy("classic", lru_classic.shrink_lruvec, lru_classic.age_active_anon, "6.1's active and inactive lists"),
+    Policy("classic", lru_classic.isolate, lru_classic.age, "6.1's active and inactive lists"),
+    Policy("mglru", lru_gen.isolate, lru_gen.age, "6.1's generations, as with CONFIG_LRU_GEN_ENABLED=y"),
 )  # fmt: skip
 
 

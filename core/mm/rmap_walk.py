@@ -17,6 +17,8 @@ import numpy as np
 from core.abi.mman import VM_SEQ_READ
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED
 from core.jit import inline, step
+from core.mm.lru_gen_walk import lru_gen_look_around
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import MM_ANONPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_SOFT_DIRTY, SWP_SOFT_DIRTY, find_pte_table
@@ -117,7 +119,11 @@ def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
             continue
         pte = s.pt[at >> 9, at & 511]
         if pte & PTE_A:
-            s.pt[at >> 9, at & 511] = pte & ~PTE_A
+            if lru_gen_enabled(s):
+                vma = r.vt[row]
+                vpn = vma["start"] + page["index"] - vma["pgoff"]
+                lru_gen_look_around(s, s.mms[vma["mm"]]["pgd"], vpn, vma["start"], vma["end"], vma["flags"], pfn)
+            s.pt[at >> 9, at & 511] &= ~PTE_A
             if not r.vt[row]["flags"] & VM_SEQ_READ:
                 young += 1
         flags |= r.vt[row]["flags"]

@@ -20,7 +20,7 @@ from core.jit import njit, step
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, GFP_USER, alloc_charged, put_page, stat_add
-from core.mm.swap import lru_add
+from core.mm.swap import folio_add_lru
 from core.mm.swapfile import free_slot
 from core.mm.workingset import workingset_refault
 from core.vmstat import EVENT, NR_FILE_PAGES, NR_SWAPCACHE
@@ -93,7 +93,7 @@ def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
             if shadow < 0:
                 workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
             row["shadow"] = 0
-            lru_add(s, zid, pfn)
+            folio_add_lru(s, zid, pfn)
             v["count"][15] += 1
             s.vm_event[PSWPIN] += 1
             s.vm_event[PGPGIN] += 4
