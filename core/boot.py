@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import SWAP_KINDS, Costs, Machine
+from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
 from core.mm import memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
     CTL_NR_NODES,
+    CTL_POLICY,
     CTL_PT_NEXT,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
@@ -116,6 +117,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
+    k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}

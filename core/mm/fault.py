@@ -237,6 +237,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     flags = s.mem[old]["flags"]
     if flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
+        flags = s.mem[old]["flags"]  # in no swap cache any more
     if flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE

@@ -39,7 +39,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -54,6 +54,7 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.mm_types import Answer, answer, ask, back_with_huge_pages
+from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
@@ -115,19 +116,13 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
     ask(
-        k.s, mm=mm.id, memcg=k.s.mms["memcg"][mm.id], node=node_of_cpu(k, cpu), cpu=cpu,
+        k.s, mm=mm.id, memcg=k.s.mms["memcg"][mm.id], node=cpu_to_node(k, cpu), cpu=cpu,
         vm_start=vma.start, vm_end=vma.end, vm_pgoff=vma.pgoff, vm_flags=vma.flags, kind=vma_kind(vma), prot=vma_prot(vma),
         anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
         flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
     )  # fmt: skip
-
-
-def node_of_cpu(k: Kernel, cpu: int) -> int:
-    """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
-    per_node = max(1, k.nr_cpus // k.nr_nodes)
-    return min(cpu // per_node, k.nr_nodes - 1)
 
 
 def permitted(vma: Vma, access: int) -> bool:
@@ -217,7 +212,7 @@ def livelocked(k: Kernel, task: Task, end: Answer) -> None:
         if limited is not None:
             memcontrol.mem_cgroup_oom(k, task, limited, 0)
         else:
-            oom_kill.out_of_memory(k, task, gfp.GFP_HIGHUSER_MOVABLE, 0)
+            oom_kill.out_of_memory(k, task, gfp_types.show(gfp.GFP_USER_PAGE), 0)
     gfp.check_killed(k, task)
     if k.panicked is not None:
         raise TaskKilled

@@ -47,6 +47,7 @@ ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
 SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
+MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -195,7 +196,8 @@ CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
-NR_CTL = 32
+CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
+NR_CTL = 64
 
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000
