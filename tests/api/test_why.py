@@ -73,7 +73,7 @@ def test_causes_come_first_and_numbers_are_the_streams(service):
     pressed(session, 16, 64)
     session.post("/rewind", {"seq": 5})
     pid = session.spawn("b")
-    session.touch(pid, session.mmap(pid, 180 * M), 180 * M)
+    session.touch(pid, session.mmap(pid, 140 * M), 140 * M)
     clone = session.post("/clone", {}).json()
     assert service.inside(clone["id"]).kernel.nr_events == service.inside(session.id).ring.last
     told = events(session)
