@@ -29,7 +29,7 @@ import zstandard
 
 from core import boot
 from core.abi.mman import PAGE_SIZE
-from core.mm.mm_types import CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, Array, State
+from core.mm.mm_types import CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL_XA_NEXT, Array, State
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -54,8 +54,9 @@ def used_rows(k: Kernel, name: str) -> int:
         "memcgs": groups,
         "lruvecs": groups * k.nr_nodes,
         "lrugens": groups * k.nr_nodes,
-        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"][: groups * k.nr_nodes].any() else 1,
-        "mms": max([*k.mms, *k.free_mm_ids], default=0) + 1,
+        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"].any() else 0,
+        "gens": len(k.s.gens) if k.lru_gen["on"] else 0,
+        "stamps": len(k.s.stamps) if k.s.ctl[CTL_STAMP] else 0,
     }
     return min(known.get(name, len(column)), len(column))
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import SysError
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
-from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
+from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_RECLAIM, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
 from core.mm.gfp_types import GFP_KERNEL
-from core.mm.mm_types import Inode, State
+from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
@@ -209,6 +209,9 @@ def clean_page(s: State, root: int, index: int) -> int:
     clear_dirty(s, zid, pfn)
     s.node_stat[s.zones[zid]["node"], NR_WRITTEN] += 1
     s.memcgs[s.mem[pfn]["memcg"]]["stat"][NR_WRITTEN] += 1
+    if s.mem[pfn]["flags"] & PG_RECLAIM:  # reclaim waits for it (folio_end_writeback)
+        s.mem[pfn]["flags"] &= ~PG_RECLAIM
+        rotate_reclaimable(s, pfn)
     return 1
 
 
@@ -283,13 +286,11 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     """Fill `State.vmf` for a loop over the pages [start, end) of a file on behalf of a task."""
     if inode.root == 0:
         make_root(k, inode)
-    mm = task.mm
-    k.s.vmf[0] = (
-        mm.id if mm else 0, task.cgroup.memcg.id, cpu_to_node(k, task.cpu), task.cpu,
-        0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
-        0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
-        *mempolicy.in_force(task, None), inode.ino,
-        0, DONE, 0, -1, 0, 0, 0, (0,) * 16,
+    ask(
+        k.s, mm=task.mm.id if task.mm else 0, memcg=task.cgroup.memcg.id, node=cpu_to_node(k, task.cpu), cpu=task.cpu,
+        kind=2 if inode.shmem else 1,
+        file=inode.id, root=inode.root, file_pages=inode.nr_file_pages, ino=inode.ino, first=start, n=end,
+        block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, None),
     )  # fmt: skip
 
 

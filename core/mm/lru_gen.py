@@ -626,14 +626,14 @@ def init_lruvec(k: Kernel, lruvec: int) -> None:
 
 def is_on(k: Kernel) -> bool:
     """Is it the policy in force?"""
-    return int(k.s.ctl[CTL_POLICY]) == MGLRU
+    return bool(k.lru_gen["on"])
 
 
 def change_state(k: Kernel, enabled: bool) -> None:
     """Every page changes its list, none is lost (lru_gen_change_state)."""
     if enabled == is_on(k):
         return
-    k.s.ctl[CTL_POLICY] = MGLRU if enabled else fallback(k)
+    k.s.ctl[CTL_POLICY], k.lru_gen["on"] = MGLRU if enabled else fallback(k), int(enabled)
     for cg in k.cgroups.values():
         for node in range(k.nr_nodes):
             (fill_evictable if enabled else drain_evictable)(k.s, cg.id * k.nr_nodes + node)

@@ -23,7 +23,7 @@ Lists are kept by zone, too, as Linux has them. Row of a list, and of its size: 
 
 from __future__ import annotations
 
-from core.abi.page_flags import PG_ACTIVE, PG_LRU, PG_RECLAIM, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WORKINGSET, PG_WRITEBACK
+from core.abi.page_flags import PG_ACTIVE, PG_DIRTY, PG_LRU, PG_RECLAIM, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WORKINGSET, PG_WRITEBACK
 from core.jit import inline, step
 from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, LRU_GEN_ANON, MAX_NR_GENS, MGLRU, MIN_NR_GENS, ZONES_PER_NODE, State
 
@@ -171,7 +171,7 @@ def lru_gen_add(s: State, zid: int, pfn: int, reclaiming: bool, nr: int) -> None
     lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
     vec = s.lrugens[lruvec]
     kind = lru_type(flags)
-    waits = flags & PG_RECLAIM and flags & PG_WRITEBACK
+    waits = flags & PG_RECLAIM and flags & (PG_DIRTY | PG_WRITEBACK)
     if flags & PG_ACTIVE:
         seq = vec["max_seq"]
     elif (kind == LRU_GEN_ANON and not flags & PG_SWAPCACHE) or waits:
