@@ -27,6 +27,7 @@ from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
 from core.mm.gfp_types import GFP_KERNEL
+from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
