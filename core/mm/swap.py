@@ -165,17 +165,18 @@ def inc_refs(s: State, pfn: int) -> None:
         s.gens[pfn] += 1 << REFS_SHIFT
 
 
-@step
+@inline
 def move_to_front(s: State, zid: int, pfn: int) -> None:
-    """Exact LRU: a page that is used is the youngest."""
+    """The page is the youngest of its list."""
     page = s.mem[pfn]
     if not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE:
         return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
-    list_del(s, lruvec, lru, pfn)
-    list_add(s, lruvec, lru, pfn)
     stamp(s, pfn)
+    if s.lruvecs[lruvec]["head"][lru] != pfn:
+        list_del(s, lruvec, lru, pfn)
+        list_add(s, lruvec, lru, pfn)
 
 
 @step
@@ -186,7 +187,7 @@ def accessed_by_policy(s: State, zid: int, pfn: int) -> None:
     elif s.ctl[CTL_POLICY] == LRU:
         move_to_front(s, zid, pfn)
     else:
-        s.mem[pfn]["flags"] |= PG_REFERENCED
+        s.mem[pfn]["flags"] |= PG_REFERENCED  # CLOCK looks for it
 
 
 @step
