@@ -24,6 +24,7 @@ from core.mm.mm_types import (
     CTL_NR_NODES,
     CTL_POLICY,
     CTL_PT_NEXT,
+    CTL_RANDOM,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
@@ -123,6 +124,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
+    k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}

@@ -22,7 +22,7 @@ MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
 STORAGE_KINDS = ("disk", "ssd", "nvme")
-RECLAIM_POLICIES = ("classic", "mglru")  # the rows of mm/policy.POLICIES, in their order
+RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru")  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {

@@ -34,7 +34,7 @@ Documentation/admin-guide/mm/multigen_lru.rst.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,6 +91,7 @@ from core.mm.mm_types import (
     ZONES_PER_NODE,
     State,
 )
+from core.mm.page_alloc import page_zone as zone_of_page
 from core.mm.page_alloc import zone_of
 from core.mm.rmap_walk import Rmap
 from core.mm.swap import list_del, lru_add
@@ -668,6 +669,16 @@ def drain_evictable(s: State, lruvec: int) -> None:
             zid = zone_of(s, pfn)
             lru_gen_del(s, zid, pfn, False, 1)
             lru_add(s, zid, pfn)
+
+
+def describe(k: Kernel, pfn: int) -> dict[str, Any]:
+    """A page's generation, how many are younger, whether it counts as active, its refs and tier."""
+    page, code = k.s.mem[pfn], int(k.s.gens[pfn])
+    lruvec = int(page["memcg"]) * k.nr_nodes + int(k.s.zones["node"][int(zone_of_page(k.s, pfn))])
+    newest = int(k.s.lrugens["max_seq"][lruvec])
+    younger = (newest - (code & 7) + 1) % MAX_NR_GENS
+    refs = (code >> REFS_SHIFT & REFS_MASK) + bool(int(page["flags"]) & PG_WORKINGSET)
+    return {"generation": newest - younger, "age": younger, "active": younger < MIN_NR_GENS, "refs": refs, "tier": refs.bit_length()}
 
 
 # ---------------------------------------------------------------- the administrator's commands

@@ -4,6 +4,8 @@
     accessed   what an access tells the lists beyond the A bit that the processor sets in the entry (folio_mark_accessed)
     age        what kswapd does for the lists before it takes anything (kswapd_age_node)
 
+The classroom's policies (`classroom`, a file each) say only which page is next; `lru_simple` does the rest for all of them.
+
 What becomes of a page that has been isolated (unmapped, written to swap, freed) is no policy: `lru_classic.shrink_page` does it for all.
 
 `isolate` and `age` run compiled loops and are chosen once for a whole reclaim. `accessed` is a step inside other loops, so it is chosen there, by the
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.mm import lru_classic, lru_gen
+from core.mm import lru_classic, lru_gen, lru_simple
 from core.mm.mm_types import CTL_POLICY
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Policy(NamedTuple):
 POLICIES = (
     Policy("classic", lru_classic.isolate, lru_classic.age, "6.1's active and inactive lists"),
     Policy("mglru", lru_gen.isolate, lru_gen.age, "6.1's generations, as with CONFIG_LRU_GEN_ENABLED=y"),
+    Policy("fifo", lru_simple.isolate, lru_simple.age, "the page that came first goes"),
+    Policy("clock", lru_simple.isolate, lru_simple.age, "the page that came first goes, but one that was used is passed over once"),
+    Policy("random", lru_simple.isolate, lru_simple.age, "any page goes"),
+    Policy("lru", lru_simple.isolate, lru_simple.age, "the page that was used longest ago goes; every access is told"),
 )  # fmt: skip
 
 

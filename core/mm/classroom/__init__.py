@@ -5,5 +5,5 @@
     age(s, lruvec)          before reclaim takes anything
 
 They know one list a kind (nothing is ever "active") and the stamps of `State.stamps`, which count arrivals or uses. The
-rest of reclaim (unmapping, swap, the page cache, cgroups, kswapd) is the kernel's: a page that such a policy names is taken whether it was used or not.
+rest of reclaim (unmapping, swap, the page cache, cgroups, kswapd) is the kernel's: a page that such a policy names is taken, used or not.
 """
