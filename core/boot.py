@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -116,6 +116,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     lay_out_zones(k, layouts)
+    hugetlb.hugetlb_init(k)
+    k.mounts = {}
+    hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
@@ -123,6 +126,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     banner(k)
     page_writeback.flusher(k)
     image.start_init(k)
+    hugetlb.boot_settings(k)
     k.drain()
 
 
