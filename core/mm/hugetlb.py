@@ -48,9 +48,11 @@ from core.abi.page_flags import PG_ANON, PG_HEAD, PG_HUGETLB
 from core.jit import njit
 from core.mm import gfp, hugetlb_cgroup
 from core.mm.compound import clear_compound_page, prep_compound_page
+from core.mm.gfp_types import GFP_COMP, GFP_HIGHUSER_MOVABLE, GFP_NOWARN, GFP_RETRY_MAYFAIL
 from core.mm.hugetlb_types import Hstate, HugetlbPage, ResvMap, Subpool
 from core.mm.mm_types import CTL_BUDDY, MAX_ORDER, State
-from core.mm.page_alloc import del_from_free_list, free_one_page, get_page_from_freelist, page_zone, zone_of
+from core.mm.mmzone import cpu_to_node
+from core.mm.page_alloc import del_from_free_list, free_one_page, page_zone, zone_of
 from core.sysctl import POOL
 from core.vmstat import EVENT, PGALLOC_DMA
 
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
 PMD_ORDER, PUD_ORDER = 9, 18
 BLOCK = MAX_ORDER - 1  # the largest block of the buddy allocator: 4 MiB
 HTLB_BUDDY_PGALLOC, HTLB_BUDDY_PGALLOC_FAIL = EVENT["htlb_buddy_alloc_success"], EVENT["htlb_buddy_alloc_fail"]
-CLASSZONE = 3  # GFP_HIGHUSER_MOVABLE: every zone will do
+GFP_HUGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_NOWARN | GFP_RETRY_MAYFAIL
 
 
 # ---------------------------------------------------------------- the pools of a machine
@@ -126,12 +128,10 @@ def _by_node(value: str) -> list[tuple[int | None, int]]:
 
 
 @njit
-def alloc_huge_block(s: State, node: int, order: int, mark: int, nodes: int, local: int) -> int:
-    """2^order frames from the buddy allocator as one compound page; 0 if there is no such block."""
-    pfn = get_page_from_freelist(s, node, order, mark, CLASSZONE, nodes, local)
-    if pfn:
-        prep_compound_page(s, pfn, order, PG_HUGETLB)
-    return pfn
+def make_huge(s: State, pfn: int, order: int) -> None:
+    """2^order frames become one page of a pool, in nobody's use."""
+    s.mem[pfn]["refcount"] = 0
+    prep_compound_page(s, pfn, order, PG_HUGETLB)
 
 
 @njit
@@ -173,7 +173,7 @@ def take_contig_range(s: State, zid: int, pfn: int, order: int) -> None:
 
 def numa_mem_id(k: Kernel, task: Task | None) -> int:
     """The node of the CPU that a process runs on."""
-    return min(task.cpu // max(1, k.nr_cpus // k.nr_nodes), k.nr_nodes - 1) if task is not None else 0
+    return cpu_to_node(k, task.cpu) if task is not None else 0
 
 
 def zonelist_nodes(k: Kernel, node: int, nodes: int = 0) -> list[int]:
@@ -184,9 +184,8 @@ def zonelist_nodes(k: Kernel, node: int, nodes: int = 0) -> list[int]:
 
 def alloc_fresh_huge_page(k: Kernel, task: Task | None, h: Hstate, node: int | None, nodes: int) -> HugetlbPage | None:
     """A new page for the pool, from `node`'s zonelist and the nodes of a mask (0: all); it is in use until somebody frees it."""
-    local = numa_mem_id(k, task)
-    first = local if node is None else node
-    pfn = _gigantic(k, h, first, nodes) if h.gigantic else _buddy(k, h, first, nodes, local)
+    first = numa_mem_id(k, task) if node is None else node
+    pfn = _gigantic(k, h, first, nodes) if h.gigantic else _buddy(k, task, h, first, nodes)
     if not h.gigantic:
         k.s.vm_event[HTLB_BUDDY_PGALLOC if pfn else HTLB_BUDDY_PGALLOC_FAIL] += 1
     if not pfn:
@@ -211,15 +210,12 @@ def _gigantic(k: Kernel, h: Hstate, node: int, nodes: int) -> int:
     return 0
 
 
-def _buddy(k: Kernel, h: Hstate, node: int, nodes: int, local: int) -> int:
-    """A block above the low mark, or above the min mark once kswapd is awake."""
-    pfn = int(alloc_huge_block(k.s, node, h.order, gfp.LOW, nodes, local))
-    if pfn or gfp.injected(k):
-        return pfn
-    with gfp.saved(k):
-        for one in gfp.nodes_of(nodes) or range(k.nr_nodes):
-            gfp.wake_kswapd(k, one)
-    return int(alloc_huge_block(k.s, node, h.order, gfp.MIN, nodes, local))
+def _buddy(k: Kernel, task: Task | None, h: Hstate, node: int, nodes: int) -> int:
+    """A block of the buddy allocator: it tries hard, but kills nobody for it (alloc_buddy_huge_page)."""
+    pfn = gfp.alloc_pages(k, task, h.order, GFP_HUGE, node=node, nodes=nodes)
+    if pfn:
+        make_huge(k.s, pfn, h.order)
+    return pfn
 
 
 def update_and_free_page(k: Kernel, h: Hstate, page: HugetlbPage, *, surplus: bool) -> None:
