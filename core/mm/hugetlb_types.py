@@ -49,6 +49,8 @@ class ResvMap:
 
     def region_add(self, start: int, end: int) -> int:
         """Put [start, end) in; how many pages are new."""
+        if start == end:
+            return 0
         added = self.region_chg(start, end)
         joined = [start, end]
         others = []

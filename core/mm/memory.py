@@ -396,11 +396,11 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 
 def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """Unmap the pages [start, end) of a mapping; page tables stay."""
-    if k.current is not None and k.current.mm is vma.mm:
-        sync_mm_rss(k, vma.mm)
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
         return
+    if k.current is not None and k.current.mm is vma.mm:
+        sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
     zap.zap_pages(k.s, rmap.other_locked(k, vma) if vma.flags & VM_LOCKED else rmap.NOBODY)
     v = k.s.vmf[0]
