@@ -83,6 +83,7 @@ from core.mm.pgtable import (
     find_table,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
 from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
@@ -329,10 +330,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -405,6 +407,18 @@ def shmem_get_page(s: State, v, index: int) -> int:
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][15] += 1
+    return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
+    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
+    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
+    if pfn:
+        v["count"][15] += 1
+    else:
+        v["reason"] = SWAP
+        v["victim"] = slot
     return pfn
 
 
