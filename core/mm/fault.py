@@ -30,6 +30,7 @@ from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
@@ -42,6 +43,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -166,6 +168,9 @@ def access_pages(s: State, perm) -> None:
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i

@@ -201,6 +201,10 @@ def remove(k: Kernel, path: str) -> None:
     del cg.parent.children[cg.name]
     cg.dying = True
     k.s.memcgs["offline"][cg.id] = 1
+    for inode in k.inodes.values():  # its files pass to the flusher above (cleanup_offline_cgwbs)
+        if inode.wb == cg.id:
+            inode.wb = cg.parent.memcg.id
+    k.flushers.pop(cg.id, None)
     release_dying(k)
 
 

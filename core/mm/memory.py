@@ -39,7 +39,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -52,8 +52,8 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import back_with_huge_pages
-from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.mm_types import CTL_DIRTY_POLL, back_with_huge_pages
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
@@ -199,6 +199,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
+        k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         tries = tries + 1 if int(v["done"]) == done else 0
         settle(k, task, vma, int(v["done"]) - done, outcome)
@@ -210,7 +211,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if tries > MAX_TRIES:
             livelocked(k, task, reason)
             tries = 0
-        if reason == OVER_HIGH and done >= n:
+        if reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
 
 
@@ -255,7 +256,10 @@ def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome
     outcome.faults += faults
     if vma.file is not None:
         vma.file.nr_pages += int(count[15])
-        vma.file.nr_dirty += int(v["dirtied"])
+        if dirtied := int(v["dirtied"]):
+            vma.file.nr_dirty += dirtied
+            with gfp.saved(k):
+                page_writeback.dirtied(k, task, vma.file, dirtied)
     v["nr_runs"] = 0
     v["dirtied"] = 0
     count[:] = 0
@@ -297,7 +301,7 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", int(v["vpn"]), 1, None, major=False)
         raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
-    elif reason != RUNS_FULL:
+    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 

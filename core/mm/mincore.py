@@ -2,8 +2,9 @@
 
 A page counts as resident if an entry maps it; the zero page does too. Where nothing is mapped, a file's or a
 shared-memory object's page counts if it is in the page cache: another process may have brought it in, or read-ahead.
-Untouched private anonymous memory is not resident; what is in swap counts while it is in the swap cache, too. For a file that the caller could not open for writing every page is
-said to be resident (since 5.2), so that nobody can watch what others read.
+Untouched private anonymous memory is not resident; what is in swap counts while it is in the swap cache, too. For a
+file that the caller could not open for writing every page is said to be resident (since 5.2), so that nobody can watch
+what others read.
 """
 
 from __future__ import annotations

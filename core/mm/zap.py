@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, step
+from core.jit import inline, njit
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_SWAPENTS, State
-from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
     free_table,
