@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CTL_BUDDY,
@@ -116,6 +116,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "need_aging": False} for _ in range(k.nr_nodes)]
     on = machine.reclaim_policy == "mglru"
     k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
+    k.flushers = {}
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
@@ -126,6 +127,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
+    hugetlb.hugetlb_init(k)
+    k.mounts = {}
+    hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
@@ -133,6 +137,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     banner(k)
     page_writeback.flusher(k)
     image.start_init(k)
+    hugetlb.boot_settings(k)
     k.drain()
     k.nr_events = 0  # a session's first event is number 1
 

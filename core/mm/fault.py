@@ -30,9 +30,12 @@ from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
+    CTL_POLICY,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
+    LRU,
     MAX_RUNS,
     MM_ANONPAGES,
     MM_FILEPAGES,
@@ -42,6 +45,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -83,6 +87,7 @@ from core.mm.pgtable import (
     find_table,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
 from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
@@ -113,7 +118,7 @@ def access_pages(s: State, perm) -> None:
     start, end, first, step, n = v["vm_start"], v["vm_end"], v["first"], v["step"], v["n"]
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     permuted = v["flags"] & F_PERM
-    populate = v["flags"] & F_POPULATE
+    told = v["flags"] & F_POPULATE or s.ctl[CTL_POLICY] == LRU  # get_user_pages marks what it finds; exact LRU hears of every access
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
@@ -146,7 +151,7 @@ def access_pages(s: State, perm) -> None:
                 s.mem[(pte & PFN_MASK) >> 12]["content"] = content if content >= 0 else 256 + vpn
             elif not pte & PTE_A:
                 s.pt[tid, vpn & 511] = pte | PTE_A
-            if populate and not pte & PTE_SPECIAL:
+            if told and not pte & PTE_SPECIAL:
                 pfn = (pte & PFN_MASK) >> 12
                 mark_page_accessed(s, zone_of(s, pfn), pfn)
             i += 1
@@ -163,11 +168,17 @@ def access_pages(s: State, perm) -> None:
         else:
             end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+        if kind == REUSE and tid and s.ctl[CTL_POLICY] == LRU:
+            old = (pte & PFN_MASK) >> 12
+            mark_page_accessed(s, zone_of(s, old), old)
         run_last = vpn
         v["major"] = 0
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i
@@ -332,10 +343,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -408,6 +420,18 @@ def shmem_get_page(s: State, v, index: int) -> int:
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][NEW_PAGES] += 1
+    return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
+    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
+    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
+    if pfn:
+        v["count"][15] += 1
+    else:
+        v["reason"] = SWAP
+        v["victim"] = slot
     return pfn
 
 

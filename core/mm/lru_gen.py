@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.abi.errno import Errno, SysError
-from core.abi.mman import VM_ACCESS, VM_IO, VM_LOCKED, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ
+from core.abi.mman import VM_ACCESS, VM_HUGETLB, VM_IO, VM_LOCKED, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ
 from core.abi.page_flags import (
     PG_ACTIVE,
     PG_ANON,
@@ -611,7 +611,7 @@ def worth_a_walk(vma: Vma, can_swap: int) -> bool:
         return False
     if vma.file is None:
         return bool(can_swap)
-    return not vma.file.hugetlb and (bool(can_swap) or not vma.file.shmem)
+    return not vma.flags & VM_HUGETLB and (bool(can_swap) or not vma.file.shmem)
 
 
 # ---------------------------------------------------------------- the switch
