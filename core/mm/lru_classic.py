@@ -36,7 +36,7 @@ from core.abi.page_flags import (
 from core.jit import inline, njit, step
 from core.mm import memcontrol, rmap_walk
 from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled, lruvec_of, update_lru_size
-from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, MGLRU, State
+from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, CTL_TRACE_FREE, CTL_TRACE_TABLES, MGLRU, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
@@ -112,6 +112,11 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
         return activate(s, zid, pfn)
     if references == KEEP:
         return KEPT
+    if s.ctl[CTL_TRACE_TABLES]:
+        s.xa[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = workingset_eviction(s, 0, 0, pfn)
+        drop_traced(s, pfn)
+        s.sc[0]["nr_pageout"] += 1
+        return FREED
     anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
     swapbacked = page["flags"] & PG_SWAPBACKED
     if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
@@ -166,6 +171,17 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     remove_from_page_cache(s, zid, leaf, pfn, c["block_heads"])
     s.xa[leaf, index & 511] = shadow
     return FREED
+
+
+@step
+def drop_traced(s: State, pfn: int) -> None:
+    """A machine that replays a trace (`core.replay.frames`) has no swap and no files: what may go is gone, its frame is free."""
+    page = s.mem[pfn]
+    s.pt[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = 0
+    page["flags"] = 0
+    s.gens[pfn] = 0
+    page["next"] = s.ctl[CTL_TRACE_FREE]
+    s.ctl[CTL_TRACE_FREE] = pfn
 
 
 @step
