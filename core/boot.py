@@ -26,6 +26,7 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    LOOK,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -33,6 +34,7 @@ from core.mm.mm_types import (
     MEMCG,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     RUN,
     SC,
@@ -47,6 +49,7 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.record import Records
 from core.sched import exec as image
 from core.vmstat import (
     EVENTS,
@@ -114,7 +117,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
+    k.nr_events, k.causes, k.timer, k.quiet, k.records = 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -156,6 +159,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        looks=arena((NR_LOOKS,), LOOK),
     )
     at = 0
     for order, count in enumerate(links):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.record import Records
     from core.sched.task import Task
 
 
@@ -85,6 +86,7 @@ class Kernel:
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    records: Records  # what was decided lately, for `explain`
     quiet: bool  # a program's own instructions run: their faults are not events
     nr_events: int  # ever emitted: the number of the newest
     causes: list[int]  # numbers of the events that what happens now follows from, the nearest last
