@@ -114,6 +114,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.flushers = {}
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []

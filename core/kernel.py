@@ -20,7 +20,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol
+from core.mm import filemap, gfp, memcontrol, page_writeback
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -81,6 +81,7 @@ class Kernel:
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]
+    flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
@@ -169,6 +170,7 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
             self.current = None
             gfp.kswapd_finish(self)
+            page_writeback.flusher_finish(self)
             self.clock.run_until(self.clock.now, self.fire)
             self.rmap = None
             if task is not None:
@@ -252,13 +254,17 @@ class Kernel:
         finally:
             self.causes.pop()
 
-    def flush_dirty(self, why: str, pages: int | None = None) -> int:
-        """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
-        return filemap.flush(self, why, pages)
+    def flush_dirty(self, why: str) -> int:
+        """Every dirty page is written, on the time of whoever waits for it; how many were."""
+        return filemap.flush(self, why)
 
     def flush_file(self, inode: Inode, why: str) -> int:
         """Write the dirty pages of one file; how many."""
         return filemap.write_back(self, inode, 0, inode.nr_file_pages, why)
+
+    def write_some(self, inode: Inode, pages: int) -> int:
+        """The flusher writes a run of about `pages` dirty pages of a file, on its own time; how many."""
+        return filemap.write_some(self, inode, pages)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

@@ -205,13 +205,17 @@ def remove(k: Kernel, path: str) -> None:
     del cg.parent.children[cg.name]
     cg.dying = True
     k.s.memcgs["offline"][cg.id] = 1
+    for inode in k.inodes.values():  # its files pass to the flusher above (cleanup_offline_cgwbs)
+        if inode.wb == cg.id:
+            inode.wb = cg.parent.memcg.id
+    k.flushers.pop(cg.id, None)
     release_dying(k)
 
 
 def release_dying(k: Kernel) -> None:
     """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
     for cg in [cg for cg in k.cgroups.values() if cg.dying]:
-        held = k.s.memcgs["usage"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
+        held = k.s.memcgs["usage"][cg.id] or k.s.memcgs["swap"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
         lists = k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
         if held or lists or cg.parent is None:
             continue
@@ -668,7 +672,7 @@ def _count_by_node(s: State, wanted, counts) -> None:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
-            elif flags & PG_ANON:
+            elif flags & (PG_ANON | PG_SWAPCACHE):
                 counts[0, node] += 1 if page.mapcount > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:
