@@ -198,7 +198,7 @@ class State(NamedTuple):
 # ctl columns
 CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, CTL_MAX_PFN, CTL_NR_FREE_PT = range(8)
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
-CTL_LOOKS = 14  # pages that reclaim looked at so far: where the ring `State.looks` goes on
+CTL_LOOKS = 29  # pages that reclaim looked at so far: where the ring `State.looks` goes on
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
 CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
@@ -206,6 +206,7 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
+CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 NR_CTL = 64

@@ -56,15 +56,16 @@ def test_the_looks_belong_to_the_reclaim_events() -> None:
         assert (event.by, event.cgroup, event.priority) == (look["by"], look["cgroup"], look["priority"])
 
 
-def test_a_page_in_use_is_activated() -> None:
+def test_a_page_that_two_processes_used_is_activated() -> None:
     k, pid = machine("8M", swap="64M")
-    hot = write(k, pid, M // 16)
-    for _ in range(120):
-        write(k, pid, M // 8)
-        k.call("touch", pid, address=hot, length=M // 16, access="read")
-    decisions = {look["decision"] for look in k.view("explain_reclaim", pid=pid, address=hot)["looks"]}
-    assert "activated" in decisions
-    assert k.view("explain_reclaim", pid=pid, address=hot)["page"]["active"] is True
+    shared = write(k, pid, M // 16)
+    child = k.call("fork", pid).result["pid"]
+    for reader in (pid, child):
+        k.call("touch", reader, address=shared, length=M // 16, access="read")
+    write(k, pid, 10 * M)
+    first = k.view("explain_reclaim", pid=child, address=shared)["looks"][0]
+    assert (first["references"], first["decision"]) == (2, "activated")
+    assert "several" in first["why"]
 
 
 @pytest.mark.parametrize(
