@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import ksm, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -25,6 +25,9 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    KSM as KSM_ROW,
+    KSM_ITEM,
+    KSM_NODE,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 
 MAX_MMS = 1 << 13
 MAX_MEMCGS = 1 << 13
+KSM_ITEMS_PER_FRAME = 8  # rmap_items that fit: each takes 64 bytes of slab in Linux, so that memory ends before they do
 BOOT_NS = 3_000_000_000  # a recorded machine needs about 3 s from power-on to its first process
 
 THP: dict[str, Any] = {
@@ -85,15 +89,8 @@ KSM: dict[str, Any] = {
     "use_zero_pages": 0,
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
-    "pages_shared": 0,
-    "pages_sharing": 0,
-    "pages_unshared": 0,
-    "pages_volatile": 0,
-    "stable_node_dups": 0,
-    "stable_node_chains": 0,
-    "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher, "ksmd": ksm.ksmd}  # what a daemon does when it wakes
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -110,6 +107,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
     k.rmap = None
+    k.ksmd = ksm.Ksmd()
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
     k.panicked = k.last_oom = k.current = None
@@ -150,6 +148,9 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        ksm=arena((1,), KSM_ROW),
+        ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
+        ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
     )
     at = 0
     for order, count in enumerate(links):
