@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import SWAP_KINDS, Costs, Machine
+from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
 from core.mm import ksm, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
     CTL_NR_NODES,
+    CTL_POLICY,
     CTL_PT_NEXT,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
@@ -38,6 +39,7 @@ from core.mm.mm_types import (
     PAGE,
     RUN,
     SC,
+    SECTION_SHIFT,
     SLOT,
     SWAP,
     VMF,
@@ -113,6 +115,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
+    k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
@@ -134,6 +137,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         xa=arena((max_pfn + 1, 512), "i8"),
         buddy=arena((sum(links), 2), "i4"),
         zones=arena((nodes * ZONES_PER_NODE,), ZONE),
+        sections=arena(((max_pfn >> SECTION_SHIFT) + 1,), "i2"),
         zonelists=arena((nodes, nodes * 3), "i8"),
         lruvecs=arena((MAX_MEMCGS * nodes,), LRUVEC),
         memcgs=arena((MAX_MEMCGS,), MEMCG),
@@ -168,8 +172,10 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
     for node in range(k.nr_nodes):
         for kind in range(ZONES_PER_NODE):
             zones["node"][node * ZONES_PER_NODE + kind], zones["type"][node * ZONES_PER_NODE + kind] = node, kind
+    k.s.sections[:] = -1
     for one in layouts:
         zid = one.node * ZONES_PER_NODE + one.type
+        k.s.sections[one.start >> SECTION_SHIFT : -(-one.end >> SECTION_SHIFT)] = zid
         early[zid] = one.early
         zones["start_pfn"][zid], zones["spanned"][zid] = one.start, one.end - one.start
         zones["present"][zid] = one.end - one.start - one.hole

@@ -4,56 +4,137 @@ A *compiled page loop* runs page after page over the columns of `mm_types.State`
 page and returns at the first page that needs a decision it does not own. The same functions run
 uncompiled with `NUMBA_DISABLE_JIT=1` (for stepping, coverage and as an oracle of the compiled ones).
 
-numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another
-file would go unnoticed. The cache folder is therefore named after a hash of every decorated function and every
-module constant under `core/`: a change to any of them means a fresh folder. This module is the one place in `core/` that looks at its
-own surroundings; nothing here touches a simulated value.
+numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another file would go
+unnoticed. Here a loop's key is what it is made of (`fingerprint`): its own code, that of every step it calls, theirs in turn, and
+the values of the constants they use. An edit compiles the loops that it reaches again, and no others. This module is the one place in
+`core/` that looks at its own surroundings; nothing here touches a simulated value.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
 from numba.core import cgutils
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _Cache, _CacheLocator
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CORE = Path(__file__).parent
-
-
-DECORATED = re.compile(r"^@(?:njit|inline|step)\n(?:def .*?)(?=^\S(?!\s*def ))", re.M | re.S)
-CONSTANT = re.compile(r"^[A-Z][A-Z0-9_, ]* = .*?(?=^\S)", re.M | re.S)
-
-
-def _source_hash() -> str:
-    """A short digest of what compiled code is made of: decorated functions and module constants, in path order."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(CORE.rglob("*.py")):
-        text = path.read_text() + "\nend\n"
-        for part in (*CONSTANT.findall(text), *DECORATED.findall(text)):
-            digest.update(part.encode())
-    return digest.hexdigest()[:16]
+CONFIG: Any = numba.config
+DISABLED = bool(CONFIG.DISABLE_JIT)  # NUMBA_DISABLE_JIT=1: every loop runs as plain Python
+_NJIT: Any = numba.njit
 
 
 def cache_dir() -> Path:
-    """Where compiled loops are kept: `$PAGEWALK_CACHE` or the user's cache folder, by source hash."""
+    """Where compiled loops are kept: below `$PAGEWALK_CACHE` or the user's cache folder."""
     root = os.environ.get("PAGEWALK_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "pagewalk" / _source_hash()
+    return Path(root) / "pagewalk" / "loops"
 
 
-CONFIG: Any = numba.config
-DISABLED = bool(CONFIG.DISABLE_JIT)  # NUMBA_DISABLE_JIT=1: every loop runs as plain Python
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    CONFIG.CACHE_DIR = str(cache_dir())
-_NJIT: Any = numba.njit
+def fingerprint(loop: Callable[..., Any]) -> str:
+    """A digest of all that a loop is compiled from: equal exactly when the machine code would be."""
+    digest = hashlib.sha256((numba.__version__ + Path(__file__).read_text()).encode())
+    _describe(_function(loop), digest.update, set())
+    return digest.hexdigest()[:24]
+
+
+def _function(value: Any) -> Any:
+    """The Python function behind a compiled one."""
+    return getattr(value, "py_func", value)
+
+
+def _describe(function: Any, write: Callable[[bytes], None], seen: set[str]) -> None:
+    """Write down one function and, depth first, the functions and constants that it names."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    write(name.encode())
+    if name in seen:
+        return
+    seen.add(name)
+    _describe_code(function.__code__, write)
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(_function(value), FunctionType):
+            _describe(_function(value), write, seen)
+        else:
+            write(f"{name}={value!r};".encode())
+
+
+def _describe_code(code: CodeType, write: Callable[[bytes], None]) -> None:
+    """Instructions, constants and names; not the lines they stand on."""
+    write(code.co_code)
+    write(repr((code.co_names, code.co_varnames)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _describe_code(constant, write)
+        else:
+            write(repr(sorted(constant) if isinstance(constant, frozenset) else constant).encode())
+
+
+class _Locator(_CacheLocator):
+    """Tells numba's cache where a loop's machine code is, and under which key."""
+
+    def __init__(self, loop: Callable[..., Any]) -> None:
+        self.loop = loop
+
+    def get_cache_path(self) -> str:
+        return str(cache_dir())
+
+    def get_source_stamp(self) -> str:
+        return ""  # the key says it all
+
+    def get_disambiguator(self) -> str:
+        return fingerprint(self.loop)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func)
+
+
+class _Results(CompileResultCacheImpl):
+    _locator_classes: list[Any] = [_Locator]  # noqa: RUF012
+
+
+class _Files(FunctionCache):
+    _impl_class = _Results
+
+
+class LoopCache(_Cache):
+    """The cache of one loop. Its key is made when the loop is first called: then everything that it names is defined."""
+
+    def __init__(self, loop: Callable[..., Any]) -> None:
+        self.loop = loop
+
+    @cached_property
+    def files(self) -> Any:
+        """numba's own cache of one function."""
+        return _Files(self.loop)
+
+    @property
+    def cache_path(self) -> str:
+        return str(cache_dir())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        return self.files.load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        self.files.save_overload(sig, data)
+
+    def enable(self) -> None:
+        self.files.enable()
+
+    def disable(self) -> None:
+        self.files.disable()
+
+    def flush(self) -> None:
+        self.files.flush()
 
 
 # Steps are called from compiled code only: without their Python entry points they compile in half the time.
@@ -66,8 +147,11 @@ def njit(function: F) -> F:
     `_nrt=False`: the loop owns nothing. It cannot allocate, and in exchange no array passed from step to step
     is reference-counted, which is worth a factor of twenty on a step of a few nanoseconds.
     """
-    compiled: F = _NJIT(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
-    return compiled
+    compiled: Any = _NJIT(nogil=True, error_model="numpy", _nrt=False)(function)
+    if not DISABLED:
+        compiled._cache = LoopCache(function)
+    result: F = compiled
+    return result
 
 
 def inline(function: F) -> F:
@@ -88,7 +172,7 @@ def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.args[0]
         value = context.make_array(kind)(context, builder, args[0])
-        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)]
+        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)][: kind.ndim]
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         pointer = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, value, at), byte)
         shape = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
@@ -103,5 +187,6 @@ def _nothing(array: Any, row: int, column: int) -> None:
     """What prefetch is to a result."""
 
 
-# `prefetch(array, row, column)`: the processor will want this element soon. It changes no result, only the wait for it.
+# `prefetch(array, row, column)`: the processor will want this element (of a table without columns: this row) soon.
+# It changes no result, only the wait for it.
 prefetch: Any = _nothing if DISABLED else intrinsic(_prefetch)

@@ -22,6 +22,7 @@ MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
 STORAGE_KINDS = ("disk", "ssd", "nvme")
+RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {
@@ -115,6 +116,7 @@ class Machine:
     storage: Storage = field(default_factory=Storage)
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
+    reclaim_policy: str = "classic"
     preset: str | None = None
 
     @property
@@ -147,6 +149,7 @@ class Machine:
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
+            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
             preset=name,
         )
 
@@ -161,11 +164,12 @@ class Machine:
             "storage": asdict(self.storage),
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
+            "reclaim_policy": self.reclaim_policy,
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "preset")
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "preset")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -98,7 +98,7 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
 KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
-MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
+MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
@@ -122,6 +122,9 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
+    v["nr_runs"] = v["dirtied"] = 0
+    for kind in range(len(v["count"])):
+        v["count"][kind] = 0
     i = v["done"]
     while i < n:
         vpn = first + (perm[i] if permuted else i * step)
@@ -242,6 +245,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     flags = s.mem[old]["flags"]
     if flags & PG_SWAPCACHE and not flags & (PG_ANON_EXCLUSIVE | PG_KSM) and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
+        flags = s.mem[old]["flags"]  # in no swap cache any more
     if flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
@@ -446,7 +450,7 @@ def shmem_get_page(s: State, v, index: int) -> int:
     pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
-        v["count"][15] += 1
+        v["count"][NEW_PAGES] += 1
     return pfn
 
 
@@ -515,7 +519,7 @@ def copy_pages(s: State) -> None:
 
 @inline
 def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
-    """The first page >= vpn whose 2 MiB may have a page table: empty upper entries are stepped over whole."""
+    """The first page >= vpn whose 2 MiB may have entries: a page table or a huge entry. Empty upper entries are stepped over whole."""
     while vpn < end:
         tid = pgd
         shift = 27
@@ -528,6 +532,8 @@ def next_block(s: State, pgd: int, vpn: int, end: int) -> int:
                     slot += 1
                 vpn = ((vpn >> (shift + 9)) << (shift + 9)) + (slot << shift)
                 found = False
+                break
+            if entry & PTE_PS:  # mapped whole: 2 MiB or 1 GiB
                 break
             tid = s.mem[(entry & PFN_MASK) >> 12]["private"]
             shift -= 9

@@ -26,7 +26,9 @@ from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, 
 from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
-from core.mm.mm_types import Inode, State
+from core.mm.gfp_types import GFP_KERNEL
+from core.mm.mm_types import Inode, State, ask
+from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -280,14 +282,11 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     """Fill `State.vmf` for a loop over the pages [start, end) of a file on behalf of a task."""
     if inode.root == 0:
         make_root(k, inode)
-    node = min(task.cpu // max(1, k.nr_cpus // k.nr_nodes), k.nr_nodes - 1)
-    mm = task.mm
-    k.s.vmf[0] = (
-        mm.id if mm else 0, task.cgroup.memcg.id, node, task.cpu,
-        0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
-        0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
-        *mempolicy.in_force(task, None), inode.ino,
-        0, DONE, 0, -1, 0, 0, 0, (0,) * 16,
+    ask(
+        k.s, mm=task.mm.id if task.mm else 0, memcg=task.cgroup.memcg.id, node=cpu_to_node(k, task.cpu), cpu=task.cpu,
+        kind=2 if inode.shmem else 1,
+        file=inode.id, root=inode.root, file_pages=inode.nr_file_pages, ino=inode.ino, first=start, n=end,
+        block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, None),
     )  # fmt: skip
 
 
@@ -325,7 +324,7 @@ def more_memory(k: Kernel, task: Task, *, oom: bool) -> None:
     """A page of the cache found no frame or no room under a limit."""
     v = k.s.vmf[0]
     if int(v["reason"]) == NO_PAGE:
-        gfp.slowpath(k, task, gfp.GFP_KERNEL)
+        gfp.slowpath(k, task, GFP_KERNEL)
         return
     with gfp.saved(k):
         cg = k.cgroups[int(v["memcg"])]

@@ -88,6 +88,47 @@ def find_pte_table(s: State, pgd: int, vpn: int) -> int:
 
 
 @inline
+def pmd_frame(s: State, pgd: int, vpn: int) -> int:
+    """The frame of the PMD table (its row: `private`) that covers this page, or 0 if not there."""
+    entry = s.pt[pgd, (vpn >> 27) & 511]
+    if entry == 0:
+        return 0
+    entry = s.pt[table_of(s, entry), (vpn >> 18) & 511]
+    if entry == 0 or entry & PTE_PS:
+        return 0
+    return (entry & PFN_MASK) >> 12
+
+
+@inline
+def huge_entry(s: State, pgd: int, vpn: int) -> int:
+    """The PMD entry that maps the 2 MiB around this page at once; 0 where there is none."""
+    tid = find_table(s, pgd, vpn, 2)
+    if tid == 0:
+        return 0
+    entry = s.pt[tid, (vpn >> 9) & 511]
+    return entry if entry & PTE_PS and entry & PTE_PRESENT else 0
+
+
+@inline
+def deposit(s: State, pmd: int, table: int) -> None:
+    """Put an empty page table (a frame) by for a huge entry of the PMD table in frame `pmd` (pgtable_trans_huge_deposit).
+
+    It is counted among the process's tables, and is there when the huge entry must become 512 small ones. Last in, first out.
+    """
+    s.mem[table]["next"] = s.mem[pmd]["index"]
+    s.mem[pmd]["index"] = table
+
+
+@inline
+def withdraw(s: State, pmd: int) -> int:
+    """Take a deposited page table back: its frame (pgtable_trans_huge_withdraw)."""
+    table = s.mem[pmd]["index"]
+    s.mem[pmd]["index"] = s.mem[table]["next"]
+    s.mem[table]["next"] = 0
+    return table
+
+
+@inline
 def take_table_row(s: State) -> int:
     """A free, zeroed row of the table pool."""
     tid = s.ctl[CTL_PT_FREE]
@@ -97,6 +138,7 @@ def take_table_row(s: State) -> int:
         return tid
     tid = s.ctl[CTL_PT_NEXT]
     s.ctl[CTL_PT_NEXT] = tid + 1
+    s.pt[tid, 0] = 0  # a fresh row read first would cost the host two faults: its own zero page, then a page
     return tid
 
 
@@ -117,6 +159,7 @@ def take_node(s: State) -> int:
         return node
     node = s.ctl[CTL_XA_NEXT]
     s.ctl[CTL_XA_NEXT] = node + 1
+    s.xa[node, 0] = 0  # as for a page table
     return node
 
 

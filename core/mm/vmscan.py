@@ -26,8 +26,9 @@ import numpy as np
 
 from core.events import Reclaim, SwapOut
 from core.mm import memcontrol, rmap_walk
-from core.mm.lru_classic import age_active_anon, inactive_low, pageout_range, shrink_lruvec
+from core.mm.lru_classic import inactive_low, pageout_range
 from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
+from core.mm.policy import policy_of
 from core.vmstat import EVENT, NODE
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
     c["node"] = node
     prepare_scan_count(k, node, cg)
     r = rmap_walk.tables(k)
+    isolate = policy_of(k).isolate
     nodes = k.nr_nodes
     immediate = int(k.s.node_stat[node, IMMEDIATE])
     for at in memcontrol.reclaim_order(k, cg):
@@ -121,7 +123,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
             continue  # its children may have pages: it was asked for what it passes on to them
         scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
-        shrink_lruvec(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
+        isolate(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
         note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
     space.settle(k)
     if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
@@ -207,7 +209,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     if not state["awake"]:
         state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space = Workspace(k)
+    space, age = Workspace(k), policy_of(k).age
     if pgdat_balanced(k, node):
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
@@ -217,7 +219,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         c["priority"], c["node"] = state["priority"], node
         c["may_writepage"] = 1
         for at in memcontrol.reclaim_order(k, k.root_cgroup):
-            age_active_anon(k.s, rmap_walk.tables(k), at.id)
+            age(k.s, rmap_walk.tables(k), at.id)
         shrink_node(k, node, k.root_cgroup, space, "kswapd")
         freed = int(c["nr_reclaimed"])
         state["reclaimed"] += freed
