@@ -26,7 +26,7 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
-    KSM as KSM_ROW,
+    KSM,
     KSM_ITEM,
     KSM_NODE,
     LRUVEC,
@@ -83,7 +83,7 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
-KSM: dict[str, Any] = {
+KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
     "sleep_millisecs": 20,
@@ -104,7 +104,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.mms, k.free_mm_ids = {}, []
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
-    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
@@ -152,7 +152,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
-        ksm=arena((1,), KSM_ROW),
+        ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
     )

@@ -52,7 +52,7 @@ from core.abi.mman import (
 from core.events import Ksm
 from core.mm import gfp, memory
 from core.mm.fault import COW
-from core.mm.ksm_trees import ROUND_OVER, UNDO, begin_full_scan, break_ksm_pages, remove_all_stable_nodes, remove_trailing_items, scan_mm
+from core.mm.ksm_trees import ROUND_OVER, UNDO, begin_full_scan, break_ksm_pages, fates, remove_all_stable_nodes, remove_trailing_items, scan_mm
 from core.mm.page_ops import DONE, NO_PAGE, NO_STORE
 from core.mm.slab import account_slab_unreclaimable
 from core.mm.vma import vma_lookup
@@ -187,17 +187,20 @@ def ksm_do_scan(k: Kernel, pages: int) -> int:
     take_settings(k)
     c["left"] = pages
     vt = mergeable(k)
-    before = int(c["merged"]) + int(c["zeroed"])
-    while int(c["left"]) and d.slots:
+    before, whole = int(c["merged"]) + int(c["zeroed"]), False
+    while int(c["left"]) and d.slots and not whole:
         if d.cursor == 0:
             begin_full_scan(k.s, trees(k))
             go_to(k, d.slots[0])
-        if scan_slot(k, vt) and leave_slot(k):
-            break
+        whole = scan_slot(k, vt) and leave_slot(k)
     merged = int(c["merged"]) + int(c["zeroed"]) - before
     account_slab(k)
     if merged:
         emit(k, "merge", merged)
+    counts = (int(c["pages_shared"]), int(c["pages_sharing"]), int(c["pages_unshared"]), int(c["rmap_items"]))
+    if whole and counts != d.seen:
+        d.seen = counts
+        emit(k, "scan", int(c["rmap_items"]))
     return pages - int(c["left"])
 
 
@@ -229,10 +232,6 @@ def leave_slot(k: Kernel) -> bool:
     if after:
         return False
     c["seqnr"] += 1
-    counts = (int(c["pages_shared"]), int(c["pages_sharing"]), int(c["pages_unshared"]), int(c["rmap_items"]))
-    if counts != d.seen:
-        d.seen = counts
-        emit(k, "scan", int(c["rmap_items"]))
     return True
 
 
@@ -383,6 +382,18 @@ def counter(k: Kernel, name: str) -> int:
     if name == "pages_volatile":
         return max(0, int(c["rmap_items"]) - int(c["pages_shared"]) - int(c["pages_sharing"]) - int(c["pages_unshared"]))
     return int(c[name])
+
+
+# What became of a page that was offered, in the order of `fates`.
+FATES = ("merged", "unshared", "volatile", "new", "zero", "not_anonymous", "swapped", "absent")
+MERGED, UNSHARED, VOLATILE, NEW, ZERO, NOT_ANONYMOUS, SWAPPED, ABSENT = range(8)
+
+
+def census(k: Kernel, vma: Vma, start: int, end: int) -> dict[str, int]:
+    """How many pages of [start, end) of a mapping met which fate."""
+    counts = np.zeros(len(FATES), np.int64)
+    fates(k.s, vma.mm.id, start, end, counts)
+    return dict(zip(FATES, counts.tolist(), strict=True))
 
 
 def merging_pages(k: Kernel, mm: Mm) -> tuple[int, int]:

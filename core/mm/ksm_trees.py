@@ -828,3 +828,38 @@ def begin_full_scan(s: State, trees: int) -> None:
             node = after
     for nid in range(trees):
         c["unstable"][nid] = 0
+
+
+# ---------------------------------------------------------------- for those who ask
+
+
+@inline
+def fate_of(s: State, row: int, pte: int) -> int:
+    """What became of one page (the order is `ksm.FATES`); `row`: its rmap_item or 0."""
+    if pte == 0:
+        return 7
+    if not pte & PTE_PRESENT:
+        return 6
+    if pte & PTE_SPECIAL:
+        return 4
+    flags = s.mem[pte_pfn(pte)]["flags"]
+    if not flags & PG_ANON:
+        return 5
+    if flags & PG_KSM:
+        return 0
+    if row == 0:
+        return 3
+    return 1 if s.ksm_items[row]["state"] == KSM_UNSTABLE else 2
+
+
+@njit
+def fates(s: State, mm: int, start: int, end: int, counts) -> None:
+    """Count the fates of the pages of [start, end)."""
+    row = s.mms[mm]["ksm_list"]
+    for vpn in range(start, end):
+        while row and s.ksm_items[row]["vpn"] < vpn:
+            row = s.ksm_items[row]["next"]
+        tid = find_pte_table(s, s.mms[mm]["pgd"], vpn)
+        pte = s.pt[tid, vpn & 511] if tid else 0
+        mine = row if row and s.ksm_items[row]["vpn"] == vpn else 0
+        counts[fate_of(s, mine, pte)] += 1

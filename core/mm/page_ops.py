@@ -12,7 +12,9 @@ A frame keeps the cgroup that was charged for it until it is free.
 
 What is in it. `content` stands for the 4,096 bytes: bits 0..7 are the byte that fills the page, bits 8..15 what its first byte differs by
 (exclusive or), the bits above name the file page that it is a copy of. So 0 is an empty page, 7 a page full of sevens; a store of one byte, 5,
-makes that 7 | (5 ^ 7) << 8; storing 7 makes it full of sevens again. Two pages are alike if their contents are equal. Source: mm/rmap.c, mm/swap.c:__put_page,
+makes that 7 | (5 ^ 7) << 8; storing 7 makes it full of sevens again. Two pages are alike if their contents are equal.
+
+Source: mm/rmap.c, mm/swap.c:__put_page,
 mm/filemap.c:__filemap_add_folio, filemap_unaccount_folio.
 """
 

@@ -18,7 +18,7 @@ compares for himself, links the new node where his search ended, and calls `rb_i
 
 from __future__ import annotations
 
-from core.jit import inline, step
+from core.jit import inline, njit, step
 
 
 @inline
@@ -166,3 +166,38 @@ def _mend(t, roots, r: int, parent: int) -> None:
         t[far]["red"] = 0
         _rotate(t, roots, r, parent, side)
         return
+
+
+@njit
+def rb_check(t, roots, r: int, seen) -> int:
+    """How many nodes a tree has, marking them in `seen`; -1 - node at the first one that breaks a rule of red-black trees."""
+    root = roots[r]
+    if root == 0:
+        return 0
+    if t[root]["parent"] or t[root]["red"]:
+        return -1 - root
+    count, black, depth = 0, -1, 0  # depth: black nodes from the root to where we are
+    node, came = root, 0
+    while node:
+        left, right = t[node]["child"][0], t[node]["child"][1]
+        if came == t[node]["parent"]:  # from above
+            count += 1
+            seen[node] += 1
+            depth += 1 - t[node]["red"]
+            if seen[node] > 1 or (t[node]["red"] and came and t[came]["red"]):
+                return -1 - node
+            if left == 0 or right == 0:
+                if black < 0:
+                    black = depth
+                if black != depth:
+                    return -1 - node
+            if (left and t[left]["parent"] != node) or (right and t[right]["parent"] != node):
+                return -1 - node
+        if left and came == t[node]["parent"]:
+            came, node = node, left
+        elif right and came != right:
+            came, node = node, right
+        else:
+            depth -= 1 - t[node]["red"]
+            came, node = node, t[node]["parent"]
+    return count
