@@ -47,7 +47,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit
-from core.mm import filemap, ksm, memory, mmzone, vmscan
+from core.mm import filemap, ksm, memory, mmzone, shmem_swap, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
@@ -185,6 +185,8 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
     if file.root:
         memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
         punch_pages(k.s)
+        if file.shmem:
+            shmem_swap.free_swapped(k.s, file.root, first, last)
         v = k.s.vmf[0]
         file.nr_pages -= int(v["count"][0])
         file.nr_dirty -= int(v["count"][1])

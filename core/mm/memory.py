@@ -39,7 +39,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -53,9 +53,9 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
@@ -190,6 +190,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
+        k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
@@ -201,7 +202,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
-        if end.reason == OVER_HIGH and done >= n:
+        if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
 
 
@@ -244,6 +245,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
     k.clock.spend(ns)
+    if vma.file is not None and end.dirtied:
+        with gfp.saved(k):
+            page_writeback.dirtied(k, task, vma.file, end.dirtied)
 
 
 def fault_price(k: Kernel, kind: int) -> int:
@@ -282,7 +286,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
-    elif reason != RUNS_FULL:
+    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 

@@ -32,6 +32,7 @@ from core.mm.fault import next_block
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+from core.mm.shmem_swap import count_swapped
 from core.mm.swapfile import swp_slot
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
     sums = np.zeros(NR_SUMS, np.int64)
     gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
     out = {name: int(value) >> PSS_SHIFT if name in FIXED_POINT else int(value) for name, value in zip(NAMES, sums.tolist(), strict=True)}
+    if vma.file is not None and vma.file.shmem and vma.file.root:
+        out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
     for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"):
         out[huge] = 0
