@@ -22,7 +22,8 @@ MMAP_FLAGS = (
 )  # fmt: skip
 FILE_FLAGS = (["private"], ["shared"], ["private", "populate"], ["shared", "populate"], ["shared", "locked"])
 ADVICE = ("dontneed", "free", "willneed", "random", "sequential", "normal", "dontfork", "dofork", "wipeonfork", "keeponfork", "cold", "pageout",
-          "populate_read", "populate_write", "mergeable", "unmergeable", "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
+          "populate_read", "populate_write", "mergeable", "unmergeable",
+          "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
 ORDERS = ("sequential", "reverse", "random", "zipf")
 FILES = ("/data/a", "/data/b", "/data/c")
 GROUPS = ("/g", "/g/x", "/g/y", "/h")
