@@ -9,9 +9,9 @@ Conservation, the first rule: each frame of the machine has exactly one owner.
     free            a block of a buddy list               table      a page table (or a top-level one)
     boot            the kernel's own, since boot          stack      a kernel stack
     anon            mapped anonymous memory               slab       the kernel's objects
-    cache           a page of a file's radix tree
+    cache           a page of a file's radix tree         hugetlb    a pool of huge pages, free or in use
 
-    free + boot + anon + cache + table + stack + slab = all frames
+    free + boot + anon + cache + table + stack + slab + hugetlb = all frames
 
 The walks are page loops; a rule itself is a comparison of two arrays or two sums.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from core.abi.mman import VM_ACCOUNT, VM_LOCKED, VM_SHARED
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_LRU, PG_PRIVATE, PG_SHMEM, PG_SLAB, PG_STACK, PG_SWAPCACHE, PG_TABLE
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_LRU, PG_PRIVATE, PG_SHMEM, PG_SLAB, PG_STACK, PG_SWAPCACHE, PG_TABLE
 from core.jit import njit
 from core.mm.mm_types import (
     CTL_BUDDY,
@@ -33,28 +33,26 @@ from core.mm.mm_types import (
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
     CTL_SLABU_PAGES,
-    KSM_CHAIN,
-    KSM_STABLE,
-    KSM_UNSTABLE,
     MAX_ORDER,
     NR_LRU,
     Array,
     State,
 )
-from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL
-from core.mm.rbtree import rb_check
+from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
+from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import Hstate
     from core.mm.mm_types import Mm
 
-OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab")
-FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB = range(1, 8)
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB = range(1, 9)
 NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
@@ -78,6 +76,8 @@ class Recount:
     free: Array | None = None  # by zone and order: blocks
     cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
     cache_dirty: dict[int, int] = field(default_factory=dict)
+    whole: Array | None = None  # by frame: PMD and PUD entries
+    huge: dict[int, list[int]] = field(default_factory=dict)  # by mm: entries of 2 MiB, of 1 GiB
     refs: Array | None = None  # by swap slot: entries that name it
     swapcached: int = 0
 
@@ -86,8 +86,11 @@ class Recount:
 
 
 @njit
-def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs) -> int:
-    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping."""
+def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
+    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping.
+
+    whole: by frame, entries that map a page of hugetlb. huge: entries of 2 MiB and of 1 GiB.
+    """
     stray = 0
     at = 0  # index of the mapping that may hold the next page
     for i in range(512):
@@ -100,11 +103,19 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
             middle = s.pt[pud, j]
             if middle == 0:
                 continue
+            if middle & PTE_PS:
+                whole[pte_pfn(middle)] += 1
+                huge[1] += 1
+                continue
             pmd = claim_table(s, middle, owner, claims)
             tables[1] += 1
             for m in range(512):
                 lower = s.pt[pmd, m]
                 if lower == 0:
+                    continue
+                if lower & PTE_PS:
+                    whole[pte_pfn(lower)] += 1
+                    huge[0] += 1
                     continue
                 tid = claim_table(s, lower, owner, claims)
                 tables[0] += 1
@@ -261,6 +272,10 @@ def recount(k: Kernel) -> Recount:
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
     r.refs = np.zeros(len(k.s.slots), np.int64)
+    r.whole = np.zeros(size, np.int32)
+    for h in k.hstates:
+        for pfn in h.pages:
+            _claim(r, slice(pfn, pfn + h.nr_pages), HUGETLB)
     _walk_free(k, r)
     for mm in k.mms.values():
         _walk_mm(k, r, mm)
@@ -301,11 +316,12 @@ def _walk_free(k: Kernel, r: Recount) -> None:
 
 
 def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
-    tables, rss = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    tables, rss, huge = np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
     pgd = int(k.s.mms["pgd"][mm.id])
-    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs))
+    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
+    r.huge[mm.id] = huge.tolist()
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
 
@@ -546,111 +562,51 @@ def processes_add_up(k: Kernel, r: Recount) -> None:
         broken("mm users", f"used by {users}, counted {[(mm.id, mm.users) for mm in k.mms.values()]}")
 
 
-@njit
-def walk_items(s: State, row: int, mm: int, seen, found) -> int:
-    """One address space's rmap_items: found = [items, in the unstable tree, in the stable tree]. Answers the first wrong row, or 0."""
-    before = -1
-    while row:
-        item = s.ksm_items[row]
-        seen[row] += 1
-        if seen[row] > 1 or item["mm"] != mm or item["vpn"] <= before:
-            return row
-        before = item["vpn"]
-        found[0] += 1
-        if item["state"] == KSM_UNSTABLE:
-            found[1] += 1
-        elif item["state"] == KSM_STABLE:
-            found[2] += 1
-        row = item["next"]
-    return 0
+def pools_add_up(k: Kernel, r: Recount) -> None:
+    """A pool's counters are those of its pages; a page has as many references as entries and files; promises are what maps say."""
+    for h in k.hstates:
+        in_use = _check_pool(h)
+        _check_huge_pages(k, r, h, in_use)
+        promised = sum(inode.resv_map.region_count(0, LAST) - len(inode.huge_pages)
+                       for inode in k.inodes.values() if inode.hstate is h and inode.resv_map is not None)  # fmt: skip
+        owners = [vma for mm in k.mms.values() for vma in mm.vmas if vma.resv is not None and vma.file is not None and vma.file.hstate is h]
+        for vma in owners:
+            first, last = vma.pgoff >> h.order, (vma.pgoff + vma.pages) >> h.order
+            promised += last - first - (vma.resv.region_count(first, last) if vma.resv is not None else 0)
+        spools = {id(spool): spool for spool in [*(at.spool for at in k.mounts.values() if at.hstate is h),
+                                                 *(inode.spool for inode in k.inodes.values() if inode.hstate is h)] if spool}  # fmt: skip
+        promised += sum(spool.rsv_hpages for spool in spools.values())
+        if promised != h.resv_huge_pages:
+            broken("hugetlb", f"{h.resv_huge_pages} pages of {h.size >> 20} MiB are reserved, the maps say {promised}")
+    for mm in k.mms.values():
+        small = sum(count * pages for count, pages in zip(r.huge[mm.id], (512, 1 << 18), strict=True))
+        if small != mm.hugetlb_usage:
+            broken("HugetlbPages", f"mm {mm.id} counts {mm.hugetlb_usage} pages, maps {small}")
 
 
-@njit
-def walk_sharers(s: State, node: int, found) -> bool:
-    """A stable node's list: its length and back links; found = [pages shared, sharing]."""
-    row, before, n = s.ksm_nodes[node]["first"], 0, 0
-    while row:
-        item = s.ksm_items[row]
-        if item["head"] != node or item["state"] != KSM_STABLE or item["hprev"] != before:
-            return False
-        n += 1
-        before = row
-        row = item["hnext"]
-    found[0] += n > 0
-    found[1] += max(n - 1, 0)
-    return n == s.ksm_nodes[node]["len"]
+LAST = 1 << 62
 
 
-def shared_pages_add_up(k: Kernel, r: Recount) -> None:
-    """KSM: rmap_items, trees, chains and lists of sharers are whole; a KSM page is read-only everywhere and known to its node."""
-    c, nodes = k.s.ksm[0], k.s.ksm_nodes
-    seen = np.zeros(int(c["item_next"]) + 1, np.int64)
-    found = np.zeros(3, np.int64)
-    for mm_id in k.ksmd.slots:
-        before = found.copy()
-        if wrong := int(walk_items(k.s, int(k.s.mms["ksm_list"][mm_id]), mm_id, seen, found)):
-            broken("ksm", f"rmap_item {wrong} of mm {mm_id} is out of order")
-        mine = (found - before).tolist()
-        row = k.s.mms[mm_id]
-        if [int(row["ksm_items"]), int(row["ksm_merging"])] != [mine[0], mine[2]]:
-            broken("ksm", f"mm {mm_id} counts {int(row['ksm_items'])} rmap_items and {int(row['ksm_merging'])} merged, has {mine}")
-    stable = _stable_nodes(k)
-    shared = np.zeros(2, np.int64)
-    for node in stable:
-        if nodes["len"][node] != KSM_CHAIN and not walk_sharers(k.s, node, shared):
-            broken("ksm", f"stable node {node} and its rmap_items do not agree: {nodes[node]}")
-    counts = {"rmap_items": found[0], "pages_unshared": found[1], "pages_shared": shared[0], "pages_sharing": shared[1], "nodes": len(stable)}
-    for name, count in counts.items():
-        if int(c[name]) != int(count):
-            broken("ksm", f"{name} is {int(c[name])}, found {int(count)}")
-    _ksm_pages(k, r)
+def _check_pool(h: Hstate) -> set[int]:
+    """Lists and counters agree; the pages in use."""
+    free = [pfn for pages in h.free_lists for pfn in pages]
+    nodes = range(len(h.nr_node))
+    by_node = [sum(page.node == node for page in h.pages.values()) for node in nodes]
+    sums = (len(h.pages), len(free), sum(h.surplus_node))
+    if sums != (h.nr_huge_pages, h.free_huge_pages, h.surplus_huge_pages) or len(set(free)) != len(free):
+        broken("hugetlb", f"counted {h.nr_huge_pages} pages, {h.free_huge_pages} free, {h.surplus_huge_pages} surplus; found {sums}")
+    if by_node != h.nr_node or [len(pages) for pages in h.free_lists] != h.free_node or h.resv_huge_pages > h.free_huge_pages:
+        broken("hugetlb", f"by node {by_node}, counted {h.nr_node}; {h.resv_huge_pages} reserved of {h.free_huge_pages} free")
+    return set(h.pages) - set(free)
 
 
-def _stable_nodes(k: Kernel) -> list[int]:
-    """Every stable node, from the trees, the chains and the list of those that wait for another tree."""
-    c, nodes, out = k.s.ksm[0], k.s.ksm_nodes, []
-    seen = np.zeros(int(c["node_next"]) + 1, np.int64)
-    for nid in range(k.nr_nodes):
-        n = int(rb_check(nodes, c["stable"], nid, seen))
-        if n < 0:
-            broken("ksm", f"the stable tree of node {nid} is no red-black tree at {-1 - n}")
-    out = np.flatnonzero(seen).tolist()
-    chains = [node for node in out if nodes["len"][node] == KSM_CHAIN]
-    dups = [dup for chain in chains for dup in _listed(k, int(nodes["first"][chain]), seen)]
-    if any(len({int(k.s.mem["content"][nodes["kpfn"][dup]]) for dup in _live(k, chain)}) > 1 for chain in chains):
-        broken("ksm", "the dups of a chain differ in content")
-    if (len(chains), len(dups)) != (int(c["stable_node_chains"]), int(c["stable_node_dups"])):
-        broken("ksm", f"{int(c['stable_node_chains'])} chains and {int(c['stable_node_dups'])} dups are counted, found {len(chains)}, {len(dups)}")
-    return [*out, *dups, *_listed(k, int(c["migrate"]), seen)]
-
-
-def _listed(k: Kernel, node: int, seen: Array) -> list[int]:
-    """A list of stable nodes; one that is listed twice is a bug."""
-    out: list[int] = []
-    while node:
-        seen[node] += 1
-        if seen[node] > 1 or int(k.s.ksm_nodes["dprev"][node]) != (out[-1] if out else 0):
-            broken("ksm", f"stable node {node} is in two places")
-        out.append(node)
-        node = int(k.s.ksm_nodes["dnext"][node])
-    return out
-
-
-def _live(k: Kernel, chain: int) -> list[int]:
-    """The dups of a chain whose pages are still theirs."""
-    dups = _listed(k, int(k.s.ksm_nodes["first"][chain]), np.zeros(int(k.s.ksm[0]["node_next"]) + 1, np.int64))
-    return [dup for dup in dups if int(k.s.mem["mapping"][k.s.ksm_nodes["kpfn"][dup]]) == dup]
-
-
-def _ksm_pages(k: Kernel, r: Recount) -> None:
-    """A KSM page is anonymous, nobody's alone, and the frame of its stable node."""
-    mem = k.s.mem[: len(r.owner)]
-    pages = np.flatnonzero(mem["flags"] & PG_KSM)
-    if (mem["flags"][pages] & (PG_ANON | PG_ANON_EXCLUSIVE) != PG_ANON).any():
-        broken("ksm", "a KSM page is not anonymous, or exclusive")
-    known = pages[mem["mapping"][pages] > 0]
-    if (k.s.ksm_nodes["kpfn"][mem["mapping"][known]] != known).any():
-        broken("ksm", "a KSM page's stable node has another frame")
+def _check_huge_pages(k: Kernel, r: Recount, h: Hstate, in_use: set[int]) -> None:
+    assert r.whole is not None
+    cached = [pfn for inode in k.inodes.values() if inode.hstate is h for pfn in inode.huge_pages.values()]
+    for pfn in h.pages:
+        entries, refs = int(r.whole[pfn]), int(k.s.mem["refcount"][pfn])
+        if entries != int(k.s.mem["index"][pfn + 1]) or refs != entries + cached.count(pfn) or (refs > 0) != (pfn in in_use):
+            broken("hugetlb", f"page {pfn:#x} has {refs} references and {int(k.s.mem['index'][pfn + 1])} mappings; {entries} entries found")
 
 
 RULES = (
@@ -665,6 +621,7 @@ RULES = (
     lists_add_up,
     gauges_equal_recounts,
     files_add_up,
+    pools_add_up,
     processes_add_up,
     shared_pages_add_up,
 )

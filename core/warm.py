@@ -44,6 +44,7 @@ def story(k: Kernel) -> None:
     for name, args in (("walk", {"pid": a, "address": heap}), ("vmas", {"pid": a}), ("cgroups", {}), ("audit", {})):
         k.view(name, **args)
     samepages(k)
+    huge(k, a)
     pressure(k)
     k.verify()
     Kernel.restore(k.snapshot()).digest()
@@ -98,6 +99,16 @@ def samepages(k: Kernel) -> None:
     call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
     call(k, "exit", d)
+
+
+def huge(k: Kernel, a: int) -> None:
+    """A pool of huge pages."""
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"2")
+    address = call(k, "mmap", a, length=4 * M, prot="rw", flags=[*PRIVATE, "hugetlb"])["address"]
+    call(k, "touch", a, address=address, length=4 * M, access="write")
+    call(k, "munmap", a, address=address, length=4 * M)
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"0")
+    call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
 
 
 def pressure(k: Kernel) -> None:
