@@ -1,12 +1,13 @@
 """A trace through the kernel's own lists: a machine of nothing but frames, one page table and a policy.
 
-The columns are those of every machine (`mm_types.State`), filled with the least that reclaim needs: one node, one cgroup, one address
-space whose pages are numbered 0, 1, 2, …, and `frames` frames for them. An access whose entry is present sets its A bit; one that is not is a *fault* and
-takes a free frame; when there is none the policy is asked, by the very hooks that reclaim of a session uses (`policy`): the classic
-lists, the generations of the multi-gen LRU, and the classroom's policies.
+The columns are those of every machine (`mm_types.State`), filled with the least that reclaim needs: one node, one cgroup, one
+address space whose pages are numbered 0, 1, 2, …, and `frames` frames for them. An access whose entry is present sets its A bit; one that
+is not is a *fault* and takes a free frame; when there is none the policy is asked, by the very hooks that reclaim of a session uses
+(`policy`): the classic lists, the generations of the multi-gen LRU, and the classroom's policies.
 
-Two things differ from a session, so that a trace of millions of accesses takes a fraction of a second: a page that may go is dropped on the
-spot (`lru_classic.drop_traced`), without swap; and classic and mglru, which free a batch of up to 32 pages at a time, free at most a sixteenth of the frames.
+Two things differ from a session, so that a trace of millions of accesses takes a fraction of a second: a page that may go is
+dropped on the spot (`lru_classic.drop_traced`), without swap; and classic and mglru, which free up to 32 pages at a time, aim at no more
+than a sixteenth of the frames.
 
     pages 0 .. 511 ──> table 1        frames 1 .. n: the pages'       xa, row by table: the shadow that an evicted page left
 """
@@ -30,6 +31,10 @@ from core.mm.mm_types import (
     CTL_RANDOM,
     CTL_TRACE_FREE,
     CTL_TRACE_TABLES,
+    KSM,
+    KSM_ITEM,
+    KSM_NODE,
+    LOOK,
     LRU,
     LRUGEN,
     LRUVEC,
@@ -37,6 +42,7 @@ from core.mm.mm_types import (
     MGLRU,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     RUN,
     SC,
@@ -73,7 +79,8 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
         lruvecs=arena((1,), LRUVEC), memcgs=arena((1,), MEMCG), mms=arena((2,), MM), node_stat=arena((1, len(NODE_STATS)), "i8"),
         numa_stat=arena((ZONES_PER_NODE, len(NUMA_STATS)), "i8"), vm_event=arena((len(EVENTS),), "i8"), stock=arena((1, 2), "i8"),
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
-        sc=arena((1,), SC), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
+        sc=arena((1,), SC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
+        ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
         stamps=arena((rows,), "i8"),
     )  # fmt: skip
     s.ctl[CTL_NR_NODES], s.ctl[CTL_POLICY], s.ctl[CTL_MAX_PFN], s.ctl[CTL_TRACE_TABLES] = 1, policy, frames + 1, 1

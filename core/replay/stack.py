@@ -7,8 +7,9 @@ exactly if d <= n. So the counts of depths are the faults of all sizes at once:
 
     1 2 3 1 2 3:   depths - - - 3 3 3       faults 6 in 1 or 2 frames, 3 in 3
 
-The depth is how many pages were used since: each page marks the time of its last use in a Fenwick tree (Bennett and Kruskal, 1975), and
-the depth is a sum over the marks after that time. The times are renumbered when they run out, so the tree has twice as many places as there are pages.
+The depth is how many pages were used since: each page marks the time of its last use in a Fenwick tree (Bennett and Kruskal, 1975),
+and the depth is a sum over the marks after that time. The times are renumbered when they run out, so the tree has twice as many places
+as there are pages.
 """
 
 from __future__ import annotations

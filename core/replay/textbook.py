@@ -5,10 +5,13 @@ OPT (Belady, 1966) evicts the page whose next use is farthest away. It needs the
     frames 3:   1 2 3 4 1 2 5 1 2 3 4 5      faults 7
                       4 replaces 3 (used again at 10; 1 at 5, 2 at 6)
 
-LFU evicts the page with the fewest uses since it came in, of those the one used longest ago. 2Q (Johnson and Shasha, 1994) keeps new pages in a FIFO of
-a quarter of the frames; only a page that comes back while its number is remembered (for half as many pages as there are frames) enters the main LRU list. ARC
-(Megiddo and Modha, 2003) keeps two LRU lists, once used and used again, remembers as many evicted pages of each, and shifts the share of
-the two towards the list whose remembered pages come back.
+LFU evicts the page with the fewest uses since it came in, of those the one used longest ago.
+
+2Q (Johnson and Shasha, 1994) keeps new pages in a FIFO of a quarter of the frames; only a page that comes back while its number is
+remembered (for half as many pages as there are frames) enters the main LRU list.
+
+ARC (Megiddo and Modha, 2003) keeps two LRU lists, once used and used again, remembers as many evicted pages of each, and shifts the
+shares of the two towards the list whose remembered pages come back.
 
 OPT and LFU find their victim in a heap: each access pushes the page's new key, and keys that are no longer the page's are skipped when they come up.
 """
