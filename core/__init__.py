@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from core import replay as replay
 from core.abi.errno import Errno
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
@@ -30,5 +31,6 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "replay",
     "says",
 ]

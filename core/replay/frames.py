@@ -5,6 +5,8 @@ address space whose pages are numbered 0, 1, 2, …, and `frames` frames for the
 is not is a *fault* and takes a free frame; when there is none the policy is asked, by the very hooks that reclaim of a session uses
 (`policy`): the classic lists, the generations of the multi-gen LRU, and the classroom's policies.
 
+CLOCK alone does not count the access that brings a page in as a use: so it is defined for traces, and cache simulators agree.
+
 Two things differ from a session, so that a trace of millions of accesses takes a fraction of a second: a page that may go is
 dropped on the spot (`lru_classic.drop_traced`), without swap; and classic and mglru, which free up to 32 pages at a time, aim at no more
 than a sixteenth of the frames.
@@ -24,6 +26,7 @@ from core.mm.lru_gen_walk import reset_bloom_filter, walk_mm
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CLASSIC,
+    CLOCK,
     CTL_IN_LRU_FAULT,
     CTL_MAX_PFN,
     CTL_NR_NODES,
@@ -147,7 +150,7 @@ def fault(s: State, page: int) -> None:
     if shadow < 0:
         workingset_refault(s, 0, pfn, shadow, 0)
     folio_add_lru(s, 0, pfn)
-    s.pt[1 + (page >> 9), page & 511] = (pfn << 12) | PTE_P | PTE_A
+    s.pt[1 + (page >> 9), page & 511] = (pfn << 12) | PTE_P | (0 if s.ctl[CTL_POLICY] == CLOCK else PTE_A)
 
 
 @step
