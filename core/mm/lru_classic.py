@@ -16,8 +16,6 @@ I/O is finished when the batch of 32 that started it is: the pages go to the tai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from core.abi.mman import VM_EXEC, VM_LOCKED
 from core.abi.page_flags import (
     PG_ACTIVE,
@@ -34,7 +32,6 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
-from core.mm import memcontrol, rmap_walk
 from core.mm.looks import begin_look, end_look, note_uses
 from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled, lruvec_of, update_lru_size
 from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, CTL_TRACE_FREE, CTL_TRACE_TABLES, MGLRU, State
@@ -58,10 +55,6 @@ from core.vmstat import (
     PGDEACTIVATE,
     PGPGOUT,
 )
-
-if TYPE_CHECKING:
-    from core.kernel import Kernel
-    from core.mm.vmscan import Workspace
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
 FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED = range(5)  # what became of a page
@@ -490,17 +483,3 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
             rotate_reclaimable(s, batch[i])
         at = stop
     v["count"][0] = freed
-
-
-# ---------------------------------------------------------------- the hooks
-
-
-def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
-    """One visit of reclaim to a cgroup's lists on a node."""
-    shrink_lruvec(k.s, r, memcg, space.roots, space.dropped, space.batch, space.nr)
-
-
-def age(k: Kernel, node: int) -> None:
-    """kswapd_age_node."""
-    for at in memcontrol.reclaim_order(k, k.root_cgroup):
-        age_active_anon(k.s, rmap_walk.tables(k), at.id)

@@ -17,13 +17,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.mm import lru_classic, lru_gen, lru_simple
+from core.mm import lru_classic, lru_gen, lru_simple, memcontrol, rmap_walk
 from core.mm.mm_types import CTL_POLICY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.rmap_walk import Rmap
     from core.mm.vmscan import Workspace
+
+
+def isolate_classic(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
+    """One visit of reclaim to a cgroup's lists on a node."""
+    lru_classic.shrink_lruvec(k.s, r, memcg, space.roots, space.dropped, space.batch, space.nr)
+
+
+def age_classic(k: Kernel, node: int) -> None:
+    """kswapd_age_node."""
+    for at in memcontrol.reclaim_order(k, k.root_cgroup):
+        lru_classic.age_active_anon(k.s, rmap_walk.tables(k), at.id)
 
 
 class Policy(NamedTuple):
@@ -36,7 +47,7 @@ class Policy(NamedTuple):
 
 
 POLICIES = (
-    Policy("classic", lru_classic.isolate, lru_classic.age, "6.1's active and inactive lists"),
+    Policy("classic", isolate_classic, age_classic, "6.1's active and inactive lists"),
     Policy("mglru", lru_gen.isolate, lru_gen.age, "6.1's generations, as with CONFIG_LRU_GEN_ENABLED=y"),
     Policy("fifo", lru_simple.isolate, lru_simple.age, "the page that came first goes"),
     Policy("clock", lru_simple.isolate, lru_simple.age, "the page that came first goes, but one that was used is passed over once"),

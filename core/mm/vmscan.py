@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import lru_gen, memcontrol, rmap_walk
+from core.mm import lru_gen, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
 from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
-from core.mm.policy import policy_of
 from core.record import keep
 from core.vmstat import EVENT, NODE
 
@@ -115,7 +114,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
     c["node"] = node
     prepare_scan_count(k, node, cg)
     r = rmap_walk.tables(k)
-    isolate = policy_of(k).isolate
+    isolate = policy.policy_of(k).isolate
     nodes = k.nr_nodes
     immediate = int(k.s.node_stat[node, IMMEDIATE])
     for at in memcontrol.reclaim_order(k, cg):
@@ -220,7 +219,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     if not state["awake"]:
         state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False)
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space, age = Workspace(k), policy_of(k).age
+    space, age = Workspace(k), policy.policy_of(k).age
     if pgdat_balanced(k, node):
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
