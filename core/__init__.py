@@ -13,6 +13,7 @@ from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
+from core.mm.policy_client import Advisor
 from core.panic import KernelBug
 from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
@@ -21,6 +22,7 @@ __all__ = [
     "CALLS",
     "EVENTS",
     "FILES",
+    "Advisor",
     "Call",
     "Costs",
     "Errno",

@@ -20,6 +20,7 @@ from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, pag
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CTL_BUDDY,
+    CTL_FALLBACK,
     CTL_MAX_PFN,
     CTL_NR_NODES,
     CTL_POLICY,
@@ -28,6 +29,7 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    FIFO,
     KSM,
     KSM_ITEM,
     KSM_NODE,
@@ -116,6 +118,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "need_aging": False} for _ in range(k.nr_nodes)]
     on = machine.reclaim_policy == "mglru"
     k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
+    k.policy_client = {"answers": []}
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
@@ -126,6 +129,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
+    k.s.ctl[CTL_FALLBACK] = FIFO
     k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)

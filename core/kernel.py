@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.mm.policy_client import Advisor
     from core.record import Records
     from core.sched.task import Task
 
@@ -87,6 +88,8 @@ class Kernel:
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
+    policy_client: dict[str, list[int]]  # answers: what a client's policy will take (`policy_client`)
+    advisor: Advisor | None = None  # the client itself, while it is asked; no part of the state
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]

@@ -22,7 +22,7 @@ MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
 STORAGE_KINDS = ("disk", "ssd", "nvme")
-RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru")  # the rows of mm/policy.POLICIES, in their order
+RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru", "client")  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {
@@ -149,7 +149,7 @@ class Machine:
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
-            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES[:-1]),
             preset=name,
         )
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.abi.page_flags import PG_MLOCKED, PG_UNEVICTABLE
 from core.jit import njit, step
 from core.mm import memcontrol
@@ -20,7 +22,7 @@ from core.mm.classroom import clock, fifo, lru, random
 from core.mm.classroom.order import oldest
 from core.mm.lru_classic import FREED, WRITTEN, count_reclaim, shrink_page
 from core.mm.mm_inline import lruvec_of
-from core.mm.mm_types import CLOCK, CTL_POLICY, FIFO, LRU, LRU_INACTIVE_FILE, State
+from core.mm.mm_types import CLIENT, CLOCK, CTL_FALLBACK, CTL_POLICY, FIFO, LRU, LRU_INACTIVE_FILE, State
 from core.mm.page_alloc import zone_of
 from core.mm.rmap_walk import Rmap
 from core.mm.swap import list_add_tail, list_del, lru_add, lru_del, page_lru
@@ -33,12 +35,15 @@ if TYPE_CHECKING:
 
 SWAP_CLUSTER_MAX = 32
 PGROTATED = EVENT["pgrotated"]
+NOBODY = np.zeros(0, np.int64)
 
 
 @step
 def next_page(s: State, r: Rmap, lruvec: int) -> int:
     """The page that the policy in force would take next."""
     policy = s.ctl[CTL_POLICY]
+    if policy == CLIENT:
+        policy = s.ctl[CTL_FALLBACK]
     if policy == FIFO:
         return fifo.isolate(s, r, lruvec)
     if policy == CLOCK:
@@ -63,15 +68,15 @@ def to_tail(s: State, pfn: int) -> None:
 
 
 @njit
-def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch) -> None:
-    """Take up to 32 pages of a cgroup on a node and try to free them."""
+def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, named) -> None:
+    """Take the pages `named`, else up to 32 of a cgroup on a node as the policy names them, and try to free them."""
     c = s.sc[0]
     lruvec = lruvec_of(s, memcg, c["node"])
     may_swap = c["may_swap"]
     c["may_swap"] = 1 if may_swap and nr_swap_pages(s, memcg) > 0 else 0
     taken = 0
-    while taken < SWAP_CLUSTER_MAX:
-        pfn = next_page(s, r, lruvec)
+    while taken < (len(named) or SWAP_CLUSTER_MAX):
+        pfn = named[taken] if len(named) else next_page(s, r, lruvec)
         if pfn == 0:
             break
         lru_del(s, zone_of(s, pfn), pfn)
@@ -110,16 +115,19 @@ def first_stamp(s: State, lruvec: int) -> int:
 # ---------------------------------------------------------------- the hooks
 
 
+def its_turn(k: Kernel, memcg: int) -> bool:
+    """Has no other cgroup of this reclaim an older page? In the last rounds each has its turn."""
+    c, node, nodes = k.s.sc[0], int(k.s.sc[0]["node"]), k.nr_nodes
+    mine = int(first_stamp(k.s, memcg * nodes + node))
+    others = [at.id for at in memcontrol.reclaim_order(k, k.cgroups[int(c["target"])]) if at.id != memcg]
+    first = [stamp for stamp in (int(first_stamp(k.s, id * nodes + node)) for id in others) if stamp >= 0]
+    return int(c["priority"]) <= 2 or not first or min(first) >= mine
+
+
 def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
     """One visit, unless another cgroup of the same reclaim has an older page."""
-    s, c = k.s, k.s.sc[0]
-    node, nodes = int(c["node"]), k.nr_nodes
-    mine = int(first_stamp(s, memcg * nodes + node))
-    others = [at.id for at in memcontrol.reclaim_order(k, k.cgroups[int(c["target"])]) if at.id != memcg]
-    first = [stamp for stamp in (int(first_stamp(s, id * nodes + node)) for id in others) if stamp >= 0]
-    if int(c["priority"]) > 2 and first and min(first) < mine:
-        return
-    visit(s, r, memcg, space.roots, space.dropped, space.batch)
+    if its_turn(k, memcg):
+        visit(k.s, r, memcg, space.roots, space.dropped, space.batch, NOBODY)
 
 
 def age(k: Kernel, node: int) -> None:

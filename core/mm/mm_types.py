@@ -264,11 +264,12 @@ CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given
 CTL_RANDOM = 43  # state of the random policy's generator
+CTL_FALLBACK = 46  # the policy that chooses where a client's does not
 CTL_TRACE_TABLES = 44  # a machine that replays a trace: the first of its page tables; 0: an ordinary machine
 CTL_TRACE_FREE = 45  # its free frames, linked by `next`
 NR_CTL = 64
 
-CLASSIC, MGLRU, FIFO, CLOCK, RANDOM, LRU = range(6)  # ctl[CTL_POLICY]
+CLASSIC, MGLRU, FIFO, CLOCK, RANDOM, LRU, CLIENT = range(7)  # ctl[CTL_POLICY]
 
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000

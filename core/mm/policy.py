@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.mm import lru_classic, lru_gen, lru_simple, memcontrol, rmap_walk
+from core.mm import lru_classic, lru_gen, lru_simple, memcontrol, policy_client, rmap_walk
 from core.mm.mm_types import CTL_POLICY
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ POLICIES = (
     Policy("clock", lru_simple.isolate, lru_simple.age, "the page that came first goes, but one that was used is passed over once"),
     Policy("random", lru_simple.isolate, lru_simple.age, "any page goes"),
     Policy("lru", lru_simple.isolate, lru_simple.age, "the page that was used longest ago goes; every access is told"),
+    Policy("client", policy_client.isolate, policy_client.age, "a program outside names the pages, one of the four above where it does not"),
 )  # fmt: skip
 
 

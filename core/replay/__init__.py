@@ -33,7 +33,7 @@ TEXTBOOK = {
     "2q": "new pages in a FIFO, those that come back in an LRU list",
     "arc": "used once and used again, in shares that follow the misses",
 }
-POLICIES: dict[str, str] = {policy.name: policy.doc for policy in RECLAIM} | TEXTBOOK
+POLICIES: dict[str, str] = {policy.name: policy.doc for policy in RECLAIM[:-1]} | TEXTBOOK
 MAX_SIZES = 1000
 WORK = 400_000_000  # accesses that one comparison may make, over all policies and sizes
 
@@ -55,7 +55,7 @@ def faults(trace: Trace, policy: str, frames: int, seed: int = 0) -> int:
         raise ValueError("memory needs at least one frame")
     if frames >= trace.pages:
         return trace.pages  # all fit: each faults once
-    if policy in RECLAIM_POLICIES:
+    if policy not in TEXTBOOK:
         return _reclaim(trace, RECLAIM_POLICIES.index(policy), frames, seed)
     return _textbook(trace, policy, frames)
 
