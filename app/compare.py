@@ -10,19 +10,19 @@ from typing import Any
 
 from app.schemas import plot
 from app.schemas.replay import Compare, render, sizes
-from core import replay
+from core import REPLAY_POLICIES, Trace, compare_policies, generate_trace
 
 
-def trace_of(args: argparse.Namespace) -> replay.Trace:
+def trace_of(args: argparse.Namespace) -> Trace:
     """The trace that the command line names. Raises ValueError in plain words."""
     if args.generate is not None:
-        return replay.generate(args.generate, args.pages, args.length, args.seed, args.skew)
+        return generate_trace(args.generate, args.pages, args.length, args.seed, args.skew)
     words = list(args.trace)
     if len(words) == 1 and not words[0].isdecimal():
         words = (sys.stdin.read() if words[0] == "-" else Path(words[0]).read_text()).split()
     if not all(word.isdecimal() for word in words):
         raise ValueError(f"{next(word for word in words if not word.isdecimal())!r} is not a page number")
-    return replay.Trace.of([int(word) for word in words])
+    return Trace.of([int(word) for word in words])
 
 
 def frames_of(text: str | None) -> Any:
@@ -36,9 +36,9 @@ def frames_of(text: str | None) -> Any:
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """The comparison that the command line asks for. Raises ValueError (pydantic's included) or OSError."""
     trace = trace_of(args)
-    policies = list(replay.POLICIES) if args.policies == "all" else args.policies.split(",")
+    policies = list(REPLAY_POLICIES) if args.policies == "all" else args.policies.split(",")
     asked = Compare.model_validate({"policies": policies, "frames": frames_of(args.frames), "seed": args.seed})
-    return render(replay.compare(trace, asked.policies, sizes(asked, trace), asked.seed))
+    return render(compare_policies(trace, asked.policies, sizes(asked, trace), asked.seed))
 
 
 def table(found: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from core import replay as replay
 from core.abi.errno import Errno
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
@@ -15,6 +14,8 @@ from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.mm.policy_client import Advisor
 from core.panic import KernelBug
+from core.replay import MAX_SIZES, Trace, compare_policies, generate_trace, trace_from_bytes, trace_of_touches
+from core.replay import POLICIES as REPLAY_POLICIES
 from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
@@ -22,6 +23,8 @@ __all__ = [
     "CALLS",
     "EVENTS",
     "FILES",
+    "MAX_SIZES",
+    "REPLAY_POLICIES",
     "Advisor",
     "Call",
     "Costs",
@@ -33,6 +36,10 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
-    "replay",
+    "Trace",
+    "compare_policies",
+    "generate_trace",
     "says",
+    "trace_from_bytes",
+    "trace_of_touches",
 ]

@@ -7,7 +7,7 @@ from pydantic import Field, StrictInt
 
 from app.schemas.calls import Body
 from app.schemas.sessions import NonNegative
-from core import replay
+from core import MAX_SIZES, REPLAY_POLICIES, Trace
 
 PageNumber = Annotated[int, Field(ge=0, le=(1 << 52) - 1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1 << 24, strict=True)]
@@ -38,8 +38,8 @@ class Sizes(Body):
 class Compare(Body):
     """Which policies, over which sizes of memory."""
 
-    policies: list[PolicyName] = Field(list(DEFAULT_POLICIES), min_length=1, max_length=len(replay.POLICIES))
-    frames: Annotated[list[Count], Field(min_length=1, max_length=replay.MAX_SIZES)] | Sizes | None = Field(
+    policies: list[PolicyName] = Field(list(DEFAULT_POLICIES), min_length=1, max_length=len(REPLAY_POLICIES))
+    frames: Annotated[list[Count], Field(min_length=1, max_length=MAX_SIZES)] | Sizes | None = Field(
         None, description="Sizes of memory, in frames; default: sixteen up to the number of pages.", examples=[[3, 4], {"from": 1, "to": 8}]
     )
     seed: NonNegative = Field(0, description="Of the random policy.")
@@ -58,21 +58,21 @@ class ReplaySession(Compare):
     pid: Annotated[StrictInt, Field(ge=1)]
 
 
-def sizes(compare: Compare, trace: replay.Trace) -> list[int]:
+def sizes(compare: Compare, trace: Trace) -> list[int]:
     """The sizes of memory that were asked for. ValueError where there are none, or too many."""
     if isinstance(compare.frames, list):
         return list(compare.frames)
     if compare.frames is not None:
         asked = range(compare.frames.first, compare.frames.last + 1, compare.frames.step)
-        if not 1 <= len(asked) <= replay.MAX_SIZES:
-            raise ValueError(f"frames: from, to and step give {len(asked)} sizes; 1 to {replay.MAX_SIZES} are possible")
+        if not 1 <= len(asked) <= MAX_SIZES:
+            raise ValueError(f"frames: from, to and step give {len(asked)} sizes; 1 to {MAX_SIZES} are possible")
         return list(asked)
     pages = trace.pages
     return sorted({max(1, pages * part // DEFAULT_SIZES) for part in range(1, DEFAULT_SIZES + 1)})
 
 
 def render(table: Mapping[str, Any]) -> dict[str, Any]:
-    """`replay.compare`'s table as JSON."""
+    """`compare_policies`'s table as JSON."""
     anomalies = [{"policy": one.policy, "frames": list(one.frames), "faults": list(one.faults)} for one in table["anomalies"]]
-    about = {name: replay.POLICIES[name] for name in table["faults"]}
+    about = {name: REPLAY_POLICIES[name] for name in table["faults"]}
     return {**table, "anomalies": anomalies, "policies": about}

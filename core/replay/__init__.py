@@ -1,6 +1,6 @@
 """Policies compared on one trace: faults against memory, for every policy that reclaim of a session may use and for some that no kernel could.
 
-`faults` is one policy at one size of memory, `compare` a table of them. What the comparison shows:
+`faults` is one policy at one size of memory, `compare_policies` a table of them. What the comparison shows:
 
     Belady's anomaly     a size at which a policy faults more than at the size before it (FIFO: 1 2 3 4 1 2 5 1 2 3 4 5 with 3 and 4 frames: 9, 10)
     the bound            OPT: no policy can fault less
@@ -23,9 +23,9 @@ from core.replay import frames as machines
 from core.replay import stack, textbook
 from core.replay.trace import PATTERNS as PATTERNS
 from core.replay.trace import Trace as Trace
-from core.replay.trace import from_bytes as from_bytes
-from core.replay.trace import generate as generate
-from core.replay.trace import touched as touched
+from core.replay.trace import generate_trace as generate_trace
+from core.replay.trace import trace_from_bytes as trace_from_bytes
+from core.replay.trace import trace_of_touches as trace_of_touches
 
 TEXTBOOK = {
     "opt": "the page whose next use is farthest away goes: the bound",
@@ -91,7 +91,7 @@ def lru_curve(trace: Trace) -> Array:
     return len(trace.accesses) - np.cumsum(histogram)
 
 
-def compare(trace: Trace, policies: Sequence[str], sizes: Iterable[int], seed: int = 0) -> dict[str, Any]:
+def compare_policies(trace: Trace, policies: Sequence[str], sizes: Iterable[int], seed: int = 0) -> dict[str, Any]:
     """Policies over sizes of memory: columns.
 
     Returns {length, pages, frames: [...], faults: {policy: [...]}, hit_ratio: {policy: [...]}, anomalies: [Anomaly, ...]}; frames ascending.

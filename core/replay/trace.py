@@ -1,7 +1,7 @@
 """A trace: which pages a program used, in order; and how to get one.
 
 A policy does not care what a page is called, so the pages of a trace are numbered 0, 1, 2, … (`Trace.of`). Traces come as a list of numbers, as
-bytes (32-bit little-endian page numbers), from the touches of a process (`touched`), or made up (`generate`):
+bytes (32-bit little-endian page numbers), from the touches of a process (`trace_of_touches`), or made up (`generate_trace`):
 
     sequential    0 1 2 ... pages - 1, and again from 0          a scan: LRU and FIFO never hit if memory is smaller by one page
     loop          the same over `set` pages                      a loop
@@ -66,14 +66,14 @@ def _checked(accesses: Array, pages: int) -> Array:
     return accesses
 
 
-def from_bytes(body: bytes) -> Trace:
+def trace_from_bytes(body: bytes) -> Trace:
     """32-bit little-endian page numbers."""
     if len(body) % 4:
         raise ValueError(f"the trace is {len(body)} bytes long, not a multiple of 4: it holds 32-bit little-endian page numbers")
     return Trace.of(np.frombuffer(body, "<u4"))
 
 
-def generate(pattern: str, pages: int, length: int, seed: int = 0, skew: float = 1.0, set: int | None = None) -> Trace:
+def generate_trace(pattern: str, pages: int, length: int, seed: int = 0, skew: float = 1.0, set: int | None = None) -> Trace:
     """A made-up trace. ValueError for an unknown pattern or numbers out of range."""
     if pattern not in PATTERNS:
         raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
@@ -111,7 +111,7 @@ def _zipf(uniform: Array, pages: int, skew: float, seed: int) -> Array:
     return np.argsort(splitmix64(seed + 2, pages), kind="stable")[ranks]
 
 
-def touched(calls: Iterable[Mapping[str, Any]]) -> Trace:
+def trace_of_touches(calls: Iterable[Mapping[str, Any]]) -> Trace:
     """The pages that `touch` calls made a processor use, from their arguments."""
     pieces = [piece for args in calls for piece in _accesses(**args)]
     if sum(len(piece) for piece in pieces) > MAX_LENGTH:

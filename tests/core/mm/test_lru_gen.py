@@ -273,7 +273,7 @@ class Gang:
         self.k.call("put", path=DEBUG, data=text.encode())
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(STEP, min_size=4, max_size=25))
 def test_each_page_is_on_one_list_of_one_generation(steps: list[tuple[str, int, int]]) -> None:
     gang = Gang()

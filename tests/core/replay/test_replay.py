@@ -96,7 +96,7 @@ TRACES = st.lists(st.integers(0, 24), min_size=1, max_size=220)
 
 
 def test_beladys_anomaly() -> None:
-    table = replay.compare(Trace.of(BELADY), ["fifo", "lru", "opt"], [3, 4])
+    table = replay.compare_policies(Trace.of(BELADY), ["fifo", "lru", "opt"], [3, 4])
     assert table["faults"] == {"fifo": [9, 10], "lru": [10, 8], "opt": [7, 6]}
     assert table["anomalies"] == [replay.Anomaly("fifo", (3, 4), (9, 10))]
 
@@ -138,7 +138,7 @@ def test_nobody_beats_opt_and_each_page_faults_once_at_least(pages: list[int], f
 
 def test_a_scan_over_a_little_more_than_memory() -> None:
     """LRU, FIFO and CLOCK never hit; random and OPT do."""
-    trace = replay.generate("sequential", 110, 5500)
+    trace = replay.generate_trace("sequential", 110, 5500)
     for policy in ("lru", "fifo", "clock"):
         assert replay.faults(trace, policy, 100) == 5500
     assert replay.faults(trace, "opt", 100) < 1000
@@ -147,14 +147,14 @@ def test_a_scan_over_a_little_more_than_memory() -> None:
 
 def test_the_kernels_policies_keep_what_is_used_often() -> None:
     """A tenth of the pages takes nine tenths of the accesses and fits twice: both kernels' lists come near to LRU or better."""
-    trace = replay.generate("hot-cold", 20_000, 400_000, seed=5)
+    trace = replay.generate_trace("hot-cold", 20_000, 400_000, seed=5)
     exact = replay.faults(trace, "lru", 4000)
     for policy in ("classic", "mglru"):
         assert replay.faults(trace, policy, 4000) < 1.1 * exact, policy
 
 
 def test_a_run_depends_on_nothing_but_its_input() -> None:
-    trace = replay.generate("zipf", 3000, 60_000, seed=2)
+    trace = replay.generate_trace("zipf", 3000, 60_000, seed=2)
     for policy in replay.POLICIES:
         assert replay.faults(trace, policy, 700, seed=9) == replay.faults(trace, policy, 700, seed=9)
     assert replay.faults(trace, "random", 700, seed=1) != replay.faults(trace, "random", 700, seed=2)
@@ -167,12 +167,12 @@ def test_names_of_pages_do_not_matter() -> None:
 
 @pytest.mark.parametrize("pattern", replay.PATTERNS)
 def test_generated_traces_are_the_same_anywhere(pattern: str) -> None:
-    one, two = replay.generate(pattern, 50, 2000, seed=4), replay.generate(pattern, 50, 2000, seed=4)
+    one, two = replay.generate_trace(pattern, 50, 2000, seed=4), replay.generate_trace(pattern, 50, 2000, seed=4)
     assert one.accesses.tolist() == two.accesses.tolist() and one.pages <= 50 and len(one.accesses) == 2000
 
 
 def test_zipf_prefers_few_pages() -> None:
-    counts = np.bincount(replay.generate("zipf", 1000, 100_000, seed=1).accesses)
+    counts = np.bincount(replay.generate_trace("zipf", 1000, 100_000, seed=1).accesses)
     assert 0.11 < counts.max() / 100_000 < 0.16  # 1 / H(1000) = 0.134
 
 
@@ -180,17 +180,19 @@ def test_touches_become_a_trace() -> None:
     calls = [{"address": 0x7000, "length": 3 * 4096}, {"address": 0x7000, "length": 3 * 4096, "order": "reverse", "repeat": 2},
              {"address": 0x8000, "pages": [0, 5]}, {"address": 0x7000, "length": 5 * 4096, "stride": 2}]  # fmt: skip
     pages = [7, 8, 9, 9, 8, 7, 9, 8, 7, 8, 13, 7, 9, 11]
-    assert replay.touched(calls).accesses.tolist() == Trace.of(pages).accesses.tolist()
+    assert replay.trace_of_touches(calls).accesses.tolist() == Trace.of(pages).accesses.tolist()
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Trace.of([]), lambda: Trace.of([1, -1]), lambda: Trace.of(np.zeros((2, 2), np.int64)), lambda: replay.from_bytes(b"12345"),
-        lambda: replay.generate("spiral", 3, 3), lambda: replay.generate("loop", 0, 3), lambda: replay.generate("loop", 5, 3, set=6),
+        lambda: Trace.of([]), lambda: Trace.of([1, -1]), lambda: Trace.of(np.zeros((2, 2), np.int64)),
+        lambda: replay.trace_from_bytes(b"12345"),
+        lambda: replay.generate_trace("spiral", 3, 3), lambda: replay.generate_trace("loop", 0, 3),
+        lambda: replay.generate_trace("loop", 5, 3, set=6),
         lambda: replay.faults(Trace.of([1]), "best", 1), lambda: replay.faults(Trace.of([1]), "lru", 0),
-        lambda: replay.compare(Trace.of([1]), ["lru"], []), lambda: replay.compare(Trace.of([1]), ["lfu", "nfu"], [1]),
-        lambda: replay.compare(replay.generate("random", 2000, 1_000_000), ["fifo"], range(1, 900)),
+        lambda: replay.compare_policies(Trace.of([1]), ["lru"], []), lambda: replay.compare_policies(Trace.of([1]), ["lfu", "nfu"], [1]),
+        lambda: replay.compare_policies(replay.generate_trace("random", 2000, 1_000_000), ["fifo"], range(1, 900)),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(wrong: Callable[[], object]) -> None:
