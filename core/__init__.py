@@ -13,6 +13,8 @@ from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.panic import KernelBug
+from core.programs.program import catalogue as program_catalogue
+from core.programs.program import parse as parse_program
 from core.syscalls.table import CALLS, Call, Param
 
 __all__ = [
@@ -29,4 +31,6 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "parse_program",
+    "program_catalogue",
 ]

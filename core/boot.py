@@ -47,6 +47,7 @@ from core.mm.mm_types import (
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -94,7 +95,10 @@ KSM: dict[str, Any] = {
     "stable_node_chains": 0,
     "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
+    "flusher": page_writeback.flusher,
+    "loadavg": fair.calc_load,
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -109,9 +113,11 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)]
     k.rmap = None
-    k.in_memstall = False
+    k.in_memstall = k.unordered = False
+    k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
+    k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
@@ -124,6 +130,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     add_swap(k)
     banner(k)
     page_writeback.flusher(k)
+    fair.calc_load(k)
     image.start_init(k)
     k.drain()
 

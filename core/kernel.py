@@ -11,6 +11,8 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,11 @@ from core.events import Event
 from core.fs import tree
 from core.mm import filemap, gfp, memcontrol
 from core.panic import Signal, TaskKilled
+from core.programs import program
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.sched import task as sched
+from core.syscalls.file import lookup
 from core.syscalls.table import CALLS
 
 if TYPE_CHECKING:
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
     from core.sched.task import Task
+
+CATCH_UP_WORK = 1 << 20  # accesses that programs may make while a client's call takes its time
 
 
 @dataclass(slots=True)
@@ -79,6 +86,13 @@ class Kernel:
     committed_pages: int
     swap_ra: dict[str, int]
     kswapd: list[dict[str, Any]]
+    psi: psi.PsiTasks
+    rqs: list[fair.Rq]  # the processors
+    loadavg: list[int]
+    nr_programs: int  # processes that run by themselves
+    work_left: int  # accesses that programs may still make in this call
+    pause: Callable[[], None] | None  # a host's, in a long advance: it may take the events so far (`drain`)
+    unordered: bool  # events of several processors may be out of order of time
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
@@ -141,7 +155,11 @@ class Kernel:
         """One handler with its outcome sorted into the answer's channels."""
         start, self.killed, self.current = self.clock.now, [], task
         self.rmap = None
-        self.clock.spend(self.costs.syscall)
+        clock, self.work_left = self.clock, CATCH_UP_WORK
+        used = (clock.user_ns, clock.asleep_ns, clock.others_ns)
+        if task is not None:
+            psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
+        clock.spend(self.costs.syscall)
         try:
             if task is None:
                 answer.result = handler(self, **args)
@@ -149,7 +167,7 @@ class Kernel:
                 image.run_user(self, task)
                 answer.result = handler(self, task, **args)
         except SysError as failure:
-            answer.errno, answer.detail = failure.errno.name, failure.why or None
+            answer.errno, answer.detail, answer.result = failure.errno.name, failure.why or None, failure.result
         except Signal as signal:
             answer.signal, answer.fault_address = signal.name, signal.address
             assert task is not None
@@ -159,23 +177,99 @@ class Kernel:
         finally:
             if task is not None:
                 memcontrol.resume_user_mode(self, task)
+                sched.exit_to_user(self, task)
             self.current = None
             gfp.kswapd_finish(self)
-            self.clock.run_until(self.clock.now, self.fire)
-            self.rmap = None
             if task is not None:
-                sched.exit_to_user(self, task)
+                self.account(task, start, used)
+            self.catch_up(start)
+            self.rmap = None
         answer.killed = self.killed
         answer.elapsed_ns = self.clock.now - start
         return answer
 
-    def advance(self, ns: int) -> None:
-        """Let `ns` of simulated time pass; timers fire in order."""
-        self.clock.run_until(self.clock.now + ns, self.fire)
+    def account(self, task: Task, start: int, used: tuple[int, int, int]) -> None:
+        """The call is over: its time goes to the task and to its processor (account_process_tick)."""
+        clock, rq = self.clock, self.rqs[task.cpu]
+        user, asleep, others = clock.user_ns - used[0], clock.asleep_ns - used[1], clock.others_ns - used[2]
+        system = clock.now - start - user - asleep - others
+        task.utime_ns += user
+        task.stime_ns += system
+        rq.idle_to(start)
+        rq.run(user, system)
+        if asleep:
+            rq.io_until = max(rq.io_until, clock.now)
+        if task.program is None:
+            psi.set_state(self, task, 0)
+
+    def catch_up(self, start: int) -> None:
+        """The others have their share of the time since `start`: timers that fell due, programs on their processors."""
+        clock = self.clock
+        end = clock.now
+        if self.nr_programs:
+            clock.now = start
+            fair.run_until(self, end)
+            clock.now = max(clock.now, end)
+        elif clock.timers[0][0] <= end:
+            fair.run_until(self, end)
+        psi.settle(self, clock.now)
+
+    def advance(self, ns: int, work: int) -> int:
+        """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
+        start, self.work_left = self.clock.now, work
+        fair.run_until(self, start + ns)
+        return self.clock.now - start
 
     def fire(self, timer: str) -> None:
-        """What a timer does, by name."""
-        boot.TIMERS[timer](self)
+        """What a timer does, by name; a sleeper's says who."""
+        name, _, pid = timer.partition(":")
+        if pid:
+            fair.wake(self, int(pid))
+        else:
+            boot.TIMERS[name](self)
+
+    # ---- programs
+
+    def run_program(self, task: Task, horizon: int) -> tuple[int, str]:
+        """A program goes on on its processor (`programs.program.run`)."""
+        return program.run(self, task, horizon)
+
+    def perform(self, task: Task, work: Callable[[], None]) -> str | None:
+        """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
+        self.current, self.rmap = task, None
+        refusal = None
+        try:
+            image.run_user(self, task)
+            work()
+        except SysError as failure:
+            refusal = failure.errno.name
+        except Signal as signal:
+            refusal = signal.name
+            sched.deliver(self, task, signal)
+        except TaskKilled:
+            pass
+        finally:
+            memcontrol.resume_user_mode(self, task)
+            sched.exit_to_user(self, task)
+            self.current = None
+        return refusal
+
+    def syscall(self, name: str, task: Task, **args: Any) -> Any:
+        """A program's system call, by the table's handler."""
+        self.clock.spend(self.costs.syscall)
+        return CALLS[name].handler(self, task, **args)
+
+    def user(self, name: str, task: Task, **args: Any) -> Any:
+        """What a program's processor does without a system call: accesses."""
+        return CALLS[name].handler(self, task, **args)
+
+    def machine_call(self, name: str, **args: Any) -> Any:
+        """An operation of the machine's that a program needs done: a file on the disk."""
+        return CALLS[name].handler(self, **args)
+
+    def file(self, path: str) -> Inode:
+        """The file at a path; SysError(ENOENT)."""
+        return lookup(self, path)
 
     # ---- what shows it
 
@@ -211,6 +305,11 @@ class Kernel:
     def drain(self) -> list[Event]:
         """The events since the last drain, in order."""
         events, self.events = self.events, []
+        if self.unordered:  # processors are a slice apart: told is what lies before now, in order of time
+            events.sort(key=lambda event: event.clock_ns)
+            until = bisect_right(events, self.clock.now, key=lambda event: event.clock_ns)
+            self.events, events = events[until:], events[:until]
+            self.unordered = bool(self.events)
         return events
 
     # ---- what mechanisms use

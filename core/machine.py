@@ -100,6 +100,7 @@ class Costs:
     exit: int = 20_000
     scan_page: int = 400  # look at one page of an LRU list
     swap_out: int = 5_000  # hand one page to the swap device
+    context_switch: int = 1_500  # one task gives its processor to another
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
 
 

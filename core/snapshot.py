@@ -233,11 +233,12 @@ def _take(data: memoryview) -> tuple[memoryview, memoryview]:
 
 def digest(k: Kernel) -> str:
     """SHA-256 of the whole state, hex. Events that nobody has taken yet are no part of it: who listens is not history."""
-    waiting, k.events = k.events, []
+    waiting, unordered = k.events, k.unordered
+    k.events, k.unordered = [], False
     try:
         total = hashlib.sha256(objects_text(k))
     finally:
-        k.events = waiting
+        k.events, k.unordered = waiting, unordered
     for name, rows in columns(k):
         total.update(f"{name}:{len(rows)};".encode())
         total.update(as_bytes(rows).data)

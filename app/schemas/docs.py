@@ -72,10 +72,15 @@ SESSION: Final = {
 }
 
 PROCESS: Final = {
-    **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads"), INT),
+    **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads",
+                     "cpu", "utime_ns", "stime_ns"), INT),
     **dict.fromkeys(("comm", "cgroup"), STR),
-    "state": {"type": "string", "enum": ["running", "sleeping", "zombie", "dead"]},
-}
+    "state": {"type": "string", "enum": ["running", "sleeping", "blocked", "stopped", "zombie", "dead"]},
+    "program": _or_null(_object({
+        "name": STR, "step": INT, "op": NULL_STR, "steps_begun": INT, "at_end": STR,
+        "regions": {"type": "array", "items": _object({"name": STR, "address": HEX, "length": INT})},
+    })),
+}  # fmt: skip
 
 VMA: Final = {
     "start": HEX,
@@ -194,6 +199,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
+    "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
+                              "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
+                             doc="The ready-made programs, and the steps that a program may be made of."),
     "Status": _object({"status": STR}),
     "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),
 }

@@ -144,7 +144,7 @@ def permitted(vma: Vma, access: int) -> bool:
 
 def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, perm: Array | None = None,
           repeat: int = 1, content: int = -1) -> TouchOutcome:  # fmt: skip
-    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over.
+    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over; fewer if the task's slice ends.
 
     Raises Signal on SIGSEGV and SIGBUS, TaskKilled when the OOM killer takes the task.
     """
@@ -159,6 +159,9 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
             done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if done < n and k.clock.over():
+                outcome.touched += done
+                return outcome
         outcome.touched += n
     return outcome
 
@@ -207,10 +210,12 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, reason, access)
+        if k.clock.over():
+            v["n"] = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
             livelocked(k, task, reason)
             tries = 0
-        if reason == OVER_HIGH and done >= n:
+        if reason == OVER_HIGH and done >= int(v["n"]):
             return done
 
 
@@ -241,7 +246,7 @@ def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome
     v = k.s.vmf[0]
     count = v["count"]
     costs = k.costs
-    ns = accesses * costs.access
+    ns = 0
     faults = 0
     for i in range(int(v["nr_runs"])):
         kind, vpn, pages, step = k.s.runs[i].tolist()
@@ -250,6 +255,7 @@ def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome
         emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
     if faults or accesses:
         ns += int(count[MAPPED_AROUND]) * costs.map_file
+        k.clock.run_user(accesses * costs.access)
         k.clock.spend(ns)
     task.minflt += faults
     outcome.faults += faults
@@ -338,7 +344,7 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
     with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
-        k.clock.spend(swap_readahead.io_ns(k, slot, pages))
+        psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
     k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
