@@ -15,6 +15,7 @@ from core.machine import Costs, Machine
 from core.panic import KernelBug
 from core.programs.program import catalogue as program_catalogue
 from core.programs.program import parse as parse_program
+from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "Result",
     "parse_program",
     "program_catalogue",
+    "says",
 ]

@@ -11,16 +11,16 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
-from core.events import Event
+from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol
+from core.mm import filemap, gfp, memcontrol, page_writeback
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -85,6 +85,7 @@ class Kernel:
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]
+    flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     psi: psi.PsiTasks
     rqs: list[fair.Rq]  # the processors
@@ -97,6 +98,11 @@ class Kernel:
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    quiet: bool  # a program's own instructions run: their faults are not events
+    nr_events: int  # ever emitted: the number of the newest
+    nr_ordered: int  # those that are in order of time for good: what a host may have
+    causes: list[int]  # numbers of the events that what happens now follows from, the nearest last
+    timer: str | None  # whose time has come, None while a request is carried out
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
@@ -179,7 +185,9 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
                 sched.exit_to_user(self, task)
             self.current = None
-            gfp.kswapd_finish(self)
+            if not self.nr_programs:  # else they go on in the time that is theirs
+                gfp.kswapd_finish(self)
+                page_writeback.flusher_finish(self)
             if task is not None:
                 self.account(task, start, used)
             self.catch_up(start)
@@ -213,26 +221,39 @@ class Kernel:
         elif clock.timers[0][0] <= end:
             fair.run_until(self, end)
         psi.settle(self, clock.now)
+        self.order_events()
 
-    def advance(self, ns: int, work: int) -> int:
+    def advance(self, ns: int, work: int = 1 << 23) -> int:
         """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
         return self.clock.now - start
 
     def fire(self, timer: str) -> None:
-        """What a timer does, by name; a sleeper's says who."""
+        """What a timer does, by name: it follows from nothing but the time. A sleeper's says who."""
         name, _, pid = timer.partition(":")
         if pid:
             fair.wake(self, int(pid))
-        else:
+            return
+        with self.by_itself(name):
             boot.TIMERS[name](self)
+
+    @contextmanager
+    def by_itself(self, name: str) -> Iterator[None]:
+        """What is emitted within follows from no request: the time of a daemon or of a program had come."""
+        before = self.causes, self.timer
+        self.causes, self.timer = [], name
+        try:
+            yield
+        finally:
+            self.causes, self.timer = before
 
     # ---- programs
 
     def run_program(self, task: Task, horizon: int) -> tuple[int, str]:
         """A program goes on on its processor (`programs.program.run`)."""
-        return program.run(self, task, horizon)
+        with self.by_itself("program"):
+            return program.run(self, task, horizon)
 
     def perform(self, task: Task, work: Callable[[], None]) -> str | None:
         """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
@@ -304,27 +325,77 @@ class Kernel:
 
     def drain(self) -> list[Event]:
         """The events since the last drain, in order."""
-        events, self.events = self.events, []
-        if self.unordered:  # processors are a slice apart: told is what lies before now, in order of time
-            events.sort(key=lambda event: event.clock_ns)
-            until = bisect_right(events, self.clock.now, key=lambda event: event.clock_ns)
-            self.events, events = events[until:], events[:until]
-            self.unordered = bool(self.events)
+        told = len(self.events) - (self.nr_events - self.nr_ordered)
+        events, self.events = self.events[:told], self.events[told:]
         return events
 
     # ---- what mechanisms use
 
-    def emit(self, event: Event) -> None:
-        """Record an event of the trace catalogue."""
+    def emit(self, event: Event) -> int:
+        """Record an event of the trace catalogue: its number, counted from boot (0: it was none)."""
+        if self.quiet and isinstance(event, Fault):
+            return 0
+        if self.causes:
+            event.cause = self.causes[-1]
+        else:
+            event.timer = self.timer
         self.events.append(event)
+        self.nr_events += 1
+        return self.nr_events
 
-    def flush_dirty(self, why: str, pages: int | None = None) -> int:
-        """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
-        return filemap.flush(self, why, pages)
+    def order_events(self) -> None:
+        """Events so far that lie before now, in order of time; those of a processor that is ahead wait until the clock has passed them.
+
+        Their numbers change with their places, and so do those by which others name them as their cause. Without programs nobody goes
+        ahead but kswapd after a call: its events have the time of the call's end.
+        """
+        fresh = self.nr_events - self.nr_ordered
+        if not self.unordered or not fresh:
+            self.nr_ordered = self.nr_events
+            return
+        first, events = self.nr_ordered + 1, self.events[len(self.events) - fresh :]
+        if not self.nr_programs:
+            for event in events:
+                event.clock_ns = min(event.clock_ns, self.clock.now)
+        times = [event.clock_ns for event in events]
+        for at, event in enumerate(events):  # nothing comes before its cause
+            if event.cause is not None and event.cause >= first:
+                times[at] = max(times[at], times[event.cause - first])
+        order = sorted(range(fresh), key=times.__getitem__)
+        self.events[len(self.events) - fresh :] = [events[at] for at in order]
+        numbers = {first + at: first + place for place, at in enumerate(order)}
+        for event in events:
+            event.cause = numbers.get(event.cause, event.cause) if event.cause is not None else None
+        for daemon in self.kswapd:
+            daemon["cause"] = numbers.get(daemon["cause"], daemon["cause"])
+        for task in self.tasks.values():
+            task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
+        self.nr_ordered += sum(time <= self.clock.now for time in times)
+        self.unordered = self.nr_ordered < self.nr_events
+
+    @contextmanager
+    def because(self, number: int) -> Iterator[None]:
+        """What is emitted within follows from the event of that number (0: from none)."""
+        if not number:
+            yield
+            return
+        self.causes.append(number)
+        try:
+            yield
+        finally:
+            self.causes.pop()
+
+    def flush_dirty(self, why: str) -> int:
+        """Every dirty page is written, on the time of whoever waits for it; how many were."""
+        return filemap.flush(self, why)
 
     def flush_file(self, inode: Inode, why: str) -> int:
         """Write the dirty pages of one file; how many."""
         return filemap.write_back(self, inode, 0, inode.nr_file_pages, why)
+
+    def write_some(self, inode: Inode, pages: int) -> int:
+        """The flusher writes a run of about `pages` dirty pages of a file, on its own time; how many."""
+        return filemap.write_some(self, inode, pages)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

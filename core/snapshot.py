@@ -233,12 +233,11 @@ def _take(data: memoryview) -> tuple[memoryview, memoryview]:
 
 def digest(k: Kernel) -> str:
     """SHA-256 of the whole state, hex. Events that nobody has taken yet are no part of it: who listens is not history."""
-    waiting, unordered = k.events, k.unordered
-    k.events, k.unordered = [], False
+    waiting, k.events = k.events, []
     try:
         total = hashlib.sha256(objects_text(k))
     finally:
-        k.events, k.unordered = waiting, unordered
+        k.events = waiting
     for name, rows in columns(k):
         total.update(f"{name}:{len(rows)};".encode())
         total.update(as_bytes(rows).data)

@@ -30,6 +30,7 @@ from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
@@ -42,6 +43,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -83,6 +85,7 @@ from core.mm.pgtable import (
     find_table,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
 from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
@@ -94,7 +97,7 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
 KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
-MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
+MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
@@ -117,6 +120,9 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
+    v["nr_runs"] = v["dirtied"] = 0
+    for kind in range(len(v["count"])):
+        v["count"][kind] = 0
     i = v["done"]
     while i < n:
         vpn = first + (perm[i] if permuted else i * step)
@@ -165,6 +171,9 @@ def access_pages(s: State, perm) -> None:
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i
@@ -329,10 +338,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -404,7 +414,19 @@ def shmem_get_page(s: State, v, index: int) -> int:
     pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
+        v["count"][NEW_PAGES] += 1
+    return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
+    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
+    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
+    if pfn:
         v["count"][15] += 1
+    else:
+        v["reason"] = SWAP
+        v["victim"] = slot
     return pfn
 
 

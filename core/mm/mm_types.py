@@ -8,6 +8,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.xa        one row a radix node          512 slots of a file's page cache
     State.buddy     free-list links by order      see page_alloc
     State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
+    State.sections  one row per 4 MiB of frames   the zone they belong to, -1 for none (see zone_of)
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,8 @@ MAX_NUMNODES = 62  # a mask of nodes fits a column
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
+SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
+MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -102,6 +106,40 @@ VMF = np.dtype([
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
+_DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
+_ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
+_ANSWERED: Any = struct.Struct("7q")
+
+
+def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
+        kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
+        first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
+        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
+        done: int = 0) -> None:  # fmt: skip
+    """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
+    _ASKED.pack_into(
+        s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, done,
+    )  # fmt: skip
+
+
+class Answer(NamedTuple):
+    """What a page loop left in `State.vmf`, but for its counts."""
+
+    done: int
+    reason: int
+    vpn: int
+    victim: int
+    nr_runs: int
+    dirtied: int
+    tried: int
+
+
+def answer(s: State) -> Answer:
+    """The answers of the loop that has just run, all at once: reading them column by column costs a microsecond."""
+    return Answer._make(_ANSWERED.unpack_from(s.vmf, _DONE_AT))
+
+
 RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
 MAX_RUNS = 1024
 
@@ -131,6 +169,7 @@ class State(NamedTuple):
     xa: Array
     buddy: Array
     zones: Array
+    sections: Array
     zonelists: Array
     lruvecs: Array
     memcgs: Array
@@ -152,6 +191,7 @@ CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, 
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
+CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
 CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
@@ -230,7 +270,7 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when", "wb", "foreign", "writeback_index")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -246,6 +286,9 @@ class Inode:
         self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
         self.nr_dirty = 0
         self.dirtied_when = -1  # ns: since when some page is dirty without a break; -1: none is (the flusher keeps it)
+        self.wb = -1  # the cgroup whose flusher writes it: that of whoever dirtied it first
+        self.foreign = 0  # pages written for another cgroup since
+        self.writeback_index = 0  # where the flusher goes on
         self.writable = True
         self.refs = 0
         self.kernel = False

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.abi.signal import SIGNALS
 from core.events import Oom
-from core.mm import memcontrol
+from core.mm import gfp_types, memcontrol
 from core.mm.mm_types import MAX_ORDER, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, ZONE_NAMES, ZONES_PER_NODE, get_mm_counters
 from core.mm.util import total_swap_pages, totalram_pages
 from core.panic import TaskKilled
@@ -45,14 +45,6 @@ OOM_SCORE_ADJ_MIN = -1000
 INIT_PID = 1
 SIGKILL = SIGNALS["SIGKILL"]
 
-GFP_MASKS = {
-    "GFP_KERNEL": 0xCC0,
-    "GFP_KERNEL_ACCOUNT": 0x400CC0,
-    "GFP_KERNEL_ACCOUNT|__GFP_ZERO": 0x400DC0,
-    "GFP_HIGHUSER_MOVABLE": 0x100CCA,
-    "GFP_HIGHUSER_MOVABLE|__GFP_COMP": 0x140CCA,
-    "GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO": 0x140DCA,
-}
 _FAULT = ("__handle_mm_fault", "handle_mm_fault", "do_user_addr_fault", "exc_page_fault", "asm_exc_page_fault")
 _SYSCALL = ("do_syscall_64", "entry_SYSCALL_64_after_hwframe")
 TRACES: dict[str, tuple[str, ...]] = {
@@ -189,9 +181,9 @@ def out_of_memory(k: Kernel, task: Task | None, gfp: str, order: int = 0, memcg:
             _panic(k, "System is deadlocked on memory")
         return False
     doomed = oom_kill_process(k, oc, oc.chosen, message)
-    _record(k, oc, [victim.pid for victim in doomed], first_line)
-    for victim in doomed:
-        k.kill(victim, SIGKILL)
+    with k.because(_record(k, oc, [victim.pid for victim in doomed], first_line)):
+        for victim in doomed:
+            k.kill(victim, SIGKILL)
     return True
 
 
@@ -211,17 +203,18 @@ def _panic(k: Kernel, reason: str) -> None:
     raise TaskKilled
 
 
-def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> None:
-    """The decision as an event, and for `explain`."""
+def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> int:
+    """The decision as an event, whose number this is, and for `explain`."""
     text = "\n".join(line[3] for line in k.dmesg[first_line:])
     pid = oc.task.pid if oc.task is not None else None
     victim = oc.chosen.pid if oc.chosen is not None else None
     path = oc.memcg.path if oc.memcg is not None else None
-    k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
+    number = k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
     k.last_oom = {
-        "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
+        "event": number, "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
         "candidates": oc.candidates, "victim": victim, "killed": killed, "text": text,
     }  # fmt: skip
+    return number
 
 
 # ---------------------------------------------------------------- the kill
@@ -277,7 +270,7 @@ def kill_line(k: Kernel, task: Task, message: str) -> None:
 def dump_header(k: Kernel, oc: OomControl, victim: Task | None = None) -> None:
     """The report, line by line, up to the line that sums the decision up."""
     task = oc.task if oc.task is not None else k.tasks[INIT_PID]
-    mask = GFP_MASKS.get(oc.gfp, 0xCC0)
+    mask = gfp_types.parse(oc.gfp)
     k.log(4, f"{task.comm} invoked oom-killer: gfp_mask={mask:#x}({oc.gfp}), order={oc.order}, oom_score_adj={task.oom_score_adj}")
     dump_stack(k, oc, task, victim is not None)
     if oc.memcg is not None:

@@ -68,7 +68,7 @@ from core.vmstat import (
 )
 
 # why a page loop stopped (vmf.reason)
-DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH = range(10)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH, BALANCE = range(11)
 
 GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for user pages, ZONE_NORMAL else
 
@@ -81,15 +81,6 @@ def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
     """A node counter and its cgroup's (mod_lruvec_page_state)."""
     s.node_stat[s.zones[zid]["node"], item] += nr
     s.memcgs[memcg]["stat"][item] += nr
-
-
-@inline
-def zone_hint(s: State, zid: int, pfn: int) -> int:
-    """The zone of a frame, looking first where the last one was."""
-    start = s.zones[zid]["start_pfn"]
-    if pfn >= start and pfn < start + s.zones[zid]["spanned"]:
-        return zid
-    return zone_of(s, pfn)
 
 
 @step

@@ -30,8 +30,9 @@ from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_
 from core.jit import njit
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
-from core.mm.page_ops import zone_hint
+from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+from core.mm.shmem_swap import count_swapped
 from core.mm.swapfile import swp_slot
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
     sums = np.zeros(NR_SUMS, np.int64)
     gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
     out = {name: int(value) >> PSS_SHIFT if name in FIXED_POINT else int(value) for name, value in zip(NAMES, sums.tolist(), strict=True)}
+    if vma.file is not None and vma.file.shmem and vma.file.root:
+        out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
     for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"):
         out[huge] = 0
@@ -164,7 +167,7 @@ def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
 @njit
 def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
     """Add the entries of [start, end) to `counts` (gather_pte_stats)."""
-    at, zid = start, 0
+    at = start
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -176,7 +179,7 @@ def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
             counts[NUMA_PAGES] += 1
             counts[NUMA_NODES + s.zones[zid]["node"]] += 1

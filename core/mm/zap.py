@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, step
-from core.mm.fault import next_block
-from core.mm.mm_types import MM_SWAPENTS, State
+from core.jit import inline, njit, prefetch
+from core.mm.fault import AHEAD, next_block
+from core.mm.mm_types import CTL_BUDDY, MM_SWAPENTS, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -26,7 +26,6 @@ from core.mm.page_ops import (
     put_page,
     rss_column,
     set_dirty,
-    zone_hint,
 )
 from core.mm.pgtable import (
     PFN_MASK,
@@ -43,19 +42,27 @@ from core.mm.pgtable import (
     find_table,
 )
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import free_swap
-from core.mm.swapfile import swap_free, swp_slot
+from core.mm.swap_state import free_swap, free_swap_and_cache
+from core.mm.swapfile import swp_slot
 
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
 
 
-@step
-def free_swap_and_cache(s: State, slot: int) -> None:
-    """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
-    swap_free(s, slot)
-    pfn = s.slots[slot]["pfn"]
-    if pfn and s.slots[slot]["count"] == 0 and s.mem[pfn]["mapcount"] == 0:
-        free_swap(s, zone_of(s, pfn), pfn)
+@inline
+def prefetch_page(s: State, pte: int) -> None:
+    """The page of this entry comes soon: pages that were touched in random order lie anywhere in mem_map, a cache miss each otherwise."""
+    if pte & PTE_PRESENT:
+        prefetch(s.mem, (pte & PFN_MASK) >> 12, 0)
+
+
+@inline
+def prefetch_neighbours(s: State, pte: int) -> None:
+    """And then what freeing it writes to: its neighbours on the list, its place in the buddy lists."""
+    if pte & PTE_PRESENT:
+        pfn = (pte & PFN_MASK) >> 12
+        prefetch(s.mem, s.mem[pfn]["next"], 0)
+        prefetch(s.mem, s.mem[pfn]["prev"], 0)
+        prefetch(s.buddy, s.ctl[CTL_BUDDY] + pfn, 0)
 
 
 @njit
@@ -69,7 +76,7 @@ def zap_pages(s: State, others) -> None:
     pgd = s.mms[mm]["pgd"]
     rss = s.mms[mm]["rss"]
     at = v["first"]
-    zid, zapped = 0, 0
+    zapped = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -78,6 +85,9 @@ def zap_pages(s: State, others) -> None:
         stop = min(end, (at | 511) + 1)
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
+            if vpn + 2 * AHEAD < stop:
+                prefetch_page(s, s.pt[tid, (vpn + 2 * AHEAD) & 511])
+                prefetch_neighbours(s, s.pt[tid, (vpn + AHEAD) & 511])
             if pte == 0:
                 continue
             s.pt[tid, vpn & 511] = 0
@@ -89,7 +99,7 @@ def zap_pages(s: State, others) -> None:
             if pte & PTE_SPECIAL:
                 continue
             pfn = (pte & PFN_MASK) >> 12
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             held = s.mem[pfn]["flags"]
             rss[rss_column(held)] -= 1
             if not held & PG_ANON:

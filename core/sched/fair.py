@@ -12,8 +12,8 @@ takes the last of the longest queue (newidle_balance).
 
 *Time.* A processor has a clock of its own. The one that is furthest behind goes next: its task runs one slice to the end, then
 another may be behind. So processors are never further apart than a slice, and what two of them do within it is seen in the order of
-the slices, not access by access. The order is that of (time, priority, number): timers first, then kswapd, then processors by number.
-Sleeping takes a task off its processor; a timer `wake:PID` of the machine's clock brings it back.
+the slices, not access by access. The order is that of (time, priority, number): flushers and timers first, then kswapd, then
+processors by number. Sleeping takes a task off its processor; a timer `wake:PID` of the machine's clock brings it back.
 
     cpu0 |A A A A|B B|A A ...          A sleeps for the disk at the end of its 4 ms: B gets the processor,
     cpu1 |C C C C C C|D D D ...        D was waiting behind C
@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from core.mm import vmscan
+from core.mm import page_writeback, vmscan
 from core.sched import psi
 
 if TYPE_CHECKING:
@@ -223,17 +223,24 @@ def run_until(k: Kernel, until: int) -> None:
         rq = next_rq(k)
         node = next_kswapd(k)
         at = min(NEVER if rq is None else rq.now, NEVER if node is None else k.kswapd[node]["until"])
-        due = clock.timers[0][0] if clock.timers else NEVER
+        due = min(clock.timers[0][0], page_writeback.next_chunk(k))
         if min(at, due) > until or (at >= until and due > until):
             reached = until
             break
         reached = max(reached, min(at, due))
         if k.work_left <= 0:
             break
-        if k.pause is not None and len(k.events) >= MANY_EVENTS:
+        if k.nr_events - k.nr_ordered >= MANY_EVENTS:
             clock.now = reached
-            k.pause()
-        if due <= at:
+            k.order_events()
+            k.unordered = True
+            if k.pause is not None:
+                k.pause()
+        if due <= at and due < clock.timers[0][0]:
+            clock.now = due
+            with k.by_itself("flusher"):
+                page_writeback.run_flushers(k)
+        elif due <= at:
             fire(k)
         elif node is not None and k.kswapd[node]["until"] == at:
             kswapd_round(k, node, at)
@@ -349,25 +356,23 @@ KSWAPD_WORK = 64  # accesses that a round counts as
 def kswapd_turn(k: Kernel, node: int) -> Iterator[None]:
     """What happens inside takes kswapd's time: beside the running task's, or before it if they have one processor."""
     start, outer = k.clock.now, k.in_memstall
-    k.in_memstall = True  # a stall of kswapd's own
+    k.clock.now = begin = max(start, k.kswapd[node]["until"])
+    k.in_memstall = k.unordered = True  # a stall of kswapd's own
     try:
         yield
     finally:
         k.in_memstall = outer
-        took, task = k.clock.now - start, k.current
+        took, task = k.clock.now - begin, k.current
         rq = kswapd_rq(k, node)
-        begin = max(start, k.kswapd[node]["until"])
         k.kswapd[node]["until"] = begin + took
         k.kswapd[node]["time_ns"] += took
-        if task is None or rq.number != task.cpu:
-            k.clock.now = start
-            k.unordered = True
-            if not rq.queue:
-                rq.idle_to(start)
-            rq.run(0, took)
-        else:
+        k.clock.now = start
+        if task is not None and rq.number == task.cpu:
+            k.clock.spend(took)
             k.clock.others_ns += took
-            rq.run(0, took)
+        elif not rq.queue:
+            rq.idle_to(start)
+        rq.run(0, took)
         if took:
             psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin, psi.RUNNING | psi.ONCPU | psi.MEMSTALL)
             psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin + took, 0)
