@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -129,6 +129,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
+    hugetlb.hugetlb_init(k)
+    k.mounts = {}
+    hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
@@ -137,6 +140,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     fair.calc_load(k)
     image.start_init(k)
+    hugetlb.boot_settings(k)
     k.order_events()
     k.drain()
     k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
