@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from core.machine import Costs, Machine
     from core.mm.hugetlb_types import Hstate
     from core.mm.hugetlbfs import Mount
+    from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
@@ -83,7 +84,8 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
-    ksm: dict[str, Any]
+    ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
+    ksmd: Ksmd
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path

@@ -44,6 +44,7 @@ from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
 from core.sched import psi
+from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
 if TYPE_CHECKING:
@@ -657,6 +658,7 @@ RULES = (
     processes_add_up,
     programs_are_scheduled,
     stalls_add_up,
+    shared_pages_add_up,
 )
 
 
