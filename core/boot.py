@@ -29,6 +29,7 @@ from core.mm.mm_types import (
     KSM,
     KSM_ITEM,
     KSM_NODE,
+    LOOK,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -36,6 +37,7 @@ from core.mm.mm_types import (
     MEMCG,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     RUN,
     SC,
@@ -50,6 +52,7 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.record import Records
 from core.sched import exec as image
 from core.sched import fair, psi
 from core.vmstat import (
@@ -122,7 +125,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
     k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet = 0, 0, [], None, False
+    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -170,6 +173,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        looks=arena((NR_LOOKS,), LOOK),
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),

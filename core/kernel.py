@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core import boot, snapshot, verify, views
+from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.record import Records
     from core.sched.task import Task
 
 CATCH_UP_WORK = 1 << 20  # accesses that programs may make while a client's call takes its time
@@ -105,6 +106,7 @@ class Kernel:
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    records: Records  # what was decided lately, for `explain`
     quiet: bool  # a program's own instructions run: their faults are not events
     nr_events: int  # ever emitted: the number of the newest
     nr_ordered: int  # those that are in order of time for good: what a host may have
@@ -377,6 +379,9 @@ class Kernel:
             daemon["cause"] = numbers.get(daemon["cause"], daemon["cause"])
         for task in self.tasks.values():
             task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
+        if self.last_oom is not None:
+            self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+        record.renumber(self.records, first, numbers)
         self.nr_ordered += sum(time <= self.clock.now for time in times)
         self.unordered = self.nr_ordered < self.nr_events
 

@@ -7,8 +7,12 @@ from app.schemas.calls import BODIES, OPS, Batch, Body
 from core import CALLS
 
 Schema = dict[str, Any]
-TOPICS: Final = ("oom", "ksm")
-TOPICS_OF_A_PAGE: Final = frozenset({"ksm"})  # these take an address
+TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "oom": False,
+    "reclaim": True,
+    "charge": False,
+    "ksm": True,
+}
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
 
