@@ -401,6 +401,14 @@ class Session:
             self.seq, self.epoch = len(history), self.epoch + 1
             self.ring.cut(min(history[-1].last_event if history else self._boot_events, self.ring.last))
 
+    async def aside(self, seq: int, work: Callable[[Kernel, Sequence[Committed]], T]) -> T:
+        """Work on a kernel of its own, as the session's was before operation `seq`, given the operations up to it; the session goes on."""
+        async with self._turn:
+            self._require_sound()
+            base, history = self._base(seq - 1, None), list(self.journal.entries(0, seq))
+        replay = history[base.seq if base is not None else 0 : seq - 1]
+        return await self._in_thread(lambda: work(self._rebuild(base, replay), history))
+
     @property
     def _boot_events(self) -> int:
         entries = self.journal.entries(0, 1)

@@ -160,6 +160,15 @@ ZONE: Final = _object({
 })  # fmt: skip
 MEMORY: Final = _object({"zones": {"type": "array", "items": ZONE}}, doc="Zones, watermarks and free lists, in pages.")
 
+CHANGE: Final = _object(
+    {
+        "knob": STR,
+        **dict.fromkeys(("from", "to", "extra_bytes", "step", "trials"), INT),
+        "checked": {"type": "array", "items": _object({"value": INT, "kill": BOOL})},
+    },
+    doc="A knob, its value, and the smallest value with which nobody is killed: `checked` shows it, and one step less.",
+)
+
 SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "digest": STR, "size": INT}
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
@@ -211,6 +220,17 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "complete": BOOL | {"description": "False when a cause is older than what the session keeps."},
         },
         doc="Why an event happened. Each event has a sentence, `says`.",
+    ),
+    "Autopsy": _object(
+        {
+            "event": ref("Event"),
+            "seq": INT,
+            "op": FREE,
+            "changes": {"type": "array", "items": CHANGE, "description": "Each avoids the kill by itself; the cheapest first."},
+            "smallest": _or_null(CHANGE),
+            "without_effect": {"type": "array", "items": _object({"knob": STR, "from": INT, "why": STR})},
+        },
+        doc="What would have avoided an OOM kill.",
     ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
