@@ -344,7 +344,7 @@ def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, ov
         limited: Cgroup = k.cgroups[over]
         number = memcg_event(k, limited, "max", task.pid if task is not None else None)
         with k.because(number):
-            with psi.memstall(k, task):
+            with psi.memstall(k, task, "reclaim at memory.max"):
                 reclaimed = vmscan.reclaim(k, limited, nr)
             rounds.append({"event": number, "limited": limited.path, "reclaimed_pages": reclaimed})
             if margin(k, limited) < nr:
@@ -527,7 +527,7 @@ def handle_over_high(k: Kernel, task: Task) -> None:
                 break
             retries -= 1
         in_retry = True
-    with psi.memstall(k, task):
+    with psi.memstall(k, task, "the sleep that memory.high costs"):
         psi.schedule_timeout(k, delay)
     row = k.s.memcgs[cg.id]
     told["event"] = k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
@@ -539,7 +539,7 @@ def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
-            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task):
+            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task, "reclaim above memory.high"):
                 freed += vmscan.reclaim(k, at, nr)
     return freed
 
