@@ -417,5 +417,6 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "oom": oom,
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
+    "explain_psi": explain_pressure.explain_psi,
     "explain_ksm": explain.explain_ksm,
 }
