@@ -44,6 +44,8 @@ MAX_NUMNODES = 62  # a mask of nodes fits a column
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
+HPAGE_PMD_ORDER = 9
+HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER  # frames of a huge page that a PMD entry maps
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -69,24 +71,28 @@ LRUVEC = np.dtype([
 ])  # fmt: skip
 
 # page_counter of memory (pages) and the cgroup's own (not its children's) statistics
+# split_*: its queue of huge pages that wait to be split, and what its shrinker has put off (deferred_split_queue)
 MEMCG = np.dtype([
     ("parent", "i8"), ("usage", "i8"), ("max", "i8"), ("high", "i8"), ("watermark", "i8"), ("failcnt", "i8"),
     ("kmem_bytes", "i8"), ("swap", "i8"), ("swap_max", "i8"), ("swap_high", "i8"), ("swap_events", "i8", (3,)),
-    ("min", "i8"), ("low", "i8"), ("emin", "i8"), ("elow", "i8"), ("offline", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
+    ("min", "i8"), ("low", "i8"), ("emin", "i8"), ("elow", "i8"), ("offline", "i8"),
+    ("split_head", "i8"), ("split_tail", "i8"), ("split_len", "i8"), ("split_deferred", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
 ])  # fmt: skip
 PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
+# huge_zero: 1 once the address space has mapped the huge zero page (MMF_HUGE_ZERO_PAGE)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"),
+    ("il_prev", "i8"), ("huge_zero", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 VMF = np.dtype([
     # asked
@@ -96,9 +102,9 @@ VMF = np.dtype([
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
-    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"),
+    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"), ("thp", "i8"),
     # answered
-    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
+    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"), ("no_thp", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
@@ -156,6 +162,7 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
+CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 NR_CTL = 64
