@@ -20,7 +20,7 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
@@ -30,6 +30,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
 # The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
@@ -57,7 +58,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)

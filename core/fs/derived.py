@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.mm import mmzone
-from core.mm.memory import node_of_cpu
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE, get_mm_counters
+from core.mm.mmzone import cpu_to_node
 from core.vmstat import NODE, NODE_STATS, ZONE
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def pgtables_bytes(k: Kernel, mm: Mm) -> int:
 
 def cpus_of_node(k: Kernel, node: int) -> list[int]:
     """CPUs of a node."""
-    return [cpu for cpu in range(k.nr_cpus) if node_of_cpu(k, cpu) == node]
+    return [cpu for cpu in range(k.nr_cpus) if cpu_to_node(k, cpu) == node]
 
 
 def live_tasks(k: Kernel) -> list[Task]:

@@ -28,8 +28,8 @@ from core.fs import derived
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
 from core.mm import mmzone, page_writeback
-from core.mm.memory import node_of_cpu
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
+from core.mm.mmzone import cpu_to_node
 from core.mm.util import vm_commit_limit
 from core.sched import psi
 from core.vmstat import EVENTS, NUMA_STATS, ZONE_STATS
@@ -335,7 +335,7 @@ def cmdline(k: Kernel) -> str:
 def cpuinfo(k: Kernel) -> str:
     """One block a CPU: what a program needs to count them."""
     return "".join(
-        f"processor\t: {cpu}\nvendor_id\t: pagewalk\nmodel name\t: simulated x86-64\nphysical id\t: {node_of_cpu(k, cpu)}\n"
+        f"processor\t: {cpu}\nvendor_id\t: pagewalk\nmodel name\t: simulated x86-64\nphysical id\t: {cpu_to_node(k, cpu)}\n"
         f"core id\t\t: {cpu}\ncpu cores\t: {k.nr_cpus}\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
         for cpu in range(k.nr_cpus)
     )

@@ -26,7 +26,9 @@ from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, 
 from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
+from core.mm.gfp_types import GFP_KERNEL
 from core.mm.mm_types import Inode, State
+from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -281,10 +283,9 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     """Fill `State.vmf` for a loop over the pages [start, end) of a file on behalf of a task."""
     if inode.root == 0:
         make_root(k, inode)
-    node = min(task.cpu // max(1, k.nr_cpus // k.nr_nodes), k.nr_nodes - 1)
     mm = task.mm
     k.s.vmf[0] = (
-        mm.id if mm else 0, task.cgroup.memcg.id, node, task.cpu,
+        mm.id if mm else 0, task.cgroup.memcg.id, cpu_to_node(k, task.cpu), task.cpu,
         0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
         0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
         *mempolicy.in_force(task, None), inode.ino,
@@ -326,7 +327,7 @@ def more_memory(k: Kernel, task: Task, *, oom: bool) -> None:
     """A page of the cache found no frame or no room under a limit."""
     v = k.s.vmf[0]
     if int(v["reason"]) == NO_PAGE:
-        gfp.slowpath(k, task, gfp.GFP_KERNEL)
+        gfp.slowpath(k, task, GFP_KERNEL)
         return
     with gfp.saved(k):
         cg = k.cgroups[int(v["memcg"])]

@@ -17,8 +17,20 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
-from core.mm import oom_kill, vmscan
+from core.mm import gfp_types, oom_kill, vmscan
+from core.mm.gfp_types import (
+    GFP_COMP,
+    GFP_DIRECT_RECLAIM,
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KSWAPD_RECLAIM,
+    GFP_NORETRY,
+    GFP_RETRY_MAYFAIL,
+    GFP_THISNODE,
+    GFP_ZERO,
+    gfp_zone,
+)
 from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
+from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
 from core.sched import psi
@@ -31,9 +43,9 @@ if TYPE_CHECKING:
 LOW, MIN = WMARK_LOW, WMARK_MIN
 SWAP_CLUSTER_MAX = 32
 MAX_RECLAIM_RETRIES = 16
+PAGE_ALLOC_COSTLY_ORDER = 3  # beyond it the OOM killer is no answer
 ALLOCSTALL = EVENT["allocstall_movable"]
-GFP_HIGHUSER_MOVABLE = "GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO"
-GFP_KERNEL = "GFP_KERNEL"
+GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
 @contextmanager
@@ -54,7 +66,7 @@ def injected(k: Kernel) -> bool:
     return False
 
 
-def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> None:
+def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
     """The loop found no frame at its mark: do the next thing that may help, then it tries again.
 
     SysError(ENOMEM) when nothing is left to do, TaskKilled when the OOM killer took `task` itself.
@@ -79,7 +91,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: str = GFP_HIGHUSER_MOVABLE) -> N
         with psi.memstall(k, task or k.current):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
         if not reclaimed and not above_min(k, nodes):
-            oom_kill.out_of_memory(k, task, gfp, 0, nodes=nodes)
+            oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
@@ -129,24 +141,40 @@ def zone_name(k: Kernel, zid: int) -> str:
     return ("DMA", "DMA32", "Normal", "Movable")[int(k.s.zones["type"][zid])]
 
 
-def alloc_pages(k: Kernel, order: int, *, node: int = 0, classzone: int = 2, task: Task | None = None) -> int:
-    """2^order frames for the kernel itself: the first pfn; SysError(ENOMEM) when they cannot be had."""
-    for mark in (LOW, MIN):
-        pfn = int(alloc_block(k.s, node, order, mark, classzone))
-        if pfn:
-            return pfn
-        if injected(k):
-            raise SysError(Errno.ENOMEM, "this allocation was told to fail")
-        if mark == LOW:
-            wake_kswapd(k, node)
+def alloc_pages(k: Kernel, task: Task | None, order: int, gfp: int, *, node: int | None = None, nodes: int = 0) -> int:
+    """2^order frames, refcount 1 on the first, their content undefined: the first pfn, 0 when they cannot be had (__alloc_pages).
+
+    `gfp`: what for and how hard to try (`gfp_types`). `node`: whose zonelist is asked, by default that of the task's CPU;
+    `nodes`: a mask of those that may give, 0: all. TaskKilled if the OOM killer took `task`. The charge is the caller's.
+    """
+    if node is None:
+        node = cpu_to_node(k, task.cpu) if task is not None else 0
+    if gfp & GFP_THISNODE:
+        nodes = 1 << node
+    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes))
+    if pfn or injected(k):
+        return pfn
+    with saved(k):
+        return alloc_pages_slowpath(k, task, order, gfp, node, nodes)
+
+
+def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, node: int, nodes: int) -> int:
+    """Everything that may be done for a request that found no free block above the low mark (__alloc_pages_slowpath)."""
+    asked = nodes_of(nodes)
     while True:
-        with psi.memstall(k, task or k.current):
-            reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX)
-        if not reclaimed and (order > 3 or not oom_kill.out_of_memory(k, task, GFP_KERNEL, order)):
-            raise SysError(Errno.ENOMEM, f"no free block of order {order}")
-        check_killed(k, task)
-        pfn = int(alloc_block(k.s, node, order, MIN, classzone))
-        if pfn:
+        if gfp & GFP_KSWAPD_RECLAIM:
+            for one in asked or range(k.nr_nodes):
+                wake_kswapd(k, one)
+        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
+        if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
-        if k.panicked is not None:
-            raise SysError(Errno.ENOMEM, "the kernel panicked")
+        with psi.memstall(k, task or k.current):
+            reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
+        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
+        if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:
+            return pfn
+        if reclaimed:
+            continue
+        if gfp & GFP_RETRY_MAYFAIL or not oom_kill.out_of_memory(k, task, gfp_types.show(gfp), order, nodes=asked):
+            return 0
+        check_killed(k, task)

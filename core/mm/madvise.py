@@ -50,7 +50,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit
-from core.mm import filemap, memory, vmscan
+from core.mm import filemap, memory, mmzone, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
@@ -240,7 +240,7 @@ def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str)
         return
     update_hiwater_rss(k, vma.mm)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
-    vmscan.pageout(k, memory.node_of_cpu(k, task.cpu))
+    vmscan.pageout(k, mmzone.cpu_to_node(k, task.cpu))
 
 
 ACTIONS: dict[str, Action] = {

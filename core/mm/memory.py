@@ -39,7 +39,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -53,6 +53,7 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.mm_types import back_with_huge_pages
+from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
@@ -116,7 +117,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
     mm = vma.mm
     cpu = task.cpu if task else 0
     k.s.vmf[0] = (
-        mm.id, int(k.s.mms["memcg"][mm.id]), node_of_cpu(k, cpu), cpu,
+        mm.id, int(k.s.mms["memcg"][mm.id]), cpu_to_node(k, cpu), cpu,
         vma.start, vma.end, vma.pgoff, vma.flags,
         vma_kind(vma), vma_prot(vma), vma.anon_vma.id if vma.anon_vma else 0,
         file.id if file else 0, file.root if file else 0, file.nr_file_pages if file else 0,
@@ -125,12 +126,6 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         *mempolicy.in_force(task, vma), file.ino if file else 0,
         done, DONE, 0, -1, 0, 0, 0, ZEROS,
     )  # fmt: skip
-
-
-def node_of_cpu(k: Kernel, cpu: int) -> int:
-    """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
-    per_node = max(1, k.nr_cpus // k.nr_nodes)
-    return min(cpu // per_node, k.nr_nodes - 1)
 
 
 def permitted(vma: Vma, access: int) -> bool:
@@ -222,7 +217,7 @@ def livelocked(k: Kernel, task: Task, reason: int) -> None:
         if limited is not None:
             memcontrol.mem_cgroup_oom(k, task, limited, 0)
         else:
-            oom_kill.out_of_memory(k, task, gfp.GFP_HIGHUSER_MOVABLE, 0)
+            oom_kill.out_of_memory(k, task, gfp_types.show(gfp.GFP_USER_PAGE), 0)
     gfp.check_killed(k, task)
     if k.panicked is not None:
         raise TaskKilled

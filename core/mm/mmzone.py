@@ -187,6 +187,12 @@ def build_zonelists(k: Kernel) -> None:
         s.zonelists[node, : len(usable)] = usable
 
 
+def cpu_to_node(k: Kernel, cpu: int) -> int:
+    """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
+    per_node = max(1, k.nr_cpus // k.nr_nodes)
+    return min(cpu // per_node, k.nr_nodes - 1)
+
+
 def pcp_high(k: Kernel, zid: int) -> int:
     """How many pages each CPU may keep to itself: the zone's low mark shared by the node's CPUs (zone_highsize).
 

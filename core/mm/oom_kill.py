@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.abi.signal import SIGNALS
 from core.events import Oom
-from core.mm import memcontrol
+from core.mm import gfp_types, memcontrol
 from core.mm.mm_types import MAX_ORDER, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, ZONE_NAMES, ZONES_PER_NODE, get_mm_counters
 from core.mm.util import total_swap_pages, totalram_pages
 from core.panic import TaskKilled
@@ -45,14 +45,6 @@ OOM_SCORE_ADJ_MIN = -1000
 INIT_PID = 1
 SIGKILL = SIGNALS["SIGKILL"]
 
-GFP_MASKS = {
-    "GFP_KERNEL": 0xCC0,
-    "GFP_KERNEL_ACCOUNT": 0x400CC0,
-    "GFP_KERNEL_ACCOUNT|__GFP_ZERO": 0x400DC0,
-    "GFP_HIGHUSER_MOVABLE": 0x100CCA,
-    "GFP_HIGHUSER_MOVABLE|__GFP_COMP": 0x140CCA,
-    "GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO": 0x140DCA,
-}
 _FAULT = ("__handle_mm_fault", "handle_mm_fault", "do_user_addr_fault", "exc_page_fault", "asm_exc_page_fault")
 _SYSCALL = ("do_syscall_64", "entry_SYSCALL_64_after_hwframe")
 TRACES: dict[str, tuple[str, ...]] = {
@@ -277,7 +269,7 @@ def kill_line(k: Kernel, task: Task, message: str) -> None:
 def dump_header(k: Kernel, oc: OomControl, victim: Task | None = None) -> None:
     """The report, line by line, up to the line that sums the decision up."""
     task = oc.task if oc.task is not None else k.tasks[INIT_PID]
-    mask = GFP_MASKS.get(oc.gfp, 0xCC0)
+    mask = gfp_types.parse(oc.gfp)
     k.log(4, f"{task.comm} invoked oom-killer: gfp_mask={mask:#x}({oc.gfp}), order={oc.order}, oom_score_adj={task.oom_score_adj}")
     dump_stack(k, oc, task, victim is not None)
     if oc.memcg is not None:

@@ -185,9 +185,9 @@ def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone
 
 
 @njit
-def alloc_block(s: State, node: int, order: int, mark: int, classzone: int) -> int:
+def alloc_block(s: State, node: int, order: int, mark: int, classzone: int, nodes: int) -> int:
     """`get_page_from_freelist` for Python callers: 2^order frames, refcount 1 on the first; 0 if none."""
-    pfn = get_page_from_freelist(s, node, order, mark, classzone, 0, node)
+    pfn = get_page_from_freelist(s, node, order, mark, classzone, nodes, node)
     if pfn:
         s.mem[pfn].refcount = 1
     return pfn

@@ -17,6 +17,8 @@ import numpy as np
 from core.abi.mman import VM_SEQ_READ
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED
 from core.jit import inline, step
+from core.mm.compound import compound_mapcount, total_mapcount
+from core.mm.huge_pmd import split_huge_pmd
 from core.mm.mm_types import MM_ANONPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_SOFT_DIRTY, SWP_SOFT_DIRTY, find_pte_table
@@ -100,6 +102,8 @@ def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
     """
     young, flags = 0, 0
     page = s.mem[pfn]
+    if page["flags"] & PG_HEAD:
+        return page_referenced_huge(s, r, pfn, target)
     if page["mapcount"] == 0:
         return 0
     starts = r.av_start if page["flags"] & PG_ANON else r.file_start
@@ -131,6 +135,8 @@ def try_to_unmap(s: State, r: Rmap, zid: int, pfn: int) -> bool:
     A page given up by MADV_FREE that was written since stays (False).
     """
     page = s.mem[pfn]
+    if page["flags"] & PG_HEAD:
+        return try_to_unmap_huge(s, r, zid, pfn)
     anon = page["flags"] & PG_ANON
     lazy = anon and not page["flags"] & PG_SWAPBACKED
     starts = r.av_start if anon else r.file_start

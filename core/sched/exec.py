@@ -46,7 +46,7 @@ from core.abi.mman import (
 from core.abi.page_flags import PG_DIRTY
 from core.events import Fault, Process
 from core.jit import njit
-from core.mm import memcontrol, memory, mempolicy, mmap
+from core.mm import memcontrol, memory, mempolicy, mmap, mmzone
 from core.mm.filemap import find
 from core.mm.mm_types import Inode, State
 from core.mm.page_ops import pte_alloc
@@ -222,7 +222,7 @@ def map_vdso(k: Kernel, task: Task) -> None:
     mm = _mm(task)
     vmf = k.s.vmf[:1]
     vmf["memcg"], vmf["cpu"], vmf["mark"] = task.cgroup.memcg.id, task.cpu, 0
-    vmf["mm"], vmf["node"] = mm.id, memory.node_of_cpu(k, task.cpu)
+    vmf["mm"], vmf["node"] = mm.id, mmzone.cpu_to_node(k, task.cpu)
     for field, value in zip(("policy", "mode", "nodes", "task_mode", "task_nodes"), mempolicy.in_force(task, None), strict=True):
         vmf[field] = value
     _alloc_table(k.s, mm.id, VDSO)

@@ -33,7 +33,8 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, memcontrol, memory, mmap
+from core.mm import gfp, memcontrol, mmap
+from core.mm.gfp_types import GFP_KERNEL_ACCOUNT
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
 from core.mm.page_counter import refill_stock, uncharge
@@ -141,7 +142,9 @@ def kernel_page(k: Kernel, payer: Task | None, flags: int) -> int:
     memcg = payer.cgroup.memcg if payer is not None else k.root_cgroup
     memcontrol.charge(k, payer, memcg, 1)
     try:
-        pfn = gfp.alloc_pages(k, 0, node=memory.node_of_cpu(k, payer.cpu) if payer is not None else 0)
+        pfn = gfp.alloc_pages(k, payer, 0, GFP_KERNEL_ACCOUNT)
+        if pfn == 0:
+            raise SysError(Errno.ENOMEM, "no page for the kernel")
     except BaseException:
         _uncharge_kmem(k.s, 0, memcg.id, 1)
         raise
