@@ -29,6 +29,17 @@ from __future__ import annotations
 from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
+from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
+from core.mm.huge_memory import (
+    FALL_BACK,
+    HUGE,
+    HUGE_REUSE,
+    HUGE_ZERO,
+    THP_FAULT,
+    copy_huge_pmd,
+    do_huge_pmd_anonymous_page,
+    do_huge_pmd_wp_page,
+)
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
@@ -81,10 +92,11 @@ from core.mm.pgtable import (
     SWP_SOFT_DIRTY,
     find_pte_table,
     find_table,
+    huge_entry,
     table_of,
 )
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import SWAP_RA_HIT, free_swap
+from core.mm.swap_state import SWAP_RA_HIT, free_swap, free_swap_cache
 from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
 from core.vmstat import MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
@@ -93,7 +105,7 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 # what a fault was (index of vmf.count; a run has one of these)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
-KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
+KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap", "thp", "zero", "reuse")
 MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
@@ -115,7 +127,7 @@ def access_pages(s: State, perm) -> None:
     permuted = v["flags"] & F_PERM
     populate = v["flags"] & F_POPULATE
     block, tid, upper, pmd = -1, 0, -1, 0
-    run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
+    run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
     i = v["done"]
     while i < n:
@@ -136,6 +148,11 @@ def access_pages(s: State, perm) -> None:
                 entry = s.pt[pmd, (soon >> 9) & 511]
                 if entry:
                     prefetch(s.pt, table_of(s, entry), soon & 511)
+        if tid == 0 and pmd:
+            entry = s.pt[pmd, block & 511]
+            if entry & PTE_PS and entry & PTE_P and (not write or entry & PTE_RW):
+                i += huge_hits(s, v, pmd, entry, vpn, 0 if permuted else step, n - i, write, content)
+                continue
         pte = s.pt[tid, vpn & 511] if tid else 0
         if pte & PTE_P and (not write or pte & PTE_RW):
             if write:
@@ -152,23 +169,78 @@ def access_pages(s: State, perm) -> None:
             v["reason"] = RUNS_FULL
             break
         check_sync_rss_stat(s, v["mm"])
-        kind = handle_pte_fault(s, v, tid, pte, vpn, write, content if content >= 0 else 256 + vpn)
+        kind = FALL_BACK
+        if tid == 0 and (v["thp"] or (pmd and s.pt[pmd, block & 511])):
+            kind = handle_pmd_fault(s, v, vpn, write, content)
+        if kind == FALL_BACK:
+            if tid == 0:
+                tid = find_pte_table(s, pgd, vpn)
+                pte = s.pt[tid, vpn & 511] if tid else 0
+            kind = handle_pte_fault(s, v, tid, pte, vpn, write, content if content >= 0 else 256 + vpn)
         if kind <= 0:
             break
-        if kind == run_kind and (permuted or vpn == run_last + step):
+        if kind == run_kind and (permuted or vpn == run_last + step or (kind >= HUGE and vpn == run_last + run_step)):
             run_n += 1
         else:
-            end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+            end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+            run_step = huge_step(step) if kind >= HUGE else step
         run_last = vpn
         v["major"] = 0
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
             break
-    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
     v["done"] = i
     v["vpn"] = first + (perm[i] if permuted else i * step) if i < n else 0
+
+
+@inline
+def huge_step(step: int) -> int:
+    """From one fault on a huge page to the next, when the accesses go by `step`."""
+    if step >= 512 or step <= -512:
+        return step
+    return 512 if step > 0 else -512
+
+
+@inline
+def huge_hits(s: State, v, pmd: int, entry: int, vpn: int, step: int, left: int, write: bool, content: int) -> int:
+    """Accesses from `vpn` on that stay within a huge page whose entry permits them: how many (step 0: this one)."""
+    s.pt[pmd, (vpn >> 9) & 511] = entry | PTE_A | (PTE_D if write else 0)
+    first, last = max(v["vm_start"], vpn & ~511), min(v["vm_end"], (vpn | 511) + 1)
+    hits = 1
+    if step > 0:
+        hits = min(left, (last - vpn + step - 1) // step)
+    elif step < 0:
+        hits = min(left, (vpn - first) // -step + 1)
+    if write:
+        base = ((entry & PFN_MASK) >> 12) - (vpn & ~511)
+        for i in range(hits):
+            at = vpn + i * step
+            s.mem[base + at]["content"] = content if content >= 0 else 256 + at
+    return hits
+
+
+@step
+def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
+    """A fault where no page table is: a kind of huge fault, 0 with vmf.reason, or FALL_BACK: go on with a small page (__handle_mm_fault)."""
+    pgd = s.mms[v["mm"]]["pgd"]
+    tid = find_table(s, pgd, vpn, 2)
+    entry = s.pt[tid, (vpn >> 9) & 511] if tid else 0
+    kind = FALL_BACK
+    if entry == 0:
+        if v["thp"] & THP_FAULT:
+            kind = do_huge_pmd_anonymous_page(s, v, vpn, write)
+    elif entry & PTE_PS:
+        if not write or entry & PTE_RW:
+            s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
+            return HUGE_REUSE
+        kind = do_huge_pmd_wp_page(s, v, tid, entry, vpn)
+    if write and (kind == HUGE or kind == HUGE_REUSE):
+        head = (huge_entry(s, pgd, vpn) & PFN_MASK) >> 12
+        s.mem[head + (vpn & 511)]["content"] = content if content >= 0 else 256 + vpn
+    return kind
 
 
 @inline
@@ -232,10 +304,18 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
         return ZERO_COW
     flags = s.mem[old]["flags"]
-    if flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
+    if flags & PG_COMPOUND:
+        if reuse_subpage(s, v, old):
+            s.mem[old]["content"] = content
+            s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
+            s.vm_event[PGREUSE] += 1
+            return REUSE
+    elif flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
         flags = s.mem[old]["flags"]  # in no swap cache any more
-    if flags & PG_ANON:
+    if flags & PG_COMPOUND:
+        pass
+    elif flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
             s.mem[old]["mapping"] = v["anon_vma"]
@@ -255,14 +335,27 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         return 0
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
-    if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1:
+    if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1 and not flags & PG_COMPOUND:
         munlock_page(s, zid, old)
     count_rss(s, v["mm"], rss_column(flags), -1)
-    if not put_page(s, zid, old) and flags & PG_SWAPCACHE and s.mem[old]["mapcount"] == 0:
-        free_swap(s, zid, old)
+    if not put_page(s, zid, old) and flags & (PG_SWAPCACHE | PG_COMPOUND):
+        free_swap_cache(s, zid, old)
     add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
     s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
     return COW
+
+
+@step
+def reuse_subpage(s: State, v, pfn: int) -> bool:
+    """A write to one small page of a huge page: may it be taken over, because nobody else can see it?"""
+    if s.mem[pfn]["flags"] & PG_ANON_EXCLUSIVE:
+        return True
+    head = compound_head(s, pfn)
+    if s.mem[head]["refcount"] != 1 or not s.mem[head]["flags"] & PG_ANON:
+        return False
+    s.mem[head]["mapping"] = v["anon_vma"]
+    s.mem[pfn]["flags"] |= PG_ANON_EXCLUSIVE
+    return True
 
 
 @step
@@ -274,27 +367,27 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
         v["reason"] = SWAP
         v["victim"] = slot
         return 0
-    page = s.mem[pfn]
+    page, whole = s.mem[pfn], s.mem[compound_head(s, pfn)]
     zid = zone_of(s, pfn)
     if page["flags"] & PG_READAHEAD:
         page["flags"] &= ~PG_READAHEAD
         s.vm_event[SWAP_RA_HIT] += 1
         s.ctl[CTL_SWAP_HITS] += 1
     exclusive = pte & SWP_EXCLUSIVE
-    page["refcount"] += 1
+    whole["refcount"] += 1
     page["mapcount"] += 1
-    if page["mapcount"] == 1:
-        stat_add(s, zid, page["memcg"], NR_ANON_MAPPED, 1)
-    if page["mapping"] == 0:
+    if page_mapcount(s, pfn) == 1:
+        stat_add(s, zid, whole["memcg"], NR_ANON_MAPPED, 1)
+    if whole["mapping"] == 0:
         page["mapping"] = v["anon_vma"] if exclusive else v["anon_root"]
         page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
     swap_free(s, slot)
-    if swap_full(s, page["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and page["refcount"] == 2):
+    if swap_full(s, whole["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and whole["refcount"] == 2):
         free_swap(s, zid, pfn)
     count_rss(s, v["mm"], MM_ANONPAGES, 1)
     count_rss(s, v["mm"], MM_SWAPENTS, -1)
     new = (pfn << 12) | v["prot"] | (PTE_SOFT_DIRTY if pte & SWP_SOFT_DIRTY else 0)
-    if exclusive or page["refcount"] == 1:
+    if exclusive or whole["refcount"] == 1:
         page["flags"] |= PG_ANON_EXCLUSIVE
         if write:
             new |= DIRTIED
@@ -428,6 +521,12 @@ def copy_pages(s: State) -> None:
         tid = find_pte_table(s, s.mms[src]["pgd"], at)
         stop = min(end, (at | 511) + 1)
         if tid == 0:
+            if huge_entry(s, s.mms[src]["pgd"], at):
+                if not copy_huge_pmd(s, v, dst, at):
+                    break
+                v["count"][0] += 1
+                at = stop
+                continue
             at = next_block(s, s.mms[src]["pgd"], at, end)
             continue
         to = 0
@@ -451,7 +550,7 @@ def copy_pages(s: State) -> None:
                 pfn = (pte & PFN_MASK) >> 12
                 page = s.mem[pfn]
                 page["mapcount"] += 1
-                page["refcount"] += 1
+                s.mem[compound_head(s, pfn)]["refcount"] += 1
                 if page["flags"] & PG_ANON:
                     page["flags"] &= ~PG_ANON_EXCLUSIVE
                     anon += 1

@@ -240,7 +240,10 @@ def alloc_hugepage_vma(s: State, v, vpn: int) -> int:
 @step
 def alloc_charged_huge(s: State, v, vpn: int) -> int:
     """512 frames, charged to vmf.memcg at once: the first one with refcount 1, or 0 with vmf.reason NO_HUGE or HUGE_LIMIT."""
-    pfn = alloc_hugepage_vma(s, v, vpn)
+    pfn = v["ready"]
+    v["ready"] = 0
+    if pfn == 0:
+        pfn = alloc_hugepage_vma(s, v, vpn)
     if pfn == 0:
         v["reason"] = NO_HUGE
         return 0
@@ -331,7 +334,7 @@ def do_huge_pmd_wp_page(s: State, v, tid: int, entry: int, vpn: int) -> int:
     if head != s.ctl[CTL_HUGE_ZERO]:
         page = s.mem[head]
         if not page["flags"] & PG_ANON_EXCLUSIVE and page["flags"] & PG_SWAPCACHE and page["refcount"] == 1 + HPAGE_PMD_NR:
-            free_huge_swap(s, zone_of(s, head), head)
+            free_swap(s, zone_of(s, head), head)
         if page["flags"] & PG_ANON_EXCLUSIVE or page["refcount"] == 1:
             if not page["flags"] & PG_ANON_EXCLUSIVE:
                 page["mapping"] = v["anon_vma"]
@@ -386,7 +389,7 @@ def zap_huge_pmd(s: State, mm: int, vpn: int, vm_flags: int, others) -> None:
     if vm_flags & VM_LOCKED and s.mem[head]["refcount"] > 1 and not locked_elsewhere(s, others, head):
         munlock_page(s, zid, head)
     if not put_page(s, zid, head):
-        free_huge_swap(s, zid, head)
+        free_swap_cache(s, zid, head)
 
 
 @step
@@ -431,37 +434,164 @@ def move_huge_pmd(s: State, v, vpn: int, to: int) -> bool:
     return True
 
 
-# ---------------------------------------------------------------- the swap cache
+# ---------------------------------------------------------------- the page comes apart
 
 
 @step
-def delete_huge_from_swap_cache(s: State, zid: int, head: int) -> None:
-    """The huge page stands for its 512 slots no more; the references of the cache are gone with it."""
-    page = s.mem[head]
-    slot = page["private"]
-    page["flags"] &= ~PG_SWAPCACHE
-    page["private"] = 0
-    page["refcount"] -= HPAGE_PMD_NR
-    for i in range(HPAGE_PMD_NR):
-        s.slots[slot + i]["pfn"] = 0
-        if s.slots[slot + i]["count"] == 0:
-            free_slot(s, slot + i)
-    s.node_stat[s.zones[zid]["node"], NR_FILE_PAGES] -= HPAGE_PMD_NR
-    stat_add(s, zid, page["memcg"], NR_SWAPCACHE, -HPAGE_PMD_NR)
+def split_huge_page(s: State, r: Rmap, head: int) -> bool:
+    """One page of 512 frames becomes 512 pages (split_huge_page_to_list). True if it did; False if somebody else holds the page.
 
-
-@step
-def free_huge_swap(s: State, zid: int, head: int) -> bool:
-    """Give up the slots of a huge page if no entry names any of them (folio_free_swap); True if the page went with them."""
+    Frames that nothing maps are freed, but for the head, which is the caller's to free. On a list the frames follow the head: it is the oldest, then
+    frame 1, 2, ...; an isolated page's frames are isolated, too.
+    """
     page = s.mem[head]
-    if not page["flags"] & PG_SWAPCACHE:
+    zid = zone_of(s, head)
+    mapped = total_mapcount(s, head)
+    pins = HPAGE_PMD_NR if page["flags"] & PG_SWAPCACHE else 0
+    split_pmds = compound_mapcount(s, head)
+    if page["refcount"] != mapped + pins:
+        s.vm_event[THP_SPLIT_PAGE_FAILED] += 1
         return False
-    for i in range(HPAGE_PMD_NR):
-        if s.slots[page["private"] + i]["count"] > 0:
-            return False
-    delete_huge_from_swap_cache(s, zid, head)
-    page["flags"] |= PG_DIRTY
-    if page["refcount"] > 0:
-        return False
-    free_page(s, zid, head)
+    locked = 0
+    if split_pmds:
+        locked = split_all_pmds(s, r, head) & VM_LOCKED
+    if mapped:
+        deferred_split_huge_page(s, head)  # its entries are taken away for the time of the split: it counts as partly unmapped
+    undefer(s, head)
+    flags = page["flags"] & ~(PG_HEAD | PG_ANON_EXCLUSIVE)
+    cached = 1 if flags & PG_SWAPCACHE else 0
+    lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
+    older = head
+    newer = page["prev"]
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        tail = s.mem[pfn]
+        tail["flags"] = flags | (tail["flags"] & PG_ANON_EXCLUSIVE)
+        tail["refcount"] = tail["mapcount"] + cached
+        tail["memcg"] = page["memcg"]
+        tail["mapping"] = page["mapping"]
+        tail["index"] = page["index"] + (pfn - head)
+        tail["private"] = page["private"] + (pfn - head) if cached else 0
+        tail["next"] = 0
+        tail["prev"] = 0
+        if flags & PG_LRU:
+            tail["next"] = older
+            s.mem[older]["prev"] = pfn
+            older = pfn
+    if flags & PG_LRU:
+        s.mem[older]["prev"] = newer
+        if newer:
+            s.mem[newer]["next"] = older
+        else:
+            s.lruvecs[lruvec]["head"][page_lru(flags)] = older
+    page["flags"] &= ~PG_HEAD
+    page["refcount"] = page["mapcount"] + cached
+    s.vm_event[THP_SPLIT_PAGE] += 1
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        if s.mem[pfn]["refcount"] == 0:
+            free_page(s, zid, pfn)
+        elif s.mem[pfn]["mapcount"] == 0:
+            free_swap(s, zid, pfn)
+    if locked:
+        for pfn in range(head, head + HPAGE_PMD_NR):
+            if s.mem[pfn]["mapcount"]:
+                mlock_page(s, zid, pfn)
     return True
+
+
+@step
+def put_split_head(s: State, head: int) -> None:
+    """The first frame of a split page, too, goes if nothing holds it."""
+    if s.mem[head]["refcount"] == 0:
+        free_page(s, zone_of(s, head), head)
+    elif s.mem[head]["mapcount"] == 0 and s.mem[head]["flags"] & PG_SWAPCACHE:
+        free_swap(s, zone_of(s, head), head)
+
+
+@njit
+def split_deferred(s: State, r: Rmap, memcg: int, nr: int) -> int:
+    """Split up to `nr` huge pages of a cgroup's deferred queue, oldest first (deferred_split_scan): how many came apart."""
+    split = 0
+    last = s.memcgs[memcg]["split_tail"]
+    for _ in range(nr):
+        head = s.memcgs[memcg]["split_head"]
+        if head == 0:
+            break
+        if split_huge_page(s, r, head):
+            put_split_head(s, head)
+            split += 1
+        else:
+            undefer(s, head)
+            s.vm_event[THP_DEFERRED_SPLIT_PAGE] -= 1
+            deferred_split_huge_page(s, head)  # to the end of the queue
+        if head == last:
+            break
+    return split
+
+
+@njit
+def split_page_at(s: State, r: Rmap, mm: int, vpn: int) -> bool:
+    """Split the huge page around `vpn` that one huge entry maps, if nothing else does (madvise of a part)."""
+    head = (huge_entry(s, s.mms[mm]["pgd"], vpn) & PFN_MASK) >> 12
+    if head == 0 or head == s.ctl[CTL_HUGE_ZERO] or total_mapcount(s, head) != 1:
+        return False
+    return split_huge_page(s, r, head)
+
+
+# ---------------------------------------------------------------- the huge zero page
+
+
+@njit
+def make_huge_zero(s: State, head: int) -> None:
+    """512 frames become the huge zero page (get_huge_zero_page)."""
+    prep_compound_page(s, head, HPAGE_PMD_ORDER, PG_ZERO | PG_UPTODATE)
+    s.mem[head]["refcount"] = 1
+    s.ctl[CTL_HUGE_ZERO] = head
+    s.vm_event[THP_ZERO_PAGE_ALLOC] += 1
+
+
+@njit
+def free_huge_zero(s: State) -> None:
+    """Nobody maps it and memory is short (shrink_huge_zero_page_scan)."""
+    head = s.ctl[CTL_HUGE_ZERO]
+    s.ctl[CTL_HUGE_ZERO] = 0
+    clear_compound_page(s, head, HPAGE_PMD_ORDER)
+    free_one_page(s, zone_of(s, head), head, HPAGE_PMD_ORDER)
+
+
+def shrink_huge_zero_page(k: Kernel) -> bool:
+    """Free the huge zero page if no address space has used it; True if it is gone."""
+    if not int(k.s.ctl[CTL_HUGE_ZERO]) or any(int(k.s.mms["huge_zero"][id]) for id in k.mms):
+        return False
+    free_huge_zero(k.s)
+    return True
+
+
+# ---------------------------------------------------------------- shrinking
+
+
+SEEKS = 2  # deferred_split_shrinker.seeks
+SHRINK_BATCH = 128
+
+
+def deferred_split_shrink(k: Kernel, cg: Cgroup, priority: int) -> int:
+    """Reclaim's round over one cgroup's deferred queue (do_shrink_slab): a share by priority, put off until it is worth a batch.
+
+    4 pages at priority 12: 4 >> 12 = 0, nothing. At priority 1: (4 >> 1) * 4 / 2 = 4, all of them.
+    """
+    row = k.s.memcgs[cg.id]
+    freeable = int(row["split_len"])
+    if not freeable:
+        return 0
+    deferred = int(row["split_deferred"])
+    delta = (freeable >> priority) * 4 // SEEKS
+    total = min((deferred >> priority) + delta, 2 * freeable)
+    scanned, split = 0, 0
+    while total >= SHRINK_BATCH or total >= freeable:
+        nr = min(SHRINK_BATCH, total)
+        split += int(split_deferred(k.s, rmap_walk.tables(k), cg.id, nr))
+        total -= nr
+        scanned += nr
+    row["split_deferred"] = max(0, min(deferred + delta - scanned, 2 * freeable))
+    if split:
+        k.emit(Thp(k.clock.now, "split", split * HPAGE_PMD_NR, reason="deferred: part of it was unmapped and memory is short", cgroup=cg.path))
+    return split

@@ -93,7 +93,8 @@ TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
-# thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without.
+# thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
+# ready: a block of 512 frames that was found for it meanwhile.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 VMF = np.dtype([
     # asked
@@ -105,7 +106,7 @@ VMF = np.dtype([
     ("block_heads", "i8"), ("anon_root", "i8"),
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"), ("thp", "i8"),
     # answered
-    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"), ("no_thp", "i8"),
+    ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"), ("no_thp", "i8"), ("ready", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
@@ -119,10 +120,10 @@ SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8")])
 MAX_SWAPFILES = 29
 
-# struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
+# struct scan_control: one reclaim, asked and answered. split: the page looked at last was a huge one and has been split. target: the cgroup whose limit is in the way (0: the machine).
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
-    ("may_unmap", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
+    ("may_unmap", "i8"), ("split", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),

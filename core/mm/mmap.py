@@ -349,10 +349,10 @@ def _cut(k: Kernel, mm: Mm, start: int, end: int) -> None:
     if start > vma.start:
         if end < vma.end and mm.map_count >= int(k.sysctl["vm.max_map_count"]):
             raise SysError(Errno.ENOMEM, "a hole would make one mapping more than vm.max_map_count")
-        split_unchecked(vma, start)
+        split_unchecked(k, vma, start)
     last = vmas_between(mm, end - 1, end)
     if last and last[0].end > end:
-        split_unchecked(last[0], end)
+        split_unchecked(k, last[0], end)
 
 
 def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:

@@ -54,7 +54,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
-from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, take_node, take_table_row
+from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, huge_entry, take_node, take_table_row
 from core.mm.slab import account_slab
 from core.mm.swap import lru_add, lru_del, lru_pages
 from core.mm.swap import mlock_page as mlock_page
@@ -270,7 +270,7 @@ def locked_elsewhere(s: State, others, pfn: int) -> bool:
         if vpn < others[i, 1] or vpn >= others[i, 2]:
             continue
         tid = find_pte_table(s, others[i, 0], vpn)
-        pte = s.pt[tid, vpn & 511] if tid else 0
+        pte = s.pt[tid, vpn & 511] if tid else huge_entry(s, others[i, 0], vpn)
         if pte & PTE_PRESENT and (pte & PFN_MASK) >> 12 == pfn:
             return True
     return False

@@ -148,8 +148,9 @@ def split_vma(k: Kernel, vma: Vma, vpn: int) -> Vma:
     return split_unchecked(vma, vpn)
 
 
-def split_unchecked(vma: Vma, vpn: int) -> Vma:
+def split_unchecked(k: Kernel, vma: Vma, vpn: int) -> Vma:
     """split_vma for those who have checked the number of mappings (munmap)."""
+    vma_adjust_trans_huge(k, vma, vpn)
     upper = dup_vma(vma, vma.mm)
     upper.start = vpn
     upper.pgoff = vma.pgoff + (vpn - vma.start)
@@ -223,11 +224,15 @@ def vma_merge(
         adjust(left, left.start, last)
         return left
     if left is not None:
+        if cur is not None:
+            vma_adjust_trans_huge(k, cur, end)
         _import_anon_vma(left, cur)
         _give_up(k, cur, start, end)
         adjust(left, left.start, end)
         return left
     if right is not None:
+        if cur is not None:
+            vma_adjust_trans_huge(k, cur, start)
         _import_anon_vma(right, cur)
         _give_up(k, cur, start, end)
         adjust(right, start, right.end)
