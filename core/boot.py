@@ -36,6 +36,7 @@ from core.mm.mm_types import (
     PAGE,
     RUN,
     SC,
+    SECTION_SHIFT,
     SLOT,
     SWAP,
     VMF,
@@ -138,6 +139,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         xa=arena((max_pfn + 1, 512), "i8"),
         buddy=arena((sum(links), 2), "i4"),
         zones=arena((nodes * ZONES_PER_NODE,), ZONE),
+        sections=arena(((max_pfn >> SECTION_SHIFT) + 1,), "i2"),
         zonelists=arena((nodes, nodes * 3), "i8"),
         lruvecs=arena((MAX_MEMCGS * nodes,), LRUVEC),
         memcgs=arena((MAX_MEMCGS,), MEMCG),
@@ -169,8 +171,10 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
     for node in range(k.nr_nodes):
         for kind in range(ZONES_PER_NODE):
             zones["node"][node * ZONES_PER_NODE + kind], zones["type"][node * ZONES_PER_NODE + kind] = node, kind
+    k.s.sections[:] = -1
     for one in layouts:
         zid = one.node * ZONES_PER_NODE + one.type
+        k.s.sections[one.start >> SECTION_SHIFT : -(-one.end >> SECTION_SHIFT)] = zid
         early[zid] = one.early
         zones["start_pfn"][zid], zones["spanned"][zid] = one.start, one.end - one.start
         zones["present"][zid] = one.end - one.start - one.hole

@@ -172,7 +172,7 @@ def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.args[0]
         value = context.make_array(kind)(context, builder, args[0])
-        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)]
+        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)][: kind.ndim]
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         pointer = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, value, at), byte)
         shape = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
@@ -187,5 +187,6 @@ def _nothing(array: Any, row: int, column: int) -> None:
     """What prefetch is to a result."""
 
 
-# `prefetch(array, row, column)`: the processor will want this element soon. It changes no result, only the wait for it.
+# `prefetch(array, row, column)`: the processor will want this element (of a table without columns: this row) soon.
+# It changes no result, only the wait for it.
 prefetch: Any = _nothing if DISABLED else intrinsic(_prefetch)

@@ -89,6 +89,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around

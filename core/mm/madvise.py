@@ -58,7 +58,7 @@ from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import remove_from_page_cache, xa_leaf, zone_hint
+from core.mm.page_ops import remove_from_page_cache, xa_leaf
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry, pte_pfn
 from core.mm.rmap_walk import Rmap
 from core.mm.swap import lru_add, lru_del, lru_pages
@@ -293,7 +293,6 @@ def lazyfree_ptes(s: State, r: Rmap) -> None:
     """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -319,7 +318,7 @@ def lazyfree_ptes(s: State, r: Rmap) -> None:
                     continue
                 s.mem[pfn]["flags"] &= ~PG_DIRTY
             s.pt[tid, vpn & 511] = pte & ~(PTE_A | PTE_D)
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             mark_page_lazyfree(s, zid, pfn)
         at = stop
 
@@ -354,7 +353,6 @@ def cold_ptes(s: State, r: Rmap) -> None:
     """MADV_COLD on [vmf.first, vmf.n) (madvise_cold_or_pageout_pte_range, deactivate_page)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -379,8 +377,7 @@ def cold_ptes(s: State, r: Rmap) -> None:
             if page["mapcount"] != 1 or not page["flags"] & PG_LRU:
                 continue
             s.pt[tid, vpn & 511] &= ~PTE_A
-            zid = zone_hint(s, zid, pfn)
-            deactivate_page(s, zid, pfn)
+            deactivate_page(s, zone_of(s, pfn), pfn)
         at = stop
 
 
@@ -388,13 +385,13 @@ def cold_ptes(s: State, r: Rmap) -> None:
 def punch_pages(s: State) -> None:
     """Drop the cached pages vmf.first .. vmf.n that nobody maps; `count`: pages, and how many of them were dirty."""
     v = s.vmf[0]
-    zid, dropped, dirty = 0, 0, 0
+    dropped, dirty = 0, 0
     at = next_cached(s, v["root"], v["first"], v["n"])
     while at >= 0:
         leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511]
         if s.mem[pfn]["mapcount"] == 0:
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             if s.mem[pfn]["flags"] & PG_DIRTY and not s.mem[pfn]["flags"] & PG_SHMEM:
                 dirty += 1
             remove_from_page_cache(s, zid, leaf, pfn, v["block_heads"])

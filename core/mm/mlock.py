@@ -31,7 +31,7 @@ from core.mm.fault import next_block
 from core.mm.mm_types import CTL_HUGE_ZERO, State
 from core.mm.mmap import mm_populate, page_align
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page, zone_hint
+from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page
 from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL, find_pte_table, huge_entry, pte_pfn
 from core.mm.rmap import other_locked
 from core.mm.util import can_do_mlock, capable, rlimit
@@ -167,7 +167,6 @@ def mlock_ptes(s: State) -> None:
     """Lock the pages mapped in [vmf.first, vmf.n) (mlock_pte_range)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -186,7 +185,7 @@ def mlock_ptes(s: State) -> None:
                 pfn = pte_pfn(pte)
                 if s.mem[pfn]["flags"] & PG_COMPOUND:
                     continue
-                zid = zone_hint(s, zid, pfn)
+                zid = zone_of(s, pfn)
                 mlock_page(s, zid, pfn)
         at = stop
 
@@ -196,7 +195,6 @@ def munlock_ptes(s: State, others) -> None:
     """Unlock the pages mapped in [vmf.first, vmf.n), but for those that one of `others` maps too."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -217,6 +215,6 @@ def munlock_ptes(s: State, others) -> None:
                     continue
                 if s.mem[pfn]["mapcount"] > 1 and locked_elsewhere(s, others, pfn):
                     continue
-                zid = zone_hint(s, zid, pfn)
+                zid = zone_of(s, pfn)
                 munlock_page(s, zid, pfn)
         at = stop

@@ -27,7 +27,7 @@ Source: mm/page_alloc.c: rmqueue, expand, __free_one_page, __zone_watermark_ok, 
 from __future__ import annotations
 
 from core.jit import inline, njit
-from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, MAX_ORDER, State
+from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, MAX_ORDER, SECTION_SHIFT, State
 from core.vmstat import NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHER, PGALLOC_DMA, PGFREE
 
 
@@ -100,12 +100,8 @@ def rmqueue(s: State, zid: int, order: int) -> int:
 
 @inline
 def zone_of(s: State, pfn: int) -> int:
-    """The row of the zone that holds this frame."""
-    for zid in range(len(s.zones)):
-        zone = s.zones[zid]
-        if pfn >= zone.start_pfn and pfn < zone.start_pfn + zone.spanned:
-            return zid
-    return -1
+    """The row of the zone that holds this frame (page_zone)."""
+    return int(s.sections[pfn >> SECTION_SHIFT])
 
 
 @inline

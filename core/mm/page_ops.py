@@ -89,15 +89,6 @@ XA_NODE_SHARE = 9  # bytes of slab per cached page: a 576-byte radix node serves
 
 
 
-@inline
-def zone_hint(s: State, zid: int, pfn: int) -> int:
-    """The zone of a frame, looking first where the last one was."""
-    start = s.zones[zid]["start_pfn"]
-    if pfn >= start and pfn < start + s.zones[zid]["spanned"]:
-        return zid
-    return zone_of(s, pfn)
-
-
 @step
 def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -> int:
     """A frame by `node`'s zonelist from the nodes of a mask (0: all), on behalf of vmf's CPU."""

@@ -32,7 +32,6 @@ from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page
 from core.mm.fault import next_block
 from core.mm.mm_types import CTL_HUGE_ZERO, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import zone_hint
 from core.mm.pgtable import (
     PTE_A,
     PTE_D,
@@ -212,7 +211,7 @@ def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
 @njit
 def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
     """Add the entries of [start, end) to `counts` (gather_pte_stats)."""
-    at, zid = start, 0
+    at = start
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -227,8 +226,7 @@ def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
-            zid = zone_hint(s, zid, pte_pfn(pte))
-            count_numa(s, zid, pte, 1, counts)
+            count_numa(s, zone_of(s, pte_pfn(pte)), pte, 1, counts)
         at = stop
 
 

@@ -48,7 +48,7 @@ from core.events import Fault, Process
 from core.jit import njit
 from core.mm import memcontrol, memory, mempolicy, mmap, mmzone
 from core.mm.filemap import find
-from core.mm.mm_types import Inode, State
+from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
 from core.mm.vma import split_unchecked
 from core.sched.task import (
@@ -220,11 +220,8 @@ def _protect_relro(k: Kernel, mm: Mm) -> None:
 def map_vdso(k: Kernel, task: Task) -> None:
     """The page table under [vvar] and [vdso]; their frames are the kernel's and count to nobody."""
     mm = _mm(task)
-    vmf = k.s.vmf[:1]
-    vmf["memcg"], vmf["cpu"], vmf["mark"] = task.cgroup.memcg.id, task.cpu, 0
-    vmf["mm"], vmf["node"] = mm.id, mmzone.cpu_to_node(k, task.cpu)
-    for field, value in zip(("policy", "mode", "nodes", "task_mode", "task_nodes"), mempolicy.in_force(task, None), strict=True):
-        vmf[field] = value
+    node = mmzone.cpu_to_node(k, task.cpu)
+    ask(k.s, mm=mm.id, memcg=task.cgroup.memcg.id, node=node, cpu=task.cpu, mark=WMARK_MIN, policy=mempolicy.in_force(task, None))
     _alloc_table(k.s, mm.id, VDSO)
 
 
