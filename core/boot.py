@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import khugepaged, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -79,6 +79,9 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
+# mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
+# progress, waited: of the round at hand; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "last": None}
 KSM: dict[str, Any] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -95,7 +98,7 @@ KSM: dict[str, Any] = {
     "stable_node_chains": 0,
     "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher, "khugepaged": khugepaged.daemon}  # what a daemon does when it wakes
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -108,6 +111,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]

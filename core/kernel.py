@@ -74,6 +74,7 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
+    khugepaged: dict[str, Any]
     ksm: dict[str, Any]
     swap_devices: list[Any]
     committed_pages: int

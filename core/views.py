@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import explain, verify
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_SIZE,
     VM_EXEC,
     VM_FLAG_LETTERS,
@@ -19,12 +20,12 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_SHMEM
+from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_HEAD, PG_SHMEM, PG_TAIL
 from core.fs import proc_pid
-from core.mm import memcontrol, memory, mmzone, smaps
+from core.mm import huge_memory, memcontrol, memory, mmzone, pgtable, smaps
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
-from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
+from core.mm.mm_types import CTL_HUGE_ZERO, CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
 from core.mm.pgtable import (
     LEVELS,
     PFN_MASK,
@@ -148,10 +149,12 @@ def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
     if task.mm is not None and address < TASK_SIZE:
         answer["levels"] = levels(k, task.mm, vpn)
         last = answer["levels"][-1]
-        answer["present"] = last["level"] == "pte" and bool(last["bits"]["present"] or last["bits"]["protnone"])
+        leaf = last["level"] == "pte" or last["bits"]["huge"]
+        answer["present"] = leaf and bool(last["bits"]["present"] or last["bits"]["protnone"])
         if answer["present"]:
-            answer["frame"] = frame(k, last["pfn"])
-            answer["physical"] = last["pfn"] * 4096 + (address & 0xFFF)
+            pfn = last["pfn"] + (vpn & (1 << LEVEL_SHIFT[last["level"]]) - 1)  # of a huge entry: the frame within its page
+            answer["frame"] = frame(k, pfn)
+            answer["physical"] = pfn * 4096 + (address & 0xFFF)
         vma = vmas_of.vma_lookup(task.mm, vpn)
         answer["vma"] = _vma(k, task, vma) if vma else None
     answer["read"] = outcome(k, task, address, memory.READ, answer)
@@ -165,11 +168,14 @@ def binary(address: int) -> str:
     return " ".join((bits[:16], bits[16:25], bits[25:34], bits[34:43], bits[43:52], bits[52:]))
 
 
+LEVEL_SHIFT = dict(zip(LEVELS, (27, 18, 9, 0), strict=True))  # log2 of the pages that one entry covers
+
+
 def levels(k: Kernel, mm: Mm, vpn: int) -> list[dict[str, Any]]:
     """One entry a level, down to the first that is empty. `table_pfn`: the frame of the table (of the pgd: CR3)."""
     steps = []
     table_pfn, table = mm.pgd_pfn, int(k.s.mms["pgd"][mm.id])
-    for name, shift in zip(LEVELS, (27, 18, 9, 0), strict=True):
+    for name, shift in LEVEL_SHIFT.items():
         index = (vpn >> shift) & 511
         entry = int(k.s.pt[table, index])
         pfn = (entry & PFN_MASK) >> 12
@@ -177,7 +183,7 @@ def levels(k: Kernel, mm: Mm, vpn: int) -> list[dict[str, Any]]:
             "level": name, "index": index, "table_pfn": table_pfn, "entry": hex(entry & U64),
             "pfn": pfn if entry & PTE_PRESENT else None, "bits": decoded(entry, name == "pte"),
         })  # fmt: skip
-        if name == "pte" or entry & PTE_PRESENT == 0:
+        if name == "pte" or entry & PTE_PRESENT == 0 or entry & PTE_PS:
             break
         table_pfn, table = pfn, int(k.s.mem["private"][pfn])
     return steps
@@ -201,14 +207,17 @@ def decoded(entry: int, leaf: bool) -> dict[str, bool]:
 
 def frame(k: Kernel, pfn: int) -> dict[str, Any]:
     """What mem_map knows of a frame."""
-    page = k.s.mem[pfn]
-    flags = int(page["flags"])
+    page, own = k.s.mem[pfn], int(k.s.mem["flags"][pfn])
+    head = int(page["private"]) if own & PG_TAIL else pfn
+    compound = bool(own & (PG_HEAD | PG_TAIL))
+    page, flags = k.s.mem[head], own | int(k.s.mem["flags"][head]) & ~(PG_HEAD if head != pfn else 0)
     owner = k.cgroups.get(int(page["memcg"]))
     return {
         "pfn": pfn,
-        "zero_page": pfn == int(k.s.ctl[CTL_ZERO_PFN]),
+        "zero_page": head in (int(k.s.ctl[CTL_ZERO_PFN]), int(k.s.ctl[CTL_HUGE_ZERO]) or -1),
         "refcount": int(page["refcount"]),
-        "mapcount": int(page["mapcount"]),
+        "mapcount": int(k.s.mem["mapcount"][pfn]) + (int(k.s.mem["index"][head + 1]) if compound else 0),
+        "compound": {"head": head, "order": int(k.s.mem["next"][head + 1]), "mapcount": int(k.s.mem["index"][head + 1])} if compound else None,
         "anon": bool(flags & PG_ANON),
         "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
         "shmem": bool(flags & PG_SHMEM),
@@ -233,7 +242,7 @@ def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, An
     path = [*path, "handle_mm_fault", "__handle_mm_fault", "handle_pte_fault"]
     if seen["present"]:
         return _present(k, vma, access, seen, path)
-    return _absent(vma, address, access, path)
+    return _absent(k, vma, address, access, path)
 
 
 def _does(kind: str, why: str, path: list[str]) -> dict[str, Any]:
@@ -244,6 +253,8 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
     bits, page = seen["levels"][-1]["bits"], seen["frame"]
     if access == memory.READ or bits["writable"]:
         return _does("hit", "the entry allows it: no fault", [])
+    if bits["huge"]:
+        return _present_huge(page, path)
     path = [*path, "do_wp_page"]
     if page["zero_page"]:
         return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
@@ -254,8 +265,24 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
     return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
 
 
-def _absent(vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
+def _present_huge(page: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    path = [*path[:-1], "wp_huge_pmd", "do_huge_pmd_wp_page"]
+    if page["zero_page"]:
+        return _does("minor", "the huge zero page: its entry is split, and a zeroed 4 KiB page takes its place here", [*path, "__split_huge_pmd"])
+    if page["exclusive"] or page["refcount"] == 1:
+        return _does("minor", "nobody else has the huge page: it is made writable in place", path)
+    return _does("minor", "others have the huge page, too: its entry is split, and 4 KiB are copied", [*path, "__split_huge_pmd", "wp_page_copy"])
+
+
+def _absent(k: Kernel, vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
     kind = memory.vma_kind(vma)
+    first = (address >> 12) & -PMD_PAGES
+    fits = vma.start <= first and first + PMD_PAGES <= vma.end and not pgtable.has_pmd(k, vma.mm, first)
+    if kind == V_ANON and fits and huge_memory.fault_flags(k, vma):
+        path = [*path[:-1], "create_huge_pmd", "do_huge_pmd_anonymous_page"]
+        if access == memory.READ and k.thp["use_zero_page"]:
+            return _does("minor", "first read: the huge zero page is mapped", path)
+        return _does("minor", "first write: a huge page is allocated, or a small one if none is at hand", path)
     if kind == V_ANON:
         if access == memory.READ:
             return _does("minor", "first read: the shared zero page is mapped", [*path, "do_anonymous_page"])

@@ -34,7 +34,6 @@ from core.mm.huge_memory import (
     FALL_BACK,
     HUGE,
     HUGE_REUSE,
-    HUGE_ZERO,
     THP_FAULT,
     copy_huge_pmd,
     do_huge_pmd_anonymous_page,
@@ -240,7 +239,7 @@ def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
             s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
             return HUGE_REUSE
         kind = do_huge_pmd_wp_page(s, v, tid, entry, vpn)
-    if write and (kind == HUGE or kind == HUGE_REUSE):
+    if write and kind in (HUGE, HUGE_REUSE):
         head = (huge_entry(s, pgd, vpn) & PFN_MASK) >> 12
         s.mem[head + (vpn & 511)]["content"] = content if content >= 0 else 256 + vpn
     return kind

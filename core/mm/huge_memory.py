@@ -31,31 +31,25 @@ Source: mm/huge_memory.c of 6.1; facts TH-01..TH-13, PF-19.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.abi.mempolicy import MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY
 from core.abi.mman import PMD_PAGES, VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_SPECIAL, VM_WRITE
 from core.abi.page_flags import (
-    PG_ACTIVE,
     PG_ANON,
     PG_ANON_EXCLUSIVE,
-    PG_DIRTY,
     PG_HEAD,
     PG_LRU,
-    PG_MLOCKED,
-    PG_REFERENCED,
     PG_SWAPBACKED,
     PG_SWAPCACHE,
-    PG_TAIL,
-    PG_UNEVICTABLE,
     PG_UPTODATE,
-    PG_WORKINGSET,
     PG_ZERO,
 )
 from core.events import Thp
-from core.jit import inline, njit, step
+from core.jit import njit, step
 from core.mm import rmap_walk
 from core.mm.compound import (
+    THP_DEFERRED_SPLIT_PAGE,
     add_compound_mapcount,
     clear_compound_page,
     compound_mapcount,
@@ -65,13 +59,11 @@ from core.mm.compound import (
     undefer,
 )
 from core.mm.huge_pmd import NR_ANON_THPS, split_huge_pmd
-from core.mm.mm_types import CTL_HUGE_ZERO, CTL_NR_NODES, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, WMARK_MIN, State
+from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, WMARK_MIN, State
 from core.mm.page_alloc import free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
 from core.mm.page_ops import (
     GFP_USER,
-    LIMIT,
-    NO_PAGE,
     alloc_table,
     free_page,
     free_table,
@@ -85,19 +77,18 @@ from core.mm.pgtable import (
     PFN_MASK,
     PTE_A,
     PTE_D,
-    PTE_PRESENT,
     PTE_PS,
     PTE_RW,
     PTE_SOFT_DIRTY,
     TABLE_ENTRY,
     deposit,
-    find_pte_table,
     huge_entry,
     pmd_frame,
     withdraw,
 )
-from core.mm.rmap_walk import Rmap
-from core.mm.swap import list_add, list_add_tail, lru_del, lruvec_of, munlock_page, page_lru
+from core.mm.rmap_walk import Rmap, split_all_pmds
+from core.mm.swap import lruvec_of, mlock_page, munlock_page, page_lru
+from core.mm.swap_state import free_swap, free_swap_cache
 from core.vmstat import EVENT, MEMCG, NR_ANON_MAPPED, NUMA_INTERLEAVE_HIT
 
 if TYPE_CHECKING:
@@ -595,3 +586,51 @@ def deferred_split_shrink(k: Kernel, cg: Cgroup, priority: int) -> int:
     if split:
         k.emit(Thp(k.clock.now, "split", split * HPAGE_PMD_NR, reason="deferred: part of it was unmapped and memory is short", cgroup=cg.path))
     return split
+
+
+# ---------------------------------------------------------------- what comes under khugepaged's care
+
+
+def arm_khugepaged(k: Kernel, at: int) -> None:
+    """khugepaged shall wake at this time; a later time set before is overtaken."""
+    k.khugepaged["due"] = at
+    k.clock.at(at, "khugepaged")
+
+
+def wake_khugepaged(k: Kernel) -> None:
+    """At once: it was switched on, its pace was set, or it has its first work."""
+    if k.khugepaged["mms"] and hugepage_flags_enabled(k):
+        arm_khugepaged(k, k.clock.now)
+
+
+def khugepaged_enter(k: Kernel, vma: Vma) -> None:
+    """An address space comes under khugepaged's care if this mapping may have huge pages (khugepaged_enter_vma)."""
+    if not vma.mm.khugepaged and hugepage_flags_enabled(k) and hugepage_vma_check(k, vma):
+        khugepaged_add(k, vma.mm)
+
+
+def khugepaged_add(k: Kernel, mm: Mm) -> None:
+    """To the end of its list; the first one wakes it (__khugepaged_enter)."""
+    mm.khugepaged = True
+    k.khugepaged["mms"].append(mm.id)
+    if len(k.khugepaged["mms"]) == 1:
+        wake_khugepaged(k)
+
+
+def khugepaged_exit(k: Kernel, mm: Mm) -> None:
+    """The address space is gone."""
+    if mm.khugepaged:
+        if k.khugepaged["mm"] == mm.id:
+            next_slot(k)
+        k.khugepaged["mms"].remove(mm.id)
+        mm.khugepaged = False
+
+
+def next_slot(k: Kernel) -> None:
+    """khugepaged is through with the address space at hand: the next one, or a full scan is done."""
+    state = k.khugepaged
+    at = state["mms"].index(state["mm"]) + 1
+    state["vpn"] = 0
+    state["mm"] = state["mms"][at] if at < len(state["mms"]) else 0
+    if not state["mm"]:
+        k.thp["khugepaged.full_scans"] += 1

@@ -276,7 +276,7 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
             taken = queue_frames(s, batch, i, taken, pfn)
         if fate == FREED:
             freed += nr
-        if fate == FREED or fate == GONE:
+        if fate in (FREED, GONE):
             continue
         if fate == WRITTEN:
             batch[written] = pfn
@@ -532,7 +532,7 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
                 taken = queue_frames(s, batch, i, taken, pfn)
             if fate == FREED:
                 freed += nr
-            if fate == FREED or fate == GONE:
+            if fate in (FREED, GONE):
                 continue
             lru_add(s, zone_of(s, pfn), pfn)
             if fate == WRITTEN:

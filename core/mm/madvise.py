@@ -50,7 +50,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit, step
-from core.mm import filemap, memory, mmzone, rmap_walk, vmscan
+from core.mm import filemap, huge_memory, khugepaged, memory, mmzone, rmap_walk, vmscan
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
@@ -147,13 +147,16 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
     if new == flags:
         return
     try:
-        set_vma(k, vma, start, end, new, vma.policy)
+        vma = set_vma(k, vma, start, end, new, vma.policy)
     except SysError as failure:
         raise SysError(Errno.EAGAIN, failure.why) from None
+    if advice == "hugepage":
+        huge_memory.khugepaged_enter(k, vma)
 
 
 def _collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
-    raise SysError(Errno.EINVAL, "no huge page can be made here")
+    """MADV_COLLAPSE: every whole 2 MiB becomes a huge page, now."""
+    khugepaged.madvise_collapse(k, task, vma, start, end)
 
 
 # ---------------------------------------------------------------- giving up

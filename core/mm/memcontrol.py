@@ -41,6 +41,7 @@ from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TA
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
 from core.mm import oom_kill, vmscan
+from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -303,11 +304,12 @@ def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> Non
 # ---------------------------------------------------------------- charging
 
 
-def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True,
+           noretry: bool = False) -> None:  # fmt: skip
     """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
-    page loop, when it has been tried there already; oom: whether the OOM killer may be called.
+    page loop, when it has been tried there already; oom: whether the OOM killer may be called; noretry: one round of reclaim must do.
     Errors: ENOMEM, when nobody could be killed or the order is too large to kill for; TaskKilled when the victim is `task`.
     """
     cpu = task.cpu if task is not None else 0
@@ -323,6 +325,8 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
             if not drained:
                 drain_all_stock(k.s, limited.id)
                 drained = True
+            elif noretry:
+                raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached")
             elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
                 pass
             elif retries:
@@ -615,14 +619,15 @@ def _count_by_node(s: State, wanted, counts) -> None:
         zone = s.zones[zid]
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
-            page = s.mem[pfn]
+            head = compound_head(s, pfn)
+            page = s.mem[head]
             flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
             elif flags & PG_ANON:
-                counts[0, node] += 1 if page.mapcount > 0 else 0
+                counts[0, node] += 1 if page_mapcount(s, pfn) > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:
                 counts[1, node] += 1

@@ -40,7 +40,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn, Thp
-from core.mm import filemap, gfp, gfp_types, huge_fault, huge_memory, khugepaged, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, huge_fault, huge_memory, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -190,7 +190,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
     if thp:
-        khugepaged.enter(k, vma)
+        huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     order = perm if perm is not None else NO_PERM
     tries = 0

@@ -158,7 +158,8 @@ SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8")])
 MAX_SWAPFILES = 29
 
-# struct scan_control: one reclaim, asked and answered. split: the page looked at last was a huge one and has been split. target: the cgroup whose limit is in the way (0: the machine).
+# struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
+# split: the page looked at last was a huge one and has been split.
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
     ("may_unmap", "i8"), ("split", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
@@ -203,7 +204,7 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
-CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
+CTL_HUGE_ZERO = 41  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 NR_CTL = 64
@@ -343,7 +344,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable", "generation", "pgd_pfn")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "pgd_pfn")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -361,6 +362,7 @@ class Mm:
         self.exe: Inode | None = None
         self.ksm_merging = 0
         self.thp_disable = False
+        self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 

@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, memory, shmem
+from core.mm import filemap, huge_memory, memory, shmem
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -464,6 +464,8 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
     """
     for name in ("start_brk", "brk", "start_stack", "start_code", "end_code", "start_data", "end_data", "mmap_base", "exe", "thp_disable"):
         setattr(mm, name, getattr(old, name))
+    if old.khugepaged:
+        huge_memory.khugepaged_add(k, mm)
     for parent in old.vmas:
         if parent.flags & VM_DONTCOPY:
             continue
@@ -482,6 +484,7 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
 
 def exit_mmap(k: Kernel, task: Task | None, mm: Mm) -> None:
     """The last user of an address space is gone: free its pages, tables, mappings and commitments (mm/mmap.c)."""
+    huge_memory.khugepaged_exit(k, mm)
     if not mm.vmas:
         return
     unmap_region(k, mm, mm.vmas, 0, PGTABLES_CEILING)

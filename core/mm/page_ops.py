@@ -17,7 +17,6 @@ from __future__ import annotations
 from core.abi.mempolicy import MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY
 from core.abi.mman import VM_LOCKED
 from core.abi.page_flags import (
-    PG_ACTIVE,
     PG_ANON,
     PG_ANON_EXCLUSIVE,
     PG_DIRTY,

@@ -179,6 +179,18 @@ def lookup(s: State, pgd: int, vpn: int) -> int:
     return s.pt[tid, vpn & 511]
 
 
+@njit
+def lookup_pmd(s: State, pgd: int, vpn: int) -> int:
+    """The PMD entry around one page: of a table, or huge; 0 where there is none."""
+    tid = find_table(s, pgd, vpn, 2)
+    return s.pt[tid, (vpn >> 9) & 511] if tid else 0
+
+
 def entry(k: Kernel, mm: Mm, vpn: int) -> int:
     """The PTE of one page of an address space, as an int64."""
     return int(lookup(k.s, int(k.s.mms["pgd"][mm.id]), vpn))
+
+
+def has_pmd(k: Kernel, mm: Mm, vpn: int) -> bool:
+    """Does the 2 MiB around a page have a page table or a huge entry?"""
+    return bool(lookup_pmd(k.s, int(k.s.mms["pgd"][mm.id]), vpn))

@@ -41,6 +41,7 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_SPECIAL,
 )
+from core.mm.huge_pmd import vma_adjust_trans_huge
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_clone, anon_vma_prepare, unlink_anon_vmas
 from core.mm.util import may_expand_vm, mlock_future_ok, rlimit, vm_enough_memory, vm_stat_account
@@ -145,7 +146,7 @@ def split_vma(k: Kernel, vma: Vma, vpn: int) -> Vma:
     """Cut a mapping at `vpn`, strictly inside it; returns the upper part. ENOMEM at vm.max_map_count."""
     if vma.mm.map_count >= int(k.sysctl["vm.max_map_count"]):
         raise SysError(Errno.ENOMEM, "a split would pass vm.max_map_count")
-    return split_unchecked(vma, vpn)
+    return split_unchecked(k, vma, vpn)
 
 
 def split_unchecked(k: Kernel, vma: Vma, vpn: int) -> Vma:
