@@ -114,10 +114,12 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.flushers = {}
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
+    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -131,6 +133,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     image.start_init(k)
     k.drain()
+    k.nr_events = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

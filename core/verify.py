@@ -56,7 +56,7 @@ from core.mm.mm_types import (
 )
 from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL
 from core.mm.swap import lru_pages, page_lru
-from core.mm.swapfile import swp_slot
+from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
 from core.vmstat import MEMCG, NODE, ZONE
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "zero")
 FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, ZERO = range(1, 9)
+NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
 
@@ -194,8 +195,11 @@ def claim_table(s: State, entry: int, owner, claims) -> int:
 
 
 @njit
-def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> int:
-    """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1."""
+def walk_file(s: State, root: int, inode: int, owner, claims, cached, refs, found) -> int:
+    """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1.
+
+    A negative entry is a swap slot (`refs`) in a shared-memory object, the shadow of an evicted page in a file (`refs` empty).
+    """
     wrong = -1
     for i in range(512):
         upper = s.xa[root, i]
@@ -211,6 +215,10 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> 
                     continue
                 for n in range(512):
                     pfn = s.xa[leaf, n]
+                    if pfn < 0 and len(refs):
+                        refs[-pfn] += 1
+                        if not s.slots[-pfn]["flags"] & SLOT_SHMEM:
+                            wrong = (i << 27) | (j << 18) | (m << 9) | n
                     if pfn <= 0:
                         continue
                     page = s.mem[pfn]
@@ -306,7 +314,8 @@ def recount(k: Kernel) -> Recount:
     for inode in k.inodes.values():
         if inode.root:
             found = np.zeros(2, np.int64)
-            wrong = int(walk_file(k.s, inode.root, inode.id, r.owner, r.claims, r.cached, found))
+            refs = r.refs if inode.shmem else NO_SWAP
+            wrong = int(walk_file(k.s, inode.root, inode.id, r.owner, r.claims, r.cached, refs, found))
             if wrong >= 0:
                 broken("page cache", f"page {wrong} of {inode.path} (inode {inode.id}) is somebody else's")
             r.cache_pages[inode.id], r.cache_dirty[inode.id] = int(found[0]), int(found[1])

@@ -63,6 +63,8 @@ def files(k: Kernel, a: int) -> None:
     call(k, "fadvise", a, path="/data/f", advice="dontneed")
     anon = call(k, "mmap", a, length=M, prot="rw", flags=["shared", "anonymous"])["address"]
     call(k, "touch", a, address=anon, length=M, access="write")
+    for way in ("mincore", "willneed", "remove"):
+        call(k, "mincore" if way == "mincore" else "madvise", a, address=anon, length=M, **({} if way == "mincore" else {"advice": way}))
     call(k, "put", path="/proc/sys/vm/drop_caches", data=b"1")
     call(k, "rmdir", path="/data/f")
 

@@ -40,6 +40,7 @@ from core.mm.huge_memory import (
     do_huge_pmd_wp_page,
 )
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
@@ -52,6 +53,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -94,6 +96,7 @@ from core.mm.pgtable import (
     huge_entry,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap, free_swap_cache
 from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
@@ -192,6 +195,9 @@ def access_pages(s: State, perm) -> None:
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
     v["done"] = i
@@ -424,10 +430,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -500,6 +507,18 @@ def shmem_get_page(s: State, v, index: int) -> int:
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][NEW_PAGES] += 1
+    return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
+    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
+    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
+    if pfn:
+        v["count"][15] += 1
+    else:
+        v["reason"] = SWAP
+        v["victim"] = slot
     return pfn
 
 

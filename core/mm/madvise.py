@@ -50,7 +50,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit, step
-from core.mm import filemap, huge_memory, khugepaged, memory, mmzone, rmap_walk, vmscan
+from core.mm import filemap, huge_memory, khugepaged, memory, mmzone, rmap_walk, shmem_swap, vmscan
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
@@ -195,6 +195,8 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
     if file.root:
         memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
         punch_pages(k.s)
+        if file.shmem:
+            shmem_swap.free_swapped(k.s, file.root, first, last)
         v = k.s.vmf[0]
         file.nr_pages -= int(v["count"][0])
         file.nr_dirty -= int(v["count"][1])

@@ -40,7 +40,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn, Thp
-from core.mm import filemap, gfp, gfp_types, huge_fault, huge_memory, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, huge_fault, huge_memory, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -55,9 +55,9 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
-from core.mm.mm_types import Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
@@ -195,6 +195,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
+        k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
@@ -206,7 +207,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
-        if end.reason == OVER_HIGH and done >= n:
+        if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
 
 
@@ -251,6 +252,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
     k.clock.spend(ns)
+    if vma.file is not None and end.dirtied:
+        with gfp.saved(k):
+            page_writeback.dirtied(k, task, vma.file, end.dirtied)
 
 
 def fault_price(k: Kernel, kind: int) -> int:
@@ -292,7 +296,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
     elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
         huge_fault.decide(k, task, vma, end)
-    elif reason != RUNS_FULL:
+    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 

@@ -200,6 +200,7 @@ CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, 
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
+CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
 CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
@@ -279,7 +280,7 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when", "wb", "foreign", "writeback_index")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -295,6 +296,9 @@ class Inode:
         self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
         self.nr_dirty = 0
         self.dirtied_when = -1  # ns: since when some page is dirty without a break; -1: none is (the flusher keeps it)
+        self.wb = -1  # the cgroup whose flusher writes it: that of whoever dirtied it first
+        self.foreign = 0  # pages written for another cgroup since
+        self.writeback_index = 0  # where the flusher goes on
         self.writable = True
         self.refs = 0
         self.kernel = False

@@ -32,7 +32,8 @@ from core.mm.compound import (
     prep_compound_page,
     undefer,
 )
-from core.mm.huge_memory import NR_ANON_THPS, alloc_hugepage_vma, huge_page_on
+from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on
+from core.mm.huge_pmd import NR_ANON_THPS
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, State
 from core.mm.page_alloc import clear_page_row, free_one_page, zone_of
 from core.mm.page_ops import DONE, GFP_USER, alloc_by_policy, get_page_on, xa_leaf

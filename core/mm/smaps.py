@@ -45,6 +45,7 @@ from core.mm.pgtable import (
     huge_entry,
     pte_pfn,
 )
+from core.mm.shmem_swap import count_swapped
 from core.mm.swapfile import swp_slot
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
     sums = np.zeros(NR_SUMS, np.int64)
     gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
     out = {name: int(value) >> PSS_SHIFT if name in FIXED_POINT else int(value) for name, value in zip(NAMES, sums.tolist(), strict=True)}
+    if vma.file is not None and vma.file.shmem and vma.file.root:
+        out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
     for huge in ("ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"):
         out[huge] = 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, prefetch, step
+from core.jit import inline, njit, prefetch
 from core.mm.compound import PG_COMPOUND
 from core.mm.fault import AHEAD, next_block
 from core.mm.huge_memory import move_huge_pmd, zap_huge_pmd
@@ -47,21 +47,12 @@ from core.mm.pgtable import (
     huge_entry,
 )
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import free_swap_cache
-from core.mm.swapfile import swap_free, swp_slot
+from core.mm.swap_state import free_swap_and_cache, free_swap_cache
+from core.mm.swapfile import swp_slot
 from core.vmstat import EVENT
 
 NUMA_HUGE_PTE_UPDATES = EVENT["numa_huge_pte_updates"]
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
-
-
-@step
-def free_swap_and_cache(s: State, slot: int) -> None:
-    """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
-    swap_free(s, slot)
-    pfn = s.slots[slot]["pfn"]
-    if pfn and s.slots[slot]["count"] == 0:
-        free_swap_cache(s, zone_of(s, pfn), pfn)
 
 
 @inline
