@@ -20,8 +20,8 @@ pages_collapsed by one.
 
 If no block can be had khugepaged waits `alloc_sleep_millisecs`, once a round. `defrag` 0 forbids it to compact and reclaim.
 
-**MADV_COLLAPSE** does the same at once for each whole 2 MiB of a range, on the caller's time, heeding neither `enabled` nor any max_ptes_*. 0 if all are huge
-pages then; else ENOMEM without a free block, EBUSY over a memory.max, EAGAIN where a page was held, EINVAL otherwise.
+**MADV_COLLAPSE** does the same at once for each whole 2 MiB of a range, on the caller's time, heeding neither `enabled` nor any max_ptes_*.
+0 if all are huge pages then; else ENOMEM without a free block, EBUSY over a memory.max, EAGAIN where a page was held, EINVAL otherwise.
 
 Simplified: memory of files and shared memory is not collapsed. khugepaged works beside the tasks and costs them no time.
 

@@ -12,6 +12,11 @@ and one for each of the 7,862 that stayed.
 
 `shrink_list` is the loop, `check_references` the decision per page; `vmscan` says how many of which list.
 I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated).
+
+A huge page is one entry of a list and a batch of its own: 512 looks at once. Where the swap device gives no 512 slots in a row it is split and its
+frames are written one by one, 32 to a request; all requests but the last are finished while the frames are still off the list, so only the
+last 32 are rotated, the others begin a new round at the head, clean. So the next reclaim meets the next huge page: a cgroup of 31
+huge pages that needs 17 MiB has all 31 split.
 """
 
 from __future__ import annotations
@@ -291,7 +296,7 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
         if page["flags"] & PG_MLOCKED:
             page["flags"] |= PG_UNEVICTABLE
         lru_add(s, zone_of(s, pfn), pfn)
-    for i in range(written):
+    for i in range(max(0, written - SWAP_CLUSTER_MAX), written):
         rotate_reclaimable(s, batch[i])
     count_reclaim(s, memcg, file, kswapd, 0, freed)
     if c["nr_pageout"]:
