@@ -29,6 +29,9 @@ from core.syscalls.table import CALLS
 if TYPE_CHECKING:
     from core.clock import Clock
     from core.machine import Costs, Machine
+    from core.mm.hugetlb_types import Hstate
+    from core.mm.hugetlbfs import Mount
+    from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
@@ -77,7 +80,11 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
-    ksm: dict[str, Any]
+    ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
+    ksmd: Ksmd
+    hstates: list[Hstate]  # the pools of huge pages, the largest size first
+    default_hstate: Hstate
+    mounts: dict[str, Mount]  # of hugetlbfs, by path
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]

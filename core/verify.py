@@ -9,9 +9,10 @@ Conservation, the first rule: each frame of the machine has exactly one owner.
     free            a block of a buddy list               table      a page table (or a top-level one)
     boot            the kernel's own, since boot          stack      a kernel stack
     anon            mapped anonymous memory               slab       the kernel's objects
-    cache           a page of a file's radix tree            zero        the huge zero page
+    cache           a page of a file's radix tree         hugetlb    a pool of huge pages, free or in use
+    zero            the huge zero page
 
-    free + boot + anon + cache + table + stack + slab + zero = all frames
+    free + boot + anon + cache + table + stack + slab + hugetlb + zero = all frames
 
 The walks are page loops; a rule itself is a comparison of two arrays or two sums.
 """
@@ -28,6 +29,7 @@ from core.abi.page_flags import (
     PG_ANON,
     PG_DIRTY,
     PG_HEAD,
+    PG_HUGETLB,
     PG_LRU,
     PG_PRIVATE,
     PG_SHMEM,
@@ -54,19 +56,21 @@ from core.mm.mm_types import (
     Array,
     State,
 )
-from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL
+from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import lru_pages, page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
+from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import Hstate
     from core.mm.mm_types import Mm
 
-OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "zero")
-FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, ZERO = range(1, 9)
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb", "zero")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB, ZERO = range(1, 10)
 NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
@@ -90,10 +94,11 @@ class Recount:
     free: Array | None = None  # by zone and order: blocks
     cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
     cache_dirty: dict[int, int] = field(default_factory=dict)
+    huge: dict[int, list[int]] = field(default_factory=dict)  # by mm: entries of 2 MiB, of 1 GiB
     refs: Array | None = None  # by swap slot: entries that name it
     swapcached: int = 0
-    whole: Array | None = None  # by head of a compound page: huge entries that map it
-    heads: Array | None = None  # the heads of compound pages
+    whole: Array | None = None  # by head of a compound page: PMD and PUD entries that map it
+    heads: Array | None = None  # the heads of transparent huge pages
     head_of: Array | None = None  # by frame: the head of the page that it belongs to
 
 
@@ -101,8 +106,11 @@ class Recount:
 
 
 @njit
-def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, whole, tables, rss, refs) -> int:
-    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping, or huge ones without a table put by."""
+def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
+    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping, or huge ones without a table put by.
+
+    whole: by head, entries that map a compound page at once. huge: entries of 2 MiB and of 1 GiB of hugetlb.
+    """
     pgd = s.mms[mm]["pgd"]
     stray = 0
     at = 0  # index of the mapping that may hold the next page
@@ -116,6 +124,10 @@ def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, whole, t
             middle = s.pt[pud, j]
             if middle == 0:
                 continue
+            if middle & PTE_PS:
+                whole[pte_pfn(middle)] += 1
+                huge[1] += 1
+                continue
             pmd = claim_table(s, middle, owner, claims)
             tables[1] += 1
             deposited = claim_deposits(s, (middle >> 12) & ((1 << 40) - 1), owner, claims)
@@ -125,13 +137,17 @@ def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, whole, t
                 if lower == 0:
                     continue
                 if lower & PTE_PS:
+                    head = pte_pfn(lower)
+                    if s.mem[head]["flags"] & PG_HUGETLB:
+                        whole[head] += 1
+                        huge[0] += 1
+                        continue
                     base = (i << 27) | (j << 18) | (m << 9)
                     while at < len(ends) and ends[at] <= base:
                         at += 1
                     if at == len(ends) or base < starts[at] or base + HPAGE_PMD_NR > ends[at]:
                         stray += 1
                     deposited -= 1
-                    head = (lower >> 12) & ((1 << 40) - 1)
                     if head == s.ctl[CTL_HUGE_ZERO]:
                         stray += 1 - s.mms[mm]["huge_zero"]
                         continue
@@ -308,6 +324,9 @@ def recount(k: Kernel) -> Recount:
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
     r.refs = np.zeros(len(k.s.slots), np.int64)
+    for h in k.hstates:
+        for pfn in h.pages:
+            _claim(r, slice(pfn, pfn + h.nr_pages), HUGETLB)
     _walk_free(k, r)
     for mm in k.mms.values():
         _walk_mm(k, r, mm)
@@ -337,13 +356,14 @@ def recount(k: Kernel) -> Recount:
 
 def _claim_compound(k: Kernel, r: Recount, flags: Array) -> None:
     """A huge page's frames belong to what its head says; each tail names its head."""
-    heads = np.flatnonzero(flags & PG_HEAD)
+    heads = np.flatnonzero(flags & (PG_HEAD | PG_HUGETLB) == PG_HEAD)
     r.heads, r.head_of = heads, np.arange(len(flags))
     frames = heads[:, None] + np.arange(HPAGE_PMD_NR)
     r.owner[frames] = np.where(flags[heads] & PG_ZERO, ZERO, ANON)[:, None]
     r.claims[frames] += 1
     r.head_of[frames] = heads[:, None]
     tails = np.flatnonzero(flags & PG_TAIL)
+    tails = tails[flags[k.s.mem["private"][tails]] & PG_HUGETLB == 0]
     if len(tails) != len(heads) * (HPAGE_PMD_NR - 1) or (k.s.mem["private"][tails] != r.head_of[tails]).any():
         broken("compound pages", f"{len(heads)} heads, {len(tails)} tails, or a tail that names another head")
 
@@ -362,10 +382,11 @@ def _walk_free(k: Kernel, r: Recount) -> None:
 
 
 def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
-    tables, rss = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    tables, rss, huge = np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
-    r.stray[mm.id] = int(walk_tables(k.s, mm.id, starts, ends, r.owner, r.claims, r.mapped, r.whole, tables, rss, r.refs))
+    r.stray[mm.id] = int(walk_tables(k.s, mm.id, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
+    r.huge[mm.id] = huge.tolist()
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
 
@@ -396,7 +417,8 @@ def mapcounts_equal_entries(k: Kernel, r: Recount) -> None:
     assert r.whole is not None and r.heads is not None
     _same("mapcount", r.mapped, k.s.mem["mapcount"][: len(r.mapped)])
     counted = np.zeros_like(r.whole)
-    counted[r.heads] = k.s.mem["index"][r.heads + 1]
+    heads = np.flatnonzero(k.s.mem["flags"][: len(r.mapped)] & PG_HEAD)
+    counted[heads] = k.s.mem["index"][heads + 1]
     _same("compound_mapcount", r.whole, counted)
 
 
@@ -573,7 +595,7 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
     assert r.head_of is not None and r.heads is not None and r.whole is not None
     found = {
         "nr_anon_pages": int(((r.owner == ANON) & ((mapcount > 0) | (r.whole[r.head_of] > 0))).sum()),
-        "nr_anon_transparent_hugepages": HPAGE_PMD_NR * int((r.whole > 0).sum()),
+        "nr_anon_transparent_hugepages": HPAGE_PMD_NR * int((r.whole[r.heads] > 0).sum()),
         "nr_mapped": int((cache & (mapcount > 0)).sum()),
         "nr_file_pages": int(cache.sum()) + r.swapcached,
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
@@ -636,6 +658,53 @@ def processes_add_up(k: Kernel, r: Recount) -> None:
         broken("mm users", f"used by {users}, counted {[(mm.id, mm.users) for mm in k.mms.values()]}")
 
 
+def pools_add_up(k: Kernel, r: Recount) -> None:
+    """A pool's counters are those of its pages; a page has as many references as entries and files; promises are what maps say."""
+    for h in k.hstates:
+        in_use = _check_pool(h)
+        _check_huge_pages(k, r, h, in_use)
+        promised = sum(inode.resv_map.region_count(0, LAST) - len(inode.huge_pages)
+                       for inode in k.inodes.values() if inode.hstate is h and inode.resv_map is not None)  # fmt: skip
+        owners = [vma for mm in k.mms.values() for vma in mm.vmas if vma.resv is not None and vma.file is not None and vma.file.hstate is h]
+        for vma in owners:
+            first, last = vma.pgoff >> h.order, (vma.pgoff + vma.pages) >> h.order
+            promised += last - first - (vma.resv.region_count(first, last) if vma.resv is not None else 0)
+        spools = {id(spool): spool for spool in [*(at.spool for at in k.mounts.values() if at.hstate is h),
+                                                 *(inode.spool for inode in k.inodes.values() if inode.hstate is h)] if spool}  # fmt: skip
+        promised += sum(spool.rsv_hpages for spool in spools.values())
+        if promised != h.resv_huge_pages:
+            broken("hugetlb", f"{h.resv_huge_pages} pages of {h.size >> 20} MiB are reserved, the maps say {promised}")
+    for mm in k.mms.values():
+        small = sum(count * pages for count, pages in zip(r.huge[mm.id], (512, 1 << 18), strict=True))
+        if small != mm.hugetlb_usage:
+            broken("HugetlbPages", f"mm {mm.id} counts {mm.hugetlb_usage} pages, maps {small}")
+
+
+LAST = 1 << 62
+
+
+def _check_pool(h: Hstate) -> set[int]:
+    """Lists and counters agree; the pages in use."""
+    free = [pfn for pages in h.free_lists for pfn in pages]
+    nodes = range(len(h.nr_node))
+    by_node = [sum(page.node == node for page in h.pages.values()) for node in nodes]
+    sums = (len(h.pages), len(free), sum(h.surplus_node))
+    if sums != (h.nr_huge_pages, h.free_huge_pages, h.surplus_huge_pages) or len(set(free)) != len(free):
+        broken("hugetlb", f"counted {h.nr_huge_pages} pages, {h.free_huge_pages} free, {h.surplus_huge_pages} surplus; found {sums}")
+    if by_node != h.nr_node or [len(pages) for pages in h.free_lists] != h.free_node or h.resv_huge_pages > h.free_huge_pages:
+        broken("hugetlb", f"by node {by_node}, counted {h.nr_node}; {h.resv_huge_pages} reserved of {h.free_huge_pages} free")
+    return set(h.pages) - set(free)
+
+
+def _check_huge_pages(k: Kernel, r: Recount, h: Hstate, in_use: set[int]) -> None:
+    assert r.whole is not None
+    cached = [pfn for inode in k.inodes.values() if inode.hstate is h for pfn in inode.huge_pages.values()]
+    for pfn in h.pages:
+        entries, refs = int(r.whole[pfn]), int(k.s.mem["refcount"][pfn])
+        if entries != int(k.s.mem["index"][pfn + 1]) or refs != entries + cached.count(pfn) or (refs > 0) != (pfn in in_use):
+            broken("hugetlb", f"page {pfn:#x} has {refs} references and {int(k.s.mem['index'][pfn + 1])} mappings; {entries} entries found")
+
+
 RULES = (
     free_pages_add_up,
     every_frame_has_one_owner,
@@ -649,7 +718,9 @@ RULES = (
     gauges_equal_recounts,
     deferred_queues_add_up,
     files_add_up,
+    pools_add_up,
     processes_add_up,
+    shared_pages_add_up,
 )
 
 

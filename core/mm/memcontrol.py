@@ -40,7 +40,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import oom_kill, vmscan
+from core.mm import hugetlb_cgroup, oom_kill, vmscan
 from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
@@ -68,11 +68,12 @@ from core.vmstat import (
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import HugetlbCounter
     from core.sched.task import Task
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory",)  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
@@ -84,7 +85,7 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -106,6 +107,7 @@ class Cgroup:
         self.max_depth: int | None = None
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
+        self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -199,6 +201,7 @@ def remove(k: Kernel, path: str) -> None:
     if cg.parent is None or cg.children or any(pid in k.tasks and k.tasks[pid].state not in ("zombie", "dead") for pid in cg.pids):
         raise SysError(Errno.EBUSY, "a cgroup with processes or children cannot be removed")
     drain_all_stock(k.s, cg.id)
+    hugetlb_cgroup.css_offline(k, cg)
     del cg.parent.children[cg.name]
     cg.dying = True
     k.s.memcgs["offline"][cg.id] = 1
@@ -270,7 +273,10 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
-        _controller_changed(k, child, bool(disable))
+        if "hugetlb" in disable:
+            hugetlb_cgroup.css_offline(k, child)
+        if "memory" in enable | disable:
+            _controller_changed(k, child, "memory" in disable)
 
 
 def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:

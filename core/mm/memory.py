@@ -30,6 +30,7 @@ from core.abi.mman import (
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
@@ -40,7 +41,21 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn, Thp
-from core.mm import filemap, gfp, gfp_types, huge_fault, huge_memory, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
+from core.mm import (
+    filemap,
+    gfp,
+    gfp_types,
+    huge_fault,
+    huge_memory,
+    hugetlb_fault,
+    memcontrol,
+    mempolicy,
+    oom_kill,
+    page_writeback,
+    rmap,
+    swap_readahead,
+    zap,
+)
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -57,7 +72,7 @@ from core.mm.fault import (
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
@@ -187,12 +202,14 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    order = perm if perm is not None else NO_PERM
+    if vma.flags & VM_HUGETLB:
+        return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
     if thp:
         huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
-    order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
@@ -398,8 +415,12 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
         access = WRITE if (write if write is not None else vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE) else READ
         if not permitted(vma, access):
             raise SysError(Errno.EFAULT if write is not None else Errno.ENOMEM, "the mapping does not permit the access")
+        if vma.flags & VM_HUGETLB:
+            hugetlb_fault.populate(k, task, vma, at, stop, access == WRITE)
+            at = stop
+            continue
         try:
-            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=0 if access else -1,
+            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=NO_STORE,
                 outcome=TouchOutcome())  # fmt: skip
         except Signal:
             raise SysError(Errno.EFAULT, "a page lies beyond the end of the file") from None
@@ -411,6 +432,9 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 
 def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """Unmap the pages [start, end) of a mapping; page tables stay."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
+        return
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
@@ -439,6 +463,9 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     """
     if src.anon_vma is None:
         return
+    if src.flags & VM_HUGETLB:
+        hugetlb_fault.copy_hugetlb_page_range(k, dst, src)
+        return
     begin(k, k.current, src, WRITE, src.start, 1, src.end, other=dst.mm.id)
     finish(k, src, copy_pages)
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
@@ -459,6 +486,9 @@ def finish(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
 
 def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writable: bool) -> None:
     """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.hugetlb_change_protection(k, vma, start, end)
+        return
     begin(k, None, vma, READ, start, 1, end)
     zap.change_prot(k.s, int(try_change_writable))
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
@@ -466,6 +496,9 @@ def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writ
 
 def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.move_hugetlb_page_tables(k, vma, old_start, new_start, pages)
+        return
     begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
     finish(k, vma, zap.move_entries)
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, TASK_SIZE
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, TASK_SIZE, VM_HUGETLB
 from core.jit import njit
-from core.mm import memory
+from core.mm import hugetlb_fault, memory
 from core.mm.fault import V_SHMEM, next_block
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
@@ -52,6 +52,8 @@ def do_mincore(k: Kernel, task: Task, address: int, length: int) -> tuple[int, i
 def _resident(k: Kernel, vma: Vma, start: int, end: int) -> int:
     if vma.file is not None and not vma.file.writable:
         return end - start
+    if vma.flags & VM_HUGETLB:
+        return hugetlb_fault.resident(k, vma, start, end)
     memory.begin(k, None, vma, memory.READ, start, 1, end)
     mincore_ptes(k.s)
     return int(k.s.vmf[0]["done"])

@@ -16,6 +16,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
+    State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
@@ -37,6 +38,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.jit import DISABLED
 
 if TYPE_CHECKING:
+    from core.mm.hugetlb_types import Hstate, ResvMap, Subpool
     from core.mm.mempolicy import Mempolicy
 
 Array = npt.NDArray[Any]
@@ -56,7 +58,7 @@ WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
 
 MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES = range(4)
 
-# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page.
+# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page. `content`: see `stored` in page_ops.
 PAGE = np.dtype([
     ("flags", "i4"), ("refcount", "i4"), ("mapcount", "i4"), ("memcg", "i4"), ("mapping", "i4"),
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
@@ -88,9 +90,10 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
 # huge_zero: 1 once the address space has mapped the huge zero page (MMF_HUGE_ZERO_PAGE)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"), ("huge_zero", "i8"),
+    ("il_prev", "i8"), ("huge_zero", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
@@ -169,6 +172,30 @@ SC = np.dtype([
     ("list_reclaimed", "i8", (NR_LRU,)),
 ])  # fmt: skip
 
+# A page that ksmd watches (struct ksm_rmap_item), in ascending order of addresses by `next`. state: KSM_NEITHER, _UNSTABLE (in
+# that tree, as of scan `seqnr`: child, parent, red), _STABLE (on the list of stable node `head`: hnext, hprev). checksum: -1 before the first.
+KSM_ITEM = np.dtype([
+    ("vpn", "i8"), ("checksum", "i8"), ("seqnr", "i8"), ("mm", "i4"), ("next", "i4"), ("state", "i4"), ("nid", "i4"),
+    ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"), ("anon_vma", "i4"), ("head", "i4"), ("hnext", "i4"), ("hprev", "i4"),
+])  # fmt: skip
+# A KSM page (struct ksm_stable_node): its frame and its rmap_items (first, len), in the tree (child, parent, red), on the list of a
+# chain (dnext, dprev) or waiting to change trees. A chain (len KSM_CHAIN) has no frame: `first` is its first duplicate.
+KSM_NODE = np.dtype([
+    ("kpfn", "i8"), ("prune_time", "i8"), ("place", "i4"), ("nid", "i4"), ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"),
+    ("first", "i4"), ("len", "i4"), ("chain", "i4"), ("dnext", "i4"), ("dprev", "i4"),
+])  # fmt: skip
+# What ksmd knows: free rows, tree roots by node, counters of sysfs, settings of this round, where the scan stands (mm, vpn, link: the
+# rmap_item whose `next` it follows, 0: the mm's list), left: pages of this round; broken: entries of COW that this round must undo.
+KSM = np.dtype([
+    ("item_free", "i8"), ("item_next", "i8"), ("node_free", "i8"), ("node_next", "i8"), ("nodes", "i8"), ("rmap_items", "i8"),
+    ("stable", "i8", (MAX_NUMNODES,)), ("unstable", "i8", (MAX_NUMNODES,)), ("migrate", "i8"), ("seqnr", "i8"),
+    ("pages_shared", "i8"), ("pages_sharing", "i8"), ("pages_unshared", "i8"), ("stable_node_dups", "i8"), ("stable_node_chains", "i8"),
+    ("run", "i8"), ("max_page_sharing", "i8"), ("merge_across_nodes", "i8"), ("use_zero_pages", "i8"), ("prune_ns", "i8"), ("now", "i8"),
+    ("mm", "i8"), ("vpn", "i8"), ("link", "i8"), ("left", "i8"), ("merged", "i8"), ("zeroed", "i8"), ("undo", "i8"), ("changes", "i8"),
+])  # fmt: skip
+KSM_NEITHER, KSM_UNSTABLE, KSM_STABLE = range(3)
+KSM_CHAIN = -1024
+
 
 class State(NamedTuple):
     """Every column of one simulated machine; passed whole to each page loop."""
@@ -193,6 +220,9 @@ class State(NamedTuple):
     slots: Array
     swaps: Array
     sc: Array
+    ksm: Array
+    ksm_items: Array
+    ksm_nodes: Array
 
 
 # ctl columns
@@ -280,7 +310,8 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when", "wb", "foreign", "writeback_index")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
+                 "hstate", "spool", "resv_map", "huge_pages")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -302,8 +333,12 @@ class Inode:
         self.writable = True
         self.refs = 0
         self.kernel = False
-        self.hugetlb = False
         self.committed = 0  # pages of commit charge that a shmem object holds
+        # of a file of hugetlbfs: whose pages it has, its mount's limits, what its mappings were promised, its pages by index (in huge pages)
+        self.hstate: Hstate | None = None
+        self.spool: Subpool | None = None
+        self.resv_map: ResvMap | None = None
+        self.huge_pages: dict[int, int] = {}
 
     @property
     def nr_file_pages(self) -> int:
@@ -314,7 +349,8 @@ class Inode:
 class Vma:
     """One mapping (struct vm_area_struct). Addresses are page numbers: [start, end)."""
 
-    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special")
+    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special", "resv",
+                 "resv_unmapped")  # fmt: skip
 
     def __init__(self, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: Inode | None = None) -> None:
         self.mm = mm
@@ -328,6 +364,8 @@ class Vma:
         self.policy: Mempolicy | None = None
         self.name = ""  # "[vdso]", "[vvar]", or "" (heap and stack are named by address)
         self.special = False  # vdso, vvar: no ->fault of ours
+        self.resv: ResvMap | None = None  # private hugetlb mapping that was promised pages: which promises are kept (HPAGE_RESV_OWNER)
+        self.resv_unmapped = False  # its parent took a page away from it (HPAGE_RESV_UNMAPPED)
 
     @property
     def pages(self) -> int:
@@ -347,8 +385,8 @@ class Mm:
 
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
-                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable", "khugepaged", "generation", "pgd_pfn")  # fmt: skip
+                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
+                 "thp_disable", "khugepaged", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -364,7 +402,7 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
-        self.ksm_merging = 0
+        self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
