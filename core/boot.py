@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback, pcp
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -84,8 +84,8 @@ THP: dict[str, Any] = {
     "khugepaged.pages_collapsed": 0,
 }
 # mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
-# progress, waited: of the round at hand; last: its last collapse, for Explain
-KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "last": None}
+# progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -135,6 +135,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     banner(k)
     page_writeback.flusher(k)
     image.start_init(k)
+    pcp.start(k)
     hugetlb.boot_settings(k)
     k.drain()
     k.nr_events = 0  # a session's first event is number 1

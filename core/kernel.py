@@ -20,7 +20,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback
+from core.mm import filemap, gfp, memcontrol, page_writeback, pcp
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -80,6 +80,7 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
@@ -175,7 +176,9 @@ class Kernel:
             if task is not None:
                 memcontrol.resume_user_mode(self, task)
             self.current = None
+            pcp.settle(self, task.cpu if task is not None else 0)
             gfp.kswapd_finish(self)
+            pcp.settle(self, self.nr_cpus - 1)
             page_writeback.flusher_finish(self)
             self.clock.run_until(self.clock.now, self.fire)
             self.rmap = None
@@ -195,6 +198,7 @@ class Kernel:
         self.causes, self.timer = [], timer
         try:
             boot.TIMERS[timer](self)
+            pcp.settle(self, self.nr_cpus - 1)  # a daemon finds the last CPU idle
         finally:
             self.causes, self.timer = before
 

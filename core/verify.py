@@ -432,6 +432,8 @@ def references_have_holders(k: Kernel, r: Recount) -> None:
     small = r.mapped[frames].sum(axis=1)
     expected[frames] = 0
     expected[r.heads] = small + r.whole[r.heads] + HPAGE_PMD_NR * ((flags[r.heads] & PG_SWAPCACHE) != 0)
+    if k.khugepaged["held"]:
+        expected[k.khugepaged["held"]["head"]] = 1  # a block that is to be filled
     expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB)) != 0] = 1
     counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB))
     _same("refcount", np.where(counted, expected, 0), np.where(counted, mem["refcount"], 0))

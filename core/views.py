@@ -308,7 +308,7 @@ def _present_huge(page: dict[str, Any], path: list[str]) -> dict[str, Any]:
 def _absent(k: Kernel, vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
     kind = memory.vma_kind(vma)
     first = (address >> 12) & -PMD_PAGES
-    fits = vma.start <= first and first + PMD_PAGES <= vma.end and not pgtable.has_pmd(k, vma.mm, first)
+    fits = vma.start <= first and first + PMD_PAGES <= vma.end and not pgtable.pmd_entry(k, vma.mm, first)
     if kind == V_ANON and fits and huge_memory.fault_flags(k, vma):
         path = [*path[:-1], "create_huge_pmd", "do_huge_pmd_anonymous_page"]
         if access == memory.READ and k.thp["use_zero_page"]:
@@ -413,4 +413,5 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
     "explain_ksm": explain.explain_ksm,
+    "explain_thp": explain.explain_thp,
 }

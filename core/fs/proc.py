@@ -33,7 +33,7 @@ from core.abi.page_flags import (
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
-from core.mm import memcontrol, mmzone, page_writeback
+from core.mm import memcontrol, mmzone, page_writeback, pcp
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.mmzone import cpu_to_node
 from core.mm.util import vm_commit_limit
@@ -216,7 +216,7 @@ def _zone_pages(k: Kernel, zid: int) -> str:
     boost = int(zone["boost"])
     marks = {name: int(zone["wmark"][mark]) + boost for name, mark in (("min", WMARK_MIN), ("low", WMARK_LOW), ("high", WMARK_HIGH))}
     sizes = {name: int(zone[name]) for name in ("spanned", "present", "managed")}
-    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]))
+    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]) - pcp.held(k, zid))
 
 
 def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -> str:
@@ -227,13 +227,12 @@ def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -
 def _zone_detail(k: Kernel, zid: int) -> str:
     """Counters, per-CPU sets and the rest of a populated zone."""
     zone = k.s.zones[zid]
-    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
+    stats = [("nr_free_pages", int(zone["free"]) - pcp.held(k, zid)), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
              *zip(NUMA_STATS, k.s.numa_stat[zid].tolist(), strict=True)]  # fmt: skip
     out = "".join(f"      {name:<12} {max(0, value)}\n" for name, value in stats) + "  pagesets\n"
-    count = k.boot_facts.pcp_counts.get(zid, 0)
     high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
     for cpu in range(k.nr_cpus):
-        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", count), ("high:", high), ("batch:", batch)))
+        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", pcp.count(k, zid, cpu)), ("high:", high), ("batch:", batch)))
         out += f"  vm stats threshold: {threshold}\n"
     return out + f"  node_unreclaimable:  0\n  start_pfn:           {int(zone['start_pfn'])}\n"
 

@@ -620,6 +620,8 @@ def khugepaged_add(k: Kernel, mm: Mm) -> None:
 def khugepaged_exit(k: Kernel, mm: Mm) -> None:
     """The address space is gone."""
     if mm.khugepaged:
+        if k.khugepaged["held"] and k.khugepaged["held"]["mm"] == mm.id:
+            k.khugepaged["held"]["mm"] = 0  # the block goes back when khugepaged notices
         if k.khugepaged["mm"] == mm.id:
             next_slot(k)
         k.khugepaged["mms"].remove(mm.id)

@@ -13,8 +13,9 @@ a fork of one that was). When the last one is through, `full_scans` counts and i
 
 and in the end one entry must be writable, and one page used lately (with swapped ones among them: 256).
 
-**The collapse.** A block of 512 frames is taken from the node with most of the pages and charged; swapped pages are read; each page is copied to
-its place and freed, an empty place becomes a zeroed page: RSS grows by the empty ones ("bloat"). The page table that held the small entries is put
+**The collapse.** A block of 512 frames is taken and charged, and filled as long after as the copying takes: meanwhile the process runs, may unmap
+the place or have it collapsed itself, and then the block goes back. It comes from the node with most of the pages; swapped pages are read;
+each page is copied to its place and freed, an empty place becomes a zeroed page: RSS grows by the empty ones ("bloat"). The page table that held the small entries is put
 by for the huge one. Worked example: 2 MiB of which every second page was touched: 256 pages are copied, RSS grows from 1024 kB to 2048 kB,
 pages_collapsed by one.
 
@@ -36,11 +37,11 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PMD_PAGES, VM_LOCKED
-from core.abi.page_flags import PG_ANON, PG_LRU, PG_REFERENCED, PG_SWAPCACHE
+from core.abi.page_flags import PG_ANON, PG_LRU, PG_REFERENCED, PG_SWAPCACHE, PG_UPTODATE
 from core.events import Thp
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, memory
-from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
+from core.mm.compound import PG_COMPOUND, clear_compound_page, compound_head, page_mapcount, prep_compound_page, total_mapcount
 from core.mm.fault import do_swap_page
 from core.mm.gfp_types import GFP_DIRECT_RECLAIM, GFP_TRANSHUGE, GFP_TRANSHUGE_LIGHT
 from core.mm.huge_memory import arm_khugepaged, hugepage_vma_check, map_new_huge_page, next_slot
@@ -61,7 +62,7 @@ from core.mm.pgtable import (
 )
 from core.mm.swap import lru_pages
 from core.mm.swap_state import free_swap_cache
-from core.mm.vma import vmas_between
+from core.mm.vma import vma_lookup, vmas_between
 from core.vmstat import EVENT, MEMCG
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ def collapse_pmd(s: State, head: int, limits, found) -> int:
 
 @njit
 def take_charged(s: State, head: int, memcg: int) -> None:
-    """The block is this cgroup's."""
+    """The block is this cgroup's, a page that nothing maps yet."""
+    prep_compound_page(s, head, HPAGE_PMD_ORDER, PG_UPTODATE)
     s.mem[head]["memcg"] = memcg
     s.memcgs[memcg]["stat"][MEMCG_THP_COLLAPSE_ALLOC] += 1
 
@@ -232,8 +234,7 @@ def give_back(s: State, head: int, charged: bool) -> None:
     """The block was not needed."""
     if charged:
         uncharge(s, s.mem[head]["memcg"], HPAGE_PMD_NR)
-    s.mem[head]["memcg"] = 0
-    s.mem[head]["refcount"] = 0
+    clear_compound_page(s, head, HPAGE_PMD_ORDER)
     free_one_page(s, zone_of(s, head), head, HPAGE_PMD_ORDER)
 
 
@@ -252,20 +253,25 @@ def swapin_pmd(s: State) -> None:
             return
 
 
-def collapse_huge_page(k: Kernel, task: Task | None, vma: Vma, vpn: int, found: Array, limits: Array) -> int:
-    """The look said yes: a block, the charge, the swapped pages, the copy. `task`: the caller of MADV_COLLAPSE, None: khugepaged."""
+def alloc_charge_hpage(k: Kernel, task: Task | None, mm: Mm, found: Array) -> tuple[int, int]:
+    """The look said yes: a block, on the account of the address space's cgroup. A result, and the block."""
     hard = GFP_TRANSHUGE if task is not None or k.thp["khugepaged.defrag"] else GFP_TRANSHUGE_LIGHT
     load = found[NODES:]
     most = [node for node in range(k.nr_nodes) if load[node] == load.max()]
     head = gfp.alloc_pages(k, task, HPAGE_PMD_ORDER, hard, node=most[0], nodes=sum(1 << node for node in most))
     if not head:
         k.s.vm_event[THP_COLLAPSE_ALLOC_FAILED] += 1
-        return ALLOC_FAIL
+        return ALLOC_FAIL, 0
     k.s.vm_event[THP_COLLAPSE_ALLOC] += 1
-    if not _charge(k, task, vma.mm, hard):
+    if not _charge(k, task, mm, hard):
         give_back(k.s, head, False)
-        return CHARGE_FAIL
-    take_charged(k.s, head, int(k.s.mms["memcg"][vma.mm.id]))
+        return CHARGE_FAIL, 0
+    take_charged(k.s, head, int(k.s.mms["memcg"][mm.id]))
+    return SUCCEED, head
+
+
+def collapse_huge_page(k: Kernel, task: Task | None, vma: Vma, vpn: int, head: int, found: Array, limits: Array) -> int:
+    """The block is there: bring back what is in swap, copy, map. `task`: the caller of MADV_COLLAPSE, None: khugepaged."""
     result = _swap_in(k, task, vma, vpn) if found[UNMAPPED] else SUCCEED
     if result == SUCCEED:
         again = np.zeros_like(found)
@@ -331,33 +337,56 @@ def daemon(k: Kernel) -> None:
     if state["due"] < 0 or k.clock.now < state["due"]:
         return
     state["due"] = -1
-    if k.thp["enabled"] == "never" or not state["mms"]:
-        return
     now = k.clock.now
-    slept = do_scan(k)
+    result = _fill_block(k) if state["held"] else FAIL
+    if k.thp["enabled"] == "never" or not state["mms"]:
+        k.clock.now = now
+        return
+    slept = do_scan(k, result)
     k.clock.now = now  # beside the tasks, not on their time
-    if state["mms"]:
+    if state["held"]:
+        arm_khugepaged(k, now + HPAGE_PMD_NR * k.costs.copy_page)
+    elif state["mms"]:
         kind = "alloc_sleep_millisecs" if slept else "scan_sleep_millisecs"
         arm_khugepaged(k, now + max(1, int(k.thp["khugepaged." + kind])) * MSEC)
 
 
-def do_scan(k: Kernel) -> bool:
-    """One round of pages_to_scan entries (khugepaged_do_scan). True if it stopped to wait for a free block."""
+def do_scan(k: Kernel, result: int) -> bool:
+    """One round of pages_to_scan entries, or what is left of it (khugepaged_do_scan); it stops when it holds a block that is to be filled.
+
+    `result`: of the block just filled. True if it waits for a free block.
+    """
     state, pages = k.khugepaged, int(k.thp["khugepaged.pages_to_scan"])
-    heads = 0
     while state["progress"] < pages:
-        heads += not state["mm"]
-        if not state["mms"] or heads >= 2:
+        state["heads"] += not state["mm"]
+        if not state["mms"] or state["heads"] >= 2:
             break
         progress, result = scan_mm_slot(k, pages - state["progress"])
         state["progress"] += progress
+        if state["held"]:
+            return False
         if result == ALLOC_FAIL and state["progress"] < pages:
             if state["waited"]:
                 break
             state["waited"] = True
             return True
-    state["progress"], state["waited"] = 0, False
+    state["progress"], state["heads"], state["waited"] = 0, 0, False
     return False
+
+
+def _fill_block(k: Kernel) -> int:
+    """The block that khugepaged took some microseconds ago is filled, if the address space still wants it (hugepage_vma_revalidate)."""
+    held, k.khugepaged["held"] = k.khugepaged["held"], None
+    mm, vpn = k.mms.get(held["mm"]), held["vpn"]
+    vma = vma_lookup(mm, vpn) if mm is not None else None
+    result = FAIL
+    if vma is not None and hugepage_vma_check(k, vma) and vma.start <= vpn and vpn + PMD_PAGES <= vma.end:
+        result = collapse_huge_page(k, None, vma, vpn, held["head"], np.array(held["found"], np.int64), limits_of(k, True))
+    else:
+        give_back(k.s, held["head"], True)
+    if result == SUCCEED:
+        k.thp["khugepaged.pages_collapsed"] += 1
+    return result
 
 
 def scan_mm_slot(k: Kernel, pages: int) -> tuple[int, int]:
@@ -385,15 +414,15 @@ def scan_mm_slot(k: Kernel, pages: int) -> tuple[int, int]:
 
 
 def scan_one(k: Kernel, vma: Vma, vpn: int, limits: Array) -> tuple[int, bool]:
-    """A look at 2 MiB, and the collapse if it may be: the result, and whether one was tried."""
+    """A look at 2 MiB, and a block for the collapse if it may be: the result, and whether one was tried."""
     result, found = look_at(k, vma, vpn, limits)
     if result in EXCEEDS:
         k.s.vm_event[EXCEEDS[result]] += 1
     if result != SUCCEED:
         return result, False
-    result = collapse_huge_page(k, None, vma, vpn, found, limits)
-    if result == SUCCEED:
-        k.thp["khugepaged.pages_collapsed"] += 1
+    result, head = alloc_charge_hpage(k, None, vma.mm, found)
+    if head:
+        k.khugepaged["held"] = {"mm": vma.mm.id, "vpn": vpn, "head": head, "found": found.tolist()}
     return result, True
 
 
@@ -410,7 +439,9 @@ def madvise_collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> N
     for vpn in range(low, high, PMD_PAGES):
         result, found = look_at(k, vma, vpn, limits)
         if result == SUCCEED:
-            result = collapse_huge_page(k, task, vma, vpn, found, limits)
+            result, head = alloc_charge_hpage(k, task, vma.mm, found)
+            if head:
+                result = collapse_huge_page(k, task, vma, vpn, head, found, limits)
         if result in (SUCCEED, PMD_MAPPED):
             huge += 1
             continue

@@ -64,9 +64,10 @@ PAGE = np.dtype([
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
 ])  # fmt: skip
 
+# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp)
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
-    ("free", "i8"), ("boost", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
+    ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
     ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
 

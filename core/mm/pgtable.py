@@ -191,6 +191,6 @@ def entry(k: Kernel, mm: Mm, vpn: int) -> int:
     return int(lookup(k.s, int(k.s.mms["pgd"][mm.id]), vpn))
 
 
-def has_pmd(k: Kernel, mm: Mm, vpn: int) -> bool:
-    """Does the 2 MiB around a page have a page table or a huge entry?"""
-    return bool(lookup_pmd(k.s, int(k.s.mms["pgd"][mm.id]), vpn))
+def pmd_entry(k: Kernel, mm: Mm, vpn: int) -> int:
+    """The entry of the 2 MiB around a page: of a page table, or huge; 0: neither."""
+    return int(lookup_pmd(k.s, int(k.s.mms["pgd"][mm.id]), vpn))
