@@ -29,6 +29,7 @@ from core.mm.mm_types import (
     KSM,
     KSM_ITEM,
     KSM_NODE,
+    LOOK,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -36,6 +37,7 @@ from core.mm.mm_types import (
     MEMCG,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     RUN,
     SC,
@@ -50,7 +52,9 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.record import Records
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -96,8 +100,11 @@ KSM_SETTINGS: dict[str, int] = {
     "stable_node_chains_prune_millisecs": 2000,
 }
 TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
-    "flusher": page_writeback.flusher, "ksmd": ksm.ksmd, "khugepaged": khugepaged.daemon,
-}  # fmt: skip
+    "flusher": page_writeback.flusher,
+    "loadavg": fair.calc_load,
+    "ksmd": ksm.ksmd,
+    "khugepaged": khugepaged.daemon,
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -113,13 +120,17 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
+    ]
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
-    k.in_memstall = False
+    k.in_memstall = k.unordered = False
+    k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
+    k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
+    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -134,11 +145,13 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     add_swap(k)
     banner(k)
     page_writeback.flusher(k)
+    fair.calc_load(k)
     image.start_init(k)
     pcp.start(k)
     hugetlb.boot_settings(k)
+    k.order_events()
     k.drain()
-    k.nr_events = 0  # a session's first event is number 1
+    k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:
@@ -166,6 +179,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        looks=arena((NR_LOOKS,), LOOK),
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),

@@ -185,10 +185,11 @@ def _thp_at(k: Kernel, mm: Any, address: int) -> dict[str, Any]:
     huge = bool(entry & pgtable.PTE_PS)
     zero = huge and (entry & pgtable.PFN_MASK) >> 12 == int(k.s.ctl[CTL_HUGE_ZERO])
     mapped = "huge zero page" if zero else "huge page" if huge else "page table" if entry else "nothing"
-    out = {"range": [hex(first << 12), hex((first + PMD_PAGES) << 12)], "mapped": mapped}
+    out: dict[str, Any] = {"range": [hex(first << 12), hex((first + PMD_PAGES) << 12)], "mapped": mapped}
     if vma is None:
         return {**out, "why": "no mapping covers the address", "fault": None, "khugepaged": None}
-    return {**out, "why": _thp_why(k, vma, first, mapped), "fault": _thp_fault(k, vma, first, bool(entry)), "khugepaged": khugepaged.explain(k, vma, vpn)}
+    out |= {"why": _thp_why(k, vma, first, mapped), "fault": _thp_fault(k, vma, first, bool(entry))}
+    return {**out, "khugepaged": khugepaged.explain(k, vma, vpn)}
 
 
 def _thp_why(k: Kernel, vma: Any, first: int, mapped: str) -> str:

@@ -40,6 +40,7 @@ from core.abi.page_flags import (
 from core.jit import inline, njit, step
 from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount, total_mapcount
 from core.mm.huge_memory import put_split_head, split_huge_page
+from core.mm.looks import begin_look, end_look, note_uses
 from core.mm.mm_types import CTL_HUGE_ZERO, CTL_NR_NODES, HPAGE_PMD_NR, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
@@ -63,7 +64,7 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
-FREED, KEPT, ACTIVATED, WRITTEN, GONE = range(5)  # what became of a page (gone: free, but by no merit of reclaim)
+FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED, GONE = range(6)  # what became of a page (gone: free, but by no merit of reclaim)
 
 PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
 PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
@@ -84,6 +85,7 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
     young, flags = found & 0xFFFF, found >> 16
     page = s.mem[pfn]
     before = page["flags"] & PG_REFERENCED
+    note_uses(s, young, before)
     page["flags"] &= ~PG_REFERENCED
     file = not page["flags"] & PG_SWAPBACKED
     if flags & VM_LOCKED:
@@ -98,6 +100,15 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
 
 @step
 def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+    """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
+    begin_look(s, pfn)
+    fate = shrink_isolated(s, r, pfn, roots, dropped)
+    end_look(s, fate)
+    return fate
+
+
+@step
+def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     """One isolated page of an inactive list: freed, or why not (shrink_folio_list's body)."""
     c = s.sc[0]
     page = s.mem[pfn]
@@ -347,11 +358,15 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         zid = zone_of(s, pfn)
         pages = lru_pages(page["flags"])
         taken += pages
+        begin_look(s, pfn)
         found = page_referenced(s, r, pfn, c["target"])
+        note_uses(s, found & 0xFFFF, page["flags"] & PG_REFERENCED)
         list_del(s, lruvec, lru, pfn)
         if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
             list_add(s, lruvec, lru, pfn)
+            end_look(s, ACTIVATED)
             continue
+        end_look(s, DEACTIVATED)
         update_lru_size(s, zid, lruvec, lru, -pages)
         page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
         lru_add(s, zid, pfn)

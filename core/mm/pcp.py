@@ -8,8 +8,8 @@ pages are free, but not in MemFree. Huge pages have a list of their own, filled 
     one huge page is allocated                  MemFree 4 MiB less: two were taken; the next one costs nothing
 
 Here the frames themselves go straight to their zone. What would stand on the lists is *counted*, after each call and each run of a daemon, from
-what the zones gained and lost meanwhile, and taken off where user space reads free pages (MemFree, nr_free_pages). Watermarks see the zones. The pages that
-boot left on the lists are a range of their own (`boot.give_zone`) and stay there.
+what the zones gained and lost meanwhile, and taken off where user space reads free pages (MemFree, nr_free_pages). Watermarks see the zones.
+The pages that boot left on the lists are a range of their own (`boot.give_zone`) and stay there.
 
 `high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. Direct reclaim empties the lists
 (drain_all_pages).
