@@ -14,10 +14,10 @@ a fork of one that was). When the last one is through, `full_scans` counts and i
 and in the end one entry must be writable, and one page used lately (with swapped ones among them: 256).
 
 **The collapse.** A block of 512 frames is taken and charged, and filled as long after as the copying takes: meanwhile the process runs, may unmap
-the place or have it collapsed itself, and then the block goes back. It comes from the node with most of the pages; swapped pages are read;
-each page is copied to its place and freed, an empty place becomes a zeroed page: RSS grows by the empty ones ("bloat"). The page table that held the small
-entries is put by for the huge one. Worked example: 2 MiB of which every second page was touched: 256 pages are copied, RSS grows from 1024 kB to 2048 kB,
-pages_collapsed by one.
+the place or have it collapsed itself, and then the block goes back. It comes from the node with most of the pages. Swapped pages are read; each
+page is copied to its place and freed, an empty place becomes a zeroed page: RSS grows by the empty ones ("bloat"). The page table that held
+the small entries is put by for the huge one. Worked example: 2 MiB of which every second page was touched: 256 pages are copied, RSS
+grows from 1024 kB to 2048 kB, pages_collapsed by one.
 
 If no block can be had khugepaged waits `alloc_sleep_millisecs`, once a round. `defrag` 0 forbids it to compact and reclaim.
 
