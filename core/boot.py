@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import sysctl
+from core import monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
@@ -102,6 +102,7 @@ KSM_SETTINGS: dict[str, int] = {
 TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
     "flusher": page_writeback.flusher,
     "loadavg": fair.calc_load,
+    "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
     "khugepaged": khugepaged.daemon,
 }
@@ -132,6 +133,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
+    k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)

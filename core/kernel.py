@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.monitor import Monitor
     from core.record import Records
     from core.sched.task import Task
 
@@ -117,6 +118,8 @@ class Kernel:
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
+    oom_kills: list[dict[str, Any]]  # every kill of the OOM killer
+    monitor: Monitor  # vmstat's samples
     current: Task | None
 
     # ---- life
@@ -385,6 +388,8 @@ class Kernel:
             task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
         if self.last_oom is not None:
             self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+        for kill in self.oom_kills:
+            kill["event"] = numbers.get(kill["event"], kill["event"])
         record.renumber(self.records, first, numbers)
         self.nr_ordered += sum(time <= self.clock.now for time in times)
         self.unordered = self.nr_ordered < self.nr_events

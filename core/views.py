@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_pressure, verify
+from core import explain, explain_pressure, monitor, verify
 from core.abi.mman import (
     PMD_PAGES,
     TASK_SIZE,
@@ -419,6 +419,11 @@ def _zone(k: Kernel, zid: int) -> dict[str, Any]:
     }
 
 
+def oom(k: Kernel) -> list[dict[str, Any]]:
+    """Every kill of the OOM killer, in order of time."""
+    return [dict(row) for row in k.oom_kills]
+
+
 VIEWS: dict[str, Callable[..., Any]] = {
     "processes": processes,
     "process": process,
@@ -430,6 +435,8 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "memory": memory_map,
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
+    "vmstat": monitor.vmstat,
+    "oom": oom,
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
     "explain_psi": explain_pressure.explain_psi,
