@@ -20,7 +20,7 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback
+from core.mm import filemap, gfp, memcontrol, page_writeback, pcp
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -86,6 +86,8 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
+    khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
@@ -197,6 +199,7 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
                 sched.exit_to_user(self, task)
             self.current = None
+            pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs
                 gfp.kswapd_finish(self)
                 page_writeback.flusher_finish(self)
@@ -249,6 +252,7 @@ class Kernel:
             return
         with self.by_itself(name):
             boot.TIMERS[name](self)
+            pcp.settle(self, self.nr_cpus - 1)  # a daemon finds the last CPU idle
 
     @contextmanager
     def by_itself(self, name: str) -> Iterator[None]:

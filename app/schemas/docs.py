@@ -8,6 +8,7 @@ from core import CALLS
 
 Schema = dict[str, Any]
 TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "thp": True,
     "oom": False,
     "reclaim": True,
     "charge": False,
