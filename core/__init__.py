@@ -13,7 +13,10 @@ from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.mm.policy_client import Advisor
+from core.monitor import text as vmstat_text
 from core.panic import KernelBug
+from core.programs.program import catalogue as program_catalogue
+from core.programs.program import parse as parse_program
 from core.replay import MAX_SIZES, Trace, compare_policies, generate_trace, trace_from_bytes, trace_of_touches
 from core.replay import POLICIES as REPLAY_POLICIES
 from core.sentences import says
@@ -39,7 +42,10 @@ __all__ = [
     "Trace",
     "compare_policies",
     "generate_trace",
+    "parse_program",
+    "program_catalogue",
     "says",
     "trace_from_bytes",
     "trace_of_touches",
+    "vmstat_text",
 ]

@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import sysctl
+from core import monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback, pcp
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CTL_BUDDY,
@@ -59,6 +59,7 @@ from core.mm.mm_types import (
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
 from core.record import Records
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -91,6 +92,9 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
+# mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
+# progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -100,7 +104,13 @@ KSM_SETTINGS: dict[str, int] = {
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher, "ksmd": ksm.ksmd}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
+    "flusher": page_writeback.flusher,
+    "loadavg": fair.calc_load,
+    "vmstat": monitor.sample,
+    "ksmd": ksm.ksmd,
+    "khugepaged": khugepaged.daemon,
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -113,19 +123,26 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
+    k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "need_aging": False} for _ in range(k.nr_nodes)]
+    k.kswapd = [
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
+        for _ in range(k.nr_nodes)
+    ]
     on = machine.reclaim_policy == "mglru"
     k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
     k.policy_client = {"answers": []}
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
-    k.in_memstall = False
+    k.in_memstall = k.unordered = False
+    k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
+    k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet, k.records = 0, [], None, False, Records()
+    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
+    k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
@@ -141,10 +158,13 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     add_swap(k)
     banner(k)
     page_writeback.flusher(k)
+    fair.calc_load(k)
     image.start_init(k)
+    pcp.start(k)
     hugetlb.boot_settings(k)
+    k.order_events()
     k.drain()
-    k.nr_events = 0  # a session's first event is number 1
+    k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

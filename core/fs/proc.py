@@ -17,21 +17,27 @@ from core.abi.page_flags import (
     KPF_BUDDY,
     KPF_MMAP,
     KPF_NOPAGE,
+    KPF_THP,
+    PG_HEAD,
+    PG_HUGETLB,
     PG_LRU,
     PG_MLOCKED,
     PG_PRIVATE,
     PG_RESERVED,
     PG_SLAB,
+    PG_SWAPCACHE,
     PG_TABLE,
+    PG_TAIL,
+    PG_ZERO,
 )
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
-from core.mm import memcontrol, mmzone, page_writeback
+from core.mm import memcontrol, mmzone, page_writeback, pcp
 from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
 from core.mm.mmzone import cpu_to_node
 from core.mm.util import vm_commit_limit
-from core.sched import psi
+from core.sched import fair, psi
 from core.vmstat import EVENTS, NUMA_STATS, ZONE_STATS
 
 if TYPE_CHECKING:
@@ -210,7 +216,7 @@ def _zone_pages(k: Kernel, zid: int) -> str:
     boost = int(zone["boost"])
     marks = {name: int(zone["wmark"][mark]) + boost for name, mark in (("min", WMARK_MIN), ("low", WMARK_LOW), ("high", WMARK_HIGH))}
     sizes = {name: int(zone[name]) for name in ("spanned", "present", "managed")}
-    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]))
+    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]) - pcp.held(k, zid))
 
 
 def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -> str:
@@ -221,13 +227,12 @@ def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -
 def _zone_detail(k: Kernel, zid: int) -> str:
     """Counters, per-CPU sets and the rest of a populated zone."""
     zone = k.s.zones[zid]
-    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
+    stats = [("nr_free_pages", int(zone["free"]) - pcp.held(k, zid)), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
              *zip(NUMA_STATS, k.s.numa_stat[zid].tolist(), strict=True)]  # fmt: skip
     out = "".join(f"      {name:<12} {max(0, value)}\n" for name, value in stats) + "  pagesets\n"
-    count = k.boot_facts.pcp_counts.get(zid, 0)
     high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
     for cpu in range(k.nr_cpus):
-        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", count), ("high:", high), ("batch:", batch)))
+        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", pcp.count(k, zid, cpu)), ("high:", high), ("batch:", batch)))
         out += f"  vm stats threshold: {threshold}\n"
     return out + f"  node_unreclaimable:  0\n  start_pfn:           {int(zone['start_pfn'])}\n"
 
@@ -254,28 +259,17 @@ def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str
     return f"{path}{' ' * max(1, 40 - len(path))}{kind}\t{size}\t{tabs[0]}{used}\t{tabs[1]}{priority}\n"
 
 
-def no_pressure(full: bool) -> str:
-    """A pressure file of a kernel in which nothing has stalled."""
-    line = "avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
-    return f"some {line}" + (f"full {line}" if full else "")
+def pressure(resource: int, k: Kernel) -> str:
+    """/proc/pressure/{memory,io,cpu}: the machine's stalls (kernel/sched/psi.c:psi_show)."""
+    return k.root_cgroup.psi.show(k.clock.now, resource, system=True)
 
 
-def pressure(k: Kernel) -> str:
-    """/proc/pressure/cpu and io: some and full, nothing measured."""
-    return no_pressure(True)
-
-
-def memory_pressure(k: Kernel) -> str:
-    """/proc/pressure/memory: the machine's stalls (kernel/sched/psi.c:psi_show)."""
-    return k.root_cgroup.psi.show(k.clock.now)
-
-
-def write_memory_pressure(k: Kernel, text: str) -> None:
+def write_pressure(resource: int, k: Kernel, text: str) -> None:
     """"some 150000 1000000": an event `psi` when so many µs of stall fall within so many µs."""
-    add_psi_trigger(k, k.root_cgroup, text)
+    add_psi_trigger(resource, k, k.root_cgroup, text)
 
 
-def add_psi_trigger(k: Kernel, cg: Cgroup, text: str) -> None:
+def add_psi_trigger(resource: int, k: Kernel, cg: Cgroup, text: str) -> None:
     """A trigger on the stalls of a cgroup (psi_trigger_create): EINVAL unless 0 < stall <= window, window 0.5 to 10 s."""
     match = PSI_TRIGGER.match(text)
     if not match:
@@ -285,7 +279,7 @@ def add_psi_trigger(k: Kernel, cg: Cgroup, text: str) -> None:
         raise bad(f"the window is {psi.WINDOW_MIN_US} to {psi.WINDOW_MAX_US} microseconds, not {window}")
     if not 0 < threshold <= window:
         raise bad(f"the stall is 1 to {window} microseconds, the window, not {threshold}")
-    cg.psi.add_trigger(psi.NAMES.index(match[1]), threshold, window, k.clock.now)
+    psi.watch(k, cg, 2 * resource + psi.NAMES.index(match[1]), threshold, window)
 
 
 # ---------------------------------------------------------------- what tools read beside memory
@@ -295,16 +289,16 @@ def stat(k: Kernel) -> str:
     rows = [_cpu_ticks(k, cpu) for cpu in range(k.nr_cpus)]
     total = [sum(column) for column in zip(*rows, strict=True)]
     out = "".join(f"{name} {' '.join(map(str, row))}\n" for name, row in [("cpu ", total), *((f"cpu{i}", row) for i, row in enumerate(rows))])
-    running = sum(task.state == "running" for task in k.tasks.values())
-    out += f"intr 0\nctxt 0\nbtime {BOOT_EPOCH}\nprocesses {k.next_pid - 1}\nprocs_running {max(1, running)}\nprocs_blocked 0\n"
+    switches = sum(rq.switches for rq in k.rqs)
+    out += f"intr 0\nctxt {switches}\nbtime {BOOT_EPOCH}\nprocesses {k.next_pid - 1}\n"
+    out += f"procs_running {max(1, fair.nr_running(k))}\nprocs_blocked {fair.nr_blocked(k)}\n"
     return out + f"softirq{' 0' * 11}\n"
 
 
 def _cpu_ticks(k: Kernel, cpu: int) -> list[int]:
     """user nice system idle iowait irq softirq steal guest guest_nice of one CPU."""
-    uptime = k.clock.now // derived.CLOCK_TICK_NS
-    user = sum(task.utime_ns for task in k.tasks.values() if task.cpu == cpu) // derived.CLOCK_TICK_NS
-    return [user, 0, 0, max(0, uptime - user), 0, 0, 0, 0, 0, 0]
+    user, system, idle, iowait = (ns // derived.CLOCK_TICK_NS for ns in fair.cpu_times(k, cpu))
+    return [user, 0, system, idle, iowait, 0, 0, 0, 0, 0]
 
 
 def uptime(k: Kernel) -> str:
@@ -320,10 +314,9 @@ def version(k: Kernel) -> str:
 
 
 def loadavg(k: Kernel) -> str:
-    """Load averages are not simulated; the task counts and the last pid are."""
-    tasks = derived.live_tasks(k)
-    running = sum(task.state == "running" for task in tasks)
-    return f"0.00 0.00 0.00 {max(1, running)}/{len(tasks)} {k.next_pid - 1}\n"
+    """Load averages of 1, 5 and 15 minutes, running and all tasks, the last pid (fs/proc/loadavg.c)."""
+    loads = " ".join(psi.percent(load + psi.FIXED_1 // 200) for load in k.loadavg)
+    return f"{loads} {max(1, fair.nr_running(k))}/{len(derived.live_tasks(k))} {k.next_pid - 1}\n"
 
 
 def cmdline(k: Kernel) -> str:
@@ -343,7 +336,7 @@ def cpuinfo(k: Kernel) -> str:
 FILESYSTEMS = ("sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "hugetlbfs")
 MOUNTS = (
     "rootfs / rootfs rw 0 0", "proc /proc proc rw,relatime 0 0", "sysfs /sys sysfs rw,relatime 0 0",
-    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
+    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 {cgroup} 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
 )  # fmt: skip
 
 
@@ -354,7 +347,8 @@ def filesystems(k: Kernel) -> str:
 
 def mounts(k: Kernel) -> str:
     """What is mounted where."""
-    return "".join(line + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
+    cgroup = ",".join(("rw", "relatime", *k.machine.cgroup_mount))
+    return "".join(line.format(cgroup=cgroup) + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
 
 
 def cgroups(k: Kernel) -> str:
@@ -379,8 +373,10 @@ def _frames(k: Kernel, offset: int, length: int) -> slice:
 
 def kpagecount(k: Kernel, offset: int, length: int) -> bytes:
     """How many page-table entries map each frame; 0 for slab and page tables."""
-    pages = k.s.mem[_frames(k, offset, length)]
-    counts = np.where(pages["flags"] & (PG_SLAB | PG_TABLE), 0, pages["mapcount"])
+    frames = _frames(k, offset, length)
+    pages, heads = k.s.mem[frames], _heads(k, frames)
+    counts = pages["mapcount"] + np.where(heads >= 0, k.s.mem["index"][heads + 1], 0)  # and the entries that map the whole of a huge page
+    counts = np.where(pages["flags"] & (PG_SLAB | PG_TABLE), 0, counts)
     return np.maximum(counts, 0).astype("<u8").tobytes()
 
 
@@ -388,14 +384,18 @@ def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
     """The flags of each frame in the ABI's bits (fs/proc/page.c:stable_page_flags)."""
     frames = _frames(k, offset, length)
     pages = k.s.mem[frames]
-    flags = pages["flags"]
+    heads = _heads(k, frames)
+    shared = PG_SWAPCACHE | PG_ZERO | PG_HUGETLB  # asked of the head; all else a tail shows of its own
+    flags = np.where(heads >= 0, pages["flags"] | k.s.mem["flags"][heads] & shared, pages["flags"])
     out = np.zeros(len(pages), "<u8")
     bits = {**KPAGEFLAGS, KPF_RESERVED: PG_RESERVED, KPF_MLOCKED: PG_MLOCKED, KPF_PRIVATE: PG_PRIVATE}
     for bit, ours in bits.items():
         out |= np.where(flags & ours, np.uint64(1 << bit), np.uint64(0))
     roots = ((flags & PG_TABLE) != 0) & np.isin(pages["private"], k.s.mms["pgd"][list(k.mms)])  # not a page table to Linux: pgd_alloc
     out[roots] &= ~np.uint64(1 << KPF_PGTABLE)
-    out |= np.where(pages["mapcount"] > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
+    mapped = pages["mapcount"] + np.where(heads >= 0, k.s.mem["index"][heads + 1], 0)
+    out |= np.where(mapped > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
+    out |= np.where((heads >= 0) & (flags & PG_HUGETLB == 0), np.uint64(1 << KPF_THP), np.uint64(0))
     exists, held = _existing(k, frames), _held(k, frames)
     out |= np.where(exists & ~held & (flags == 0) & (pages["refcount"] == 0), np.uint64(1 << KPF_BUDDY), np.uint64(0))
     return np.where(exists, out, np.uint64(1 << KPF_NOPAGE)).astype("<u8").tobytes()
@@ -403,9 +403,18 @@ def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
 
 def kpagecgroup(k: Kernel, offset: int, length: int) -> bytes:
     """The inode number of the cgroup that each frame is charged to; 0 where it is charged to none."""
-    pages = k.s.mem[_frames(k, offset, length)]
+    frames = _frames(k, offset, length)
+    heads = _heads(k, frames)
+    pages = k.s.mem[np.where(heads >= 0, heads, np.arange(frames.start, frames.stop))]
     charged = (pages["memcg"] > 0) | ((pages["flags"] & PG_LRU) != 0)
     return np.where(charged, pages["memcg"].astype("i8") + 1, 0).astype("<u8").tobytes()
+
+
+def _heads(k: Kernel, frames: slice) -> np.ndarray:
+    """By frame: the head of the compound page that it belongs to, -1 for an ordinary frame."""
+    pages = k.s.mem[frames]
+    own = np.where(pages["flags"] & PG_HEAD, np.arange(frames.start, frames.stop), -1)
+    return np.where(pages["flags"] & PG_TAIL, pages["private"], own)
 
 
 def _existing(k: Kernel, frames: slice) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
-from core.mm import gfp_types, oom_kill, vmscan
+from core.mm import gfp_types, oom_kill, pcp, vmscan
 from core.mm.gfp_types import (
     GFP_COMP,
     GFP_DIRECT_RECLAIM,
@@ -33,7 +33,7 @@ from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
-from core.sched import psi
+from core.sched import fair, psi
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
@@ -86,10 +86,11 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
         k.s.vm_event[ALLOCSTALL] += 1
         for node in asked:
             if k.kswapd[node]["awake"]:
-                with psi.kswapd_stall(k):
+                with fair.kswapd_turn(k, node):
                     vmscan.kswapd_run(k, node, 1)
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
+        pcp.drain_all_pages(k)
         if not reclaimed and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
     check_killed(k, task)
@@ -124,7 +125,7 @@ def wake_kswapd(k: Kernel, node: int = 0) -> None:
         if free <= low and not daemon["awake"]:
             daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
-        with psi.kswapd_stall(k):
+        with fair.kswapd_turn(k, node):
             vmscan.kswapd_run(k, node, 1)
 
 
@@ -132,9 +133,8 @@ def kswapd_finish(k: Kernel) -> None:
     """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
     for node in range(k.nr_nodes):
         while k.kswapd[node]["awake"]:
-            now = k.clock.now
-            vmscan.kswapd_run(k, node, 8)
-            k.clock.now = now  # beside the tasks, not on their time
+            with fair.kswapd_turn(k, node):
+                vmscan.kswapd_run(k, node, 8)
 
 
 def zone_name(k: Kernel, zid: int) -> str:
@@ -169,7 +169,7 @@ def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, nod
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:

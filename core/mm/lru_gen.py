@@ -54,7 +54,7 @@ from core.abi.page_flags import (
 from core.jit import inline, njit, step
 from core.machine import RECLAIM_POLICIES
 from core.mm import lru_gen_walk, memcontrol, oom_kill, rmap_walk
-from core.mm.lru_classic import FREED, MEMCG_PGREFILL, PGREFILL, WRITTEN, count_reclaim, rotate_reclaimable, shrink_page
+from core.mm.lru_classic import FREED, GONE, MEMCG_PGREFILL, PGREFILL, WRITTEN, count_reclaim, queue_frames, rotate_reclaimable, shrink_page
 from core.mm.lru_gen_walk import MIN_LRU_BATCH
 from core.mm.mm_inline import (
     MAX_REFS,
@@ -66,6 +66,7 @@ from core.mm.mm_inline import (
     lru_gen_add,
     lru_gen_del,
     lru_gen_update_size,
+    lru_pages,
     lru_refs,
     lru_tier,
     lru_type,
@@ -140,7 +141,7 @@ def inc_gen(s: State, zid: int, lruvec: int, pfn: int) -> int:
     new = (old + 1) % MAX_NR_GENS
     page["flags"] &= ~(PG_REFERENCED | PG_WORKINGSET)
     s.gens[pfn] = (s.gens[pfn] & ~(7 | REFS_MASK << REFS_SHIFT)) | (new + 1)
-    lru_gen_update_size(s, zid, lruvec, kind, old, new, 1)
+    lru_gen_update_size(s, zid, lruvec, kind, old, new, lru_pages(page["flags"]))
     return new
 
 
@@ -274,18 +275,19 @@ def sort_page(s: State, zid: int, lruvec: int, pfn: int, tier_idx: int) -> bool:
     if flags & PG_MLOCKED:
         return False
     if kind == LRU_GEN_FILE and flags & PG_ANON and flags & PG_DIRTY:  # given up by MADV_FREE, written since
-        lru_gen_del(s, zid, pfn, True, 1)
+        lru_gen_del(s, zid, pfn, True)
         page["flags"] |= PG_SWAPBACKED
-        lru_gen_add(s, zid, pfn, True, 1)
+        lru_gen_add(s, zid, pfn, True)
         return True
     if gen != vec["min_seq"][kind] % MAX_NR_GENS:  # promoted
         gen_move(s, zid, lruvec, pfn, gen, False)
         return True
     if tier > tier_idx or refs == MAX_REFS + 1:  # protected
         gen_move(s, zid, lruvec, pfn, inc_gen(s, zid, lruvec, pfn), True)
-        vec["protected"][kind * MAX_NR_TIERS + tier] += 1
-        s.node_stat[s.zones[zid]["node"], ACTIVATE_ANON + kind] += 1
-        s.memcgs[page["memcg"]]["stat"][ACTIVATE_ANON + kind] += 1
+        nr = lru_pages(flags)
+        vec["protected"][kind * MAX_NR_TIERS + tier] += nr
+        s.node_stat[s.zones[zid]["node"], ACTIVATE_ANON + kind] += nr
+        s.memcgs[page["memcg"]]["stat"][ACTIVATE_ANON + kind] += nr
         return True
     if kind == LRU_GEN_FILE and flags & PG_DIRTY:  # waits for the flusher
         gen_move(s, zid, lruvec, pfn, inc_gen(s, zid, lruvec, pfn), False)
@@ -304,7 +306,7 @@ def isolate_page(s: State, zid: int, pfn: int) -> bool:
         s.gens[pfn] &= ~(REFS_MASK << REFS_SHIFT)
         page["flags"] &= ~PG_WORKINGSET
     page["flags"] &= ~(PG_RECLAIM | PG_REFERENCED)
-    lru_gen_del(s, zid, pfn, True, 1)
+    lru_gen_del(s, zid, pfn, True)
     return True
 
 
@@ -319,30 +321,32 @@ def scan_pages(s: State, lruvec: int, kind: int, tier: int, batch) -> int:
     c["gen_scanned"] = 0
     if vec["max_seq"] - vec["min_seq"][kind] + 1 == MIN_NR_GENS:
         return 0
-    scanned, ordered, taken, skipped = 0, 0, 0, 0
+    scanned, ordered, taken, skipped, isolated = 0, 0, 0, 0, 0
     gen = vec["min_seq"][kind] % MAX_NR_GENS
     for zone in range(ZONES_PER_NODE - 1, -1, -1):
         row = gen_list(gen, kind, zone)
         pfn = vec["tail"][row]
-        while pfn and scanned < MAX_LRU_BATCH and max(taken, skipped) < BATCH:
+        while pfn and scanned < MAX_LRU_BATCH and max(isolated, skipped) < BATCH:
             before = s.mem[pfn]["prev"]
             zid = zone_of(s, pfn)
-            scanned += 1
+            nr = lru_pages(s.mem[pfn]["flags"])
+            scanned += nr
             if sort_page(s, zid, lruvec, pfn, tier):
-                ordered += 1
+                ordered += nr
             elif isolate_page(s, zid, pfn):
                 batch[taken] = pfn
                 taken += 1
+                isolated += nr
             else:
-                skipped += 1
+                skipped += nr
             pfn = before
-    count_reclaim(s, lruvec // nodes, kind, c["kswapd"], taken, 0)
+    count_reclaim(s, lruvec // nodes, kind, c["kswapd"], isolated, 0)
     if c["target"] == 0:
         s.vm_event[PGREFILL] += ordered
     s.memcgs[lruvec // nodes]["stat"][MEMCG_PGREFILL] += ordered
     c["gen_scanned"] = scanned if taken or scanned >= MAX_LRU_BATCH else 0
-    c["nr_scanned"] += taken
-    c["list_scanned"][2 * kind] += taken
+    c["nr_scanned"] += isolated
+    c["list_scanned"][2 * kind] += isolated
     return taken
 
 
@@ -388,12 +392,19 @@ def evict_pages(s: State, r: Rmap, lruvec: int, swappiness: int, roots, dropped,
 @step
 def shrink_batch(s: State, r: Rmap, roots, dropped, batch, taken: int) -> int:
     """Try the pages of a batch; those that stay join the youngest generation, those that were written the tail of the oldest."""
-    freed, written = 0, 0
-    for i in range(taken):
+    freed, written, i = 0, 0, -1
+    while i + 1 < taken:
+        i += 1
         pfn = batch[i]
+        nr = lru_pages(s.mem[pfn]["flags"])
+        s.sc[0]["split"] = 0
         fate = shrink_page(s, r, pfn, roots, dropped)
+        if s.sc[0]["split"]:
+            nr = 1
+            taken = queue_frames(s, batch, i, taken, pfn)
         if fate == FREED:
-            freed += 1
+            freed += nr
+        if fate in (FREED, GONE):
             continue
         page = s.mem[pfn]
         if page["flags"] & PG_MLOCKED:
@@ -656,8 +667,8 @@ def fill_evictable(s: State, lruvec: int) -> None:
             pfn = s.lruvecs[lruvec]["head"][lru]
             zid = zone_of(s, pfn)
             list_del(s, lruvec, lru, pfn)
-            update_lru_size(s, zid, lruvec, lru, -1)
-            lru_gen_add(s, zid, pfn, False, 1)
+            update_lru_size(s, zid, lruvec, lru, -lru_pages(s.mem[pfn]["flags"]))
+            lru_gen_add(s, zid, pfn, False)
 
 
 @njit
@@ -667,7 +678,7 @@ def drain_evictable(s: State, lruvec: int) -> None:
         while s.lrugens[lruvec]["head"][row]:
             pfn = s.lrugens[lruvec]["head"][row]
             zid = zone_of(s, pfn)
-            lru_gen_del(s, zid, pfn, False, 1)
+            lru_gen_del(s, zid, pfn, False)
             lru_add(s, zid, pfn)
 
 

@@ -19,7 +19,7 @@ Source: walk_mm, walk_pmd_range, walk_pte_range, lru_gen_look_around, update_blo
 from __future__ import annotations
 
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ
-from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_HEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL, PG_UNEVICTABLE
 from core.jit import inline, njit, step
 from core.mm.mm_inline import lru_gen_promote, lru_type, lruvec_of
 from core.mm.mm_types import CTL_NR_NODES, LRU_GEN_FILE, MAX_NR_GENS, State
@@ -126,15 +126,33 @@ def walk_pte_range(s: State, lruvec: int, tid: int, start: int, end: int, can_sw
             stats[LEAF_OLD] += 1
             continue
         pfn = (pte & PFN_MASK) >> 12
+        if s.mem[pfn]["flags"] & PG_TAIL:
+            pfn = s.mem[pfn]["private"]
         if not mine(s, pfn, memcg, node, can_swap):
             continue
         make_old(s, tid, vpn & 511, pfn)
         young += 1
         if not s.mem[pfn]["flags"] & PG_UNEVICTABLE:
-            lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS, 1)
+            lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
     stats[LEAF_TOTAL] += end - start
     stats[LEAF_YOUNG] += young
     return suitable_to_scan(end - start, young)
+
+
+@step
+def walk_huge(s: State, lruvec: int, tid: int, slot: int, can_swap: int, seq: int) -> None:
+    """An entry that maps a huge page is one leaf (walk_pmd_range_locked)."""
+    nodes = s.ctl[CTL_NR_NODES]
+    stats = s.lrugens[lruvec]["mm_stats"]
+    stats[LEAF_TOTAL] += 1
+    pfn = (s.pt[tid, slot] & PFN_MASK) >> 12
+    if not s.pt[tid, slot] & PTE_A:
+        stats[LEAF_OLD] += 1
+    elif mine(s, pfn, lruvec // nodes, lruvec % nodes, can_swap) and s.mem[pfn]["flags"] & PG_HEAD:
+        s.pt[tid, slot] &= ~PTE_A
+        stats[LEAF_YOUNG] += 1
+        if not s.mem[pfn]["flags"] & PG_UNEVICTABLE:
+            lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
 
 
 @njit
@@ -153,7 +171,9 @@ def walk_mm(s: State, lruvec: int, seq: int, can_swap: int, force: int, ranges) 
             item = upper << 9 | (at >> 9) & 511
             if not entry & PTE_PRESENT:
                 stats[LEAF_TOTAL] += 1
-            elif not entry & PTE_PS:
+            elif entry & PTE_PS:
+                walk_huge(s, lruvec, upper, (at >> 9) & 511, can_swap, seq)
+            else:
                 stats[NONLEAF_TOTAL] += 1
                 if force or test_bloom_filter(s, lruvec, seq, item):
                     stats[NONLEAF_FOUND] += 1
@@ -169,6 +189,8 @@ def lru_gen_look_around(s: State, pgd: int, vpn: int, vm_start: int, vm_end: int
     if vm_flags & (VM_SEQ_READ | VM_RAND_READ):
         return
     upper = find_table(s, pgd, vpn, 2)
+    if upper == 0 or s.pt[upper, (vpn >> 9) & 511] & PTE_PS:
+        return
     tid = table_of(s, s.pt[upper, (vpn >> 9) & 511])
     memcg, zid = s.mem[pfn]["memcg"], zone_of(s, pfn)
     node = s.zones[zid]["node"]
@@ -184,11 +206,13 @@ def lru_gen_look_around(s: State, pgd: int, vpn: int, vm_start: int, vm_end: int
         if not pte & PTE_PRESENT or pte & PTE_SPECIAL or not pte & PTE_A:
             continue
         near = (pte & PFN_MASK) >> 12
+        if s.mem[near]["flags"] & PG_TAIL:
+            near = s.mem[near]["private"]
         if not mine(s, near, memcg, node, 1) or s.mem[near]["flags"] & PG_UNEVICTABLE:
             continue
         make_old(s, tid, at & 511, near)
         young += 1
-        if lru_gen_promote(s, zone_of(s, near), lruvec, near, seq % MAX_NR_GENS, 1):
+        if lru_gen_promote(s, zone_of(s, near), lruvec, near, seq % MAX_NR_GENS):
             promoted += 1
     if suitable_to_scan(end - start, young):
         update_bloom_filter(s, lruvec, seq, upper << 9 | (vpn >> 9) & 511)

@@ -20,8 +20,8 @@ from core.jit import njit, step
 from core.mm import memcontrol
 from core.mm.classroom import clock, fifo, lru, random
 from core.mm.classroom.order import oldest
-from core.mm.lru_classic import FREED, WRITTEN, count_reclaim, shrink_page
-from core.mm.mm_inline import lruvec_of
+from core.mm.lru_classic import FREED, GONE, WRITTEN, count_reclaim, queue_frames, shrink_page
+from core.mm.mm_inline import lru_pages, lruvec_of
 from core.mm.mm_types import CLIENT, CLOCK, CTL_FALLBACK, CTL_POLICY, FIFO, LRU, LRU_INACTIVE_FILE, State
 from core.mm.page_alloc import zone_of
 from core.mm.rmap_walk import Rmap
@@ -64,7 +64,7 @@ def to_tail(s: State, pfn: int) -> None:
     list_del(s, lruvec, lru, pfn)
     list_add_tail(s, lruvec, lru, pfn)
     s.stamps[pfn] = 0
-    s.vm_event[PGROTATED] += 1
+    s.vm_event[PGROTATED] += lru_pages(page["flags"])
 
 
 @njit
@@ -75,24 +75,33 @@ def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, named) -> None:
     may_swap = c["may_swap"]
     c["may_swap"] = 1 if may_swap and nr_swap_pages(s, memcg) > 0 else 0
     taken = 0
-    while taken < (len(named) or SWAP_CLUSTER_MAX):
+    pages = 0
+    while pages < SWAP_CLUSTER_MAX and (len(named) == 0 or taken < len(named)):
         pfn = named[taken] if len(named) else next_page(s, r, lruvec)
         if pfn == 0:
             break
         lru_del(s, zone_of(s, pfn), pfn)
         batch[taken] = pfn
         taken += 1
+        pages += lru_pages(s.mem[pfn]["flags"])
     c["may_swap"] = may_swap
-    written = 0
-    for i in range(taken):
+    written, i = 0, -1
+    while i + 1 < taken:
+        i += 1
         pfn = batch[i]
-        lru = page_lru(s.mem[pfn]["flags"])
+        lru, nr = page_lru(s.mem[pfn]["flags"]), lru_pages(s.mem[pfn]["flags"])
+        c["split"] = 0
         fate = shrink_page(s, r, pfn, roots, dropped)
-        count_reclaim(s, memcg, 1 if lru == LRU_INACTIVE_FILE else 0, c["kswapd"], 1, 1 if fate == FREED else 0)
-        c["list_scanned"][lru] += 1
+        if c["split"]:
+            nr = 1
+            taken = queue_frames(s, batch, i, taken, pfn)
+        count_reclaim(s, memcg, 1 if lru == LRU_INACTIVE_FILE else 0, c["kswapd"], nr, nr if fate == FREED else 0)
+        c["nr_scanned"] += nr
+        c["list_scanned"][lru] += nr
         if fate == FREED:
-            c["nr_reclaimed"] += 1
-            c["list_reclaimed"][lru] += 1
+            c["nr_reclaimed"] += nr
+            c["list_reclaimed"][lru] += nr
+        if fate in (FREED, GONE):
             continue
         if s.mem[pfn]["flags"] & PG_MLOCKED:
             s.mem[pfn]["flags"] |= PG_UNEVICTABLE
@@ -102,7 +111,6 @@ def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, named) -> None:
             written += 1
     for i in range(written):
         to_tail(s, batch[i])
-    c["nr_scanned"] += taken
 
 
 @njit

@@ -23,9 +23,20 @@ Lists are kept by zone, too, as Linux has them. Row of a list, and of its size: 
 
 from __future__ import annotations
 
-from core.abi.page_flags import PG_ACTIVE, PG_DIRTY, PG_LRU, PG_RECLAIM, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_WORKINGSET, PG_WRITEBACK
+from core.abi.page_flags import (
+    PG_ACTIVE,
+    PG_DIRTY,
+    PG_HEAD,
+    PG_LRU,
+    PG_RECLAIM,
+    PG_REFERENCED,
+    PG_SWAPBACKED,
+    PG_SWAPCACHE,
+    PG_WORKINGSET,
+    PG_WRITEBACK,
+)
 from core.jit import inline, step
-from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, LRU_GEN_ANON, MAX_NR_GENS, MGLRU, MIN_NR_GENS, ZONES_PER_NODE, State
+from core.mm.mm_types import CTL_NR_NODES, CTL_POLICY, HPAGE_PMD_NR, LRU_GEN_ANON, MAX_NR_GENS, MGLRU, MIN_NR_GENS, ZONES_PER_NODE, State
 
 GEN_MASK, REFS_SHIFT, REFS_MASK, HOME_SHIFT = 7, 3, 3, 5
 GEN_AND_REFS = GEN_MASK | REFS_MASK << REFS_SHIFT
@@ -36,6 +47,12 @@ MAX_REFS = REFS_MASK
 def lru_gen_enabled(s: State) -> bool:
     """Is the multi-gen LRU the policy in force?"""
     return s.ctl[CTL_POLICY] == MGLRU
+
+
+@inline
+def lru_pages(flags: int) -> int:
+    """How many pages an entry of a list stands for: the compound pages on the lists are huge pages of 2 MiB."""
+    return HPAGE_PMD_NR if flags & PG_HEAD else 1
 
 
 @inline
@@ -164,7 +181,7 @@ def gen_move(s: State, zid: int, lruvec: int, pfn: int, gen: int, tail: bool) ->
 
 
 @step
-def lru_gen_add(s: State, zid: int, pfn: int, reclaiming: bool, nr: int) -> None:
+def lru_gen_add(s: State, zid: int, pfn: int, reclaiming: bool) -> None:
     """A page joins the generation that its flags call for (lru_gen_add_folio)."""
     page = s.mem[pfn]
     flags = page["flags"]
@@ -183,12 +200,12 @@ def lru_gen_add(s: State, zid: int, pfn: int, reclaiming: bool, nr: int) -> None
     gen = seq % MAX_NR_GENS
     page["flags"] = (flags & ~PG_ACTIVE) | PG_LRU
     s.gens[pfn] = (s.gens[pfn] & REFS_MASK << REFS_SHIFT) | (gen + 1) | gen << HOME_SHIFT
-    lru_gen_update_size(s, zid, lruvec, kind, -1, gen, nr)
+    lru_gen_update_size(s, zid, lruvec, kind, -1, gen, lru_pages(flags))
     gen_link(s, lruvec, gen_list(gen, kind, zid), pfn, reclaiming)
 
 
 @step
-def lru_gen_del(s: State, zid: int, pfn: int, reclaiming: bool, nr: int) -> None:
+def lru_gen_del(s: State, zid: int, pfn: int, reclaiming: bool) -> None:
     """A page leaves its list; unless reclaim took it, PG_active says afterwards whether it counted as active (lru_gen_del_folio)."""
     page = s.mem[pfn]
     lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
@@ -198,11 +215,11 @@ def lru_gen_del(s: State, zid: int, pfn: int, reclaiming: bool, nr: int) -> None
     page["flags"] &= ~PG_LRU
     gen_unlink(s, lruvec, gen_list(s.gens[pfn] >> HOME_SHIFT, kind, zid), pfn)
     s.gens[pfn] &= REFS_MASK << REFS_SHIFT
-    lru_gen_update_size(s, zid, lruvec, kind, gen, -1, nr)
+    lru_gen_update_size(s, zid, lruvec, kind, gen, -1, lru_pages(page["flags"]))
 
 
 @step
-def lru_gen_promote(s: State, zid: int, lruvec: int, pfn: int, gen: int, nr: int) -> bool:
+def lru_gen_promote(s: State, zid: int, lruvec: int, pfn: int, gen: int) -> bool:
     """A page was used: it belongs to the youngest generation now; its place in the lists waits (folio_update_gen). True if it changed.
 
     One that reclaim has in its hands is only marked (PG_referenced).
@@ -216,5 +233,5 @@ def lru_gen_promote(s: State, zid: int, lruvec: int, pfn: int, gen: int, nr: int
     s.gens[pfn] = (s.gens[pfn] >> HOME_SHIFT) << HOME_SHIFT | (gen + 1)
     if old == gen:
         return False
-    lru_gen_update_size(s, zid, lruvec, lru_type(page["flags"]), old, gen, nr)
+    lru_gen_update_size(s, zid, lruvec, lru_type(page["flags"]), old, gen, lru_pages(page["flags"]))
     return True

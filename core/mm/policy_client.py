@@ -25,7 +25,7 @@ from core.abi.page_flags import PG_ACTIVE, PG_LRU, PG_REFERENCED, PG_SWAPBACKED,
 from core.jit import njit
 from core.machine import RECLAIM_POLICIES
 from core.mm import lru_gen, lru_simple
-from core.mm.mm_inline import update_lru_size
+from core.mm.mm_inline import lru_pages, update_lru_size
 from core.mm.mm_types import CTL_FALLBACK, CTL_MAX_PFN, CTL_POLICY, FIFO, LRU, MGLRU, Array, State
 from core.mm.page_alloc import page_zone, zone_of
 from core.mm.rmap_walk import Rmap, page_referenced
@@ -211,11 +211,13 @@ FALLBACKS = RECLAIM_POLICIES[FIFO : LRU + 1]
 def flatten(s: State, lruvec: int) -> None:
     """The classic lists become one a kind, with stamps: inactive before active, each from its tail."""
     for lru in range(4):
-        count = s.lruvecs[lruvec]["nr"][lru]
-        for _ in range(count):
+        left = s.lruvecs[lruvec]["nr"][lru]
+        while left > 0:
             pfn = s.lruvecs[lruvec]["tail"][lru]
+            nr = lru_pages(s.mem[pfn]["flags"])
+            left -= nr
             zid = zone_of(s, pfn)
             list_del(s, lruvec, lru, pfn)
-            update_lru_size(s, zid, lruvec, lru, -1)
+            update_lru_size(s, zid, lruvec, lru, -nr)
             s.mem[pfn]["flags"] &= ~(PG_LRU | PG_ACTIVE)
             lru_add(s, zid, pfn)

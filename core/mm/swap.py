@@ -10,7 +10,7 @@ kept per list (`lruvec.nr`), per zone and per node; `Active(anon)` in meminfo is
 A new anonymous page starts at the head of inactive_anon, a new file page at the head of inactive_file.
 `mark_page_accessed` is what read(2) does to a page: first sight sets PG_referenced, the second moves it to
 the active list. Linux collects additions in per-CPU batches of 15 before they reach a list; here they
-reach it at once.
+reach it at once. A huge page is one entry of a list, its head, and counts as 512.
 """
 
 from __future__ import annotations
@@ -18,23 +18,37 @@ from __future__ import annotations
 from core.abi.page_flags import (
     PG_ACTIVE,
     PG_LRU,
+    PG_MLOCKED,
     PG_REFERENCED,
     PG_SWAPBACKED,
+    PG_TAIL,
     PG_UNEVICTABLE,
     PG_WORKINGSET,
 )
 from core.jit import inline, step
-from core.mm.mm_inline import (
-    MAX_REFS,
-    REFS_SHIFT,
-    lru_gen_add,
-    lru_gen_del,
-    lru_gen_enabled,
-    lruvec_of,
-    update_lru_size,
-)
+from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_add, lru_gen_del, lru_gen_enabled
+from core.mm.mm_inline import lru_pages as lru_pages
+from core.mm.mm_inline import lruvec_of as lruvec_of
+from core.mm.mm_inline import update_lru_size as update_lru_size
 from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, CTL_POLICY, CTL_STAMP, LRU, State
-from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEACTIVATE
+from core.vmstat import (
+    MEMCG_PGACTIVATE,
+    MEMCG_PGDEACTIVATE,
+    NR_MLOCK,
+    PGACTIVATE,
+    PGDEACTIVATE,
+    UNEVICTABLE_PGCULLED,
+    UNEVICTABLE_PGMLOCKED,
+    UNEVICTABLE_PGMUNLOCKED,
+    UNEVICTABLE_PGRESCUED,
+)
+
+
+@inline
+def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
+    """A node counter and its cgroup's (mod_lruvec_page_state)."""
+    s.node_stat[s.zones[zid]["node"], item] += nr
+    s.memcgs[memcg]["stat"][item] += nr
 
 
 @inline
@@ -98,14 +112,14 @@ def lru_add_by_policy(s: State, zid: int, pfn: int) -> None:
     """`lru_add` where another than the classic policy is in force."""
     page = s.mem[pfn]
     if lru_gen_enabled(s):
-        lru_gen_add(s, zid, pfn, False, 1)
+        lru_gen_add(s, zid, pfn, False)
         return
     page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_LRU
     stamp(s, pfn)
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_add(s, lruvec, lru, pfn)
-    update_lru_size(s, zid, lruvec, lru, 1)
+    update_lru_size(s, zid, lruvec, lru, lru_pages(page["flags"]))
 
 
 @inline
@@ -126,7 +140,7 @@ def lru_add(s: State, zid: int, pfn: int) -> None:
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_add(s, lruvec, lru, pfn)
-    update_lru_size(s, zid, lruvec, lru, 1)
+    update_lru_size(s, zid, lruvec, lru, lru_pages(page["flags"]))
 
 
 @inline
@@ -134,12 +148,12 @@ def lru_del(s: State, zid: int, pfn: int) -> None:
     """Take a page off its list; PG_LRU is cleared."""
     page = s.mem[pfn]
     if lru_gen_enabled(s) and not page["flags"] & PG_UNEVICTABLE:
-        lru_gen_del(s, zid, pfn, False, 1)
+        lru_gen_del(s, zid, pfn, False)
         return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_del(s, lruvec, lru, pfn)
-    update_lru_size(s, zid, lruvec, lru, -1)
+    update_lru_size(s, zid, lruvec, lru, -lru_pages(page["flags"]))
     page["flags"] &= ~PG_LRU
 
 
@@ -198,8 +212,9 @@ def activate_page(s: State, zid: int, pfn: int) -> None:
         lru_del(s, zid, pfn)
         page["flags"] |= PG_ACTIVE
         lru_add(s, zid, pfn)
-        s.vm_event[PGACTIVATE] += 1
-        s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += 1
+        nr = lru_pages(page["flags"])
+        s.vm_event[PGACTIVATE] += nr
+        s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += nr
 
 
 @step
@@ -216,6 +231,8 @@ def age_nonresident(s: State, lruvec: int, nr: int) -> None:
 @inline
 def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
+    if s.mem[pfn]["flags"] & PG_TAIL:
+        pfn = s.mem[pfn]["private"]
     page = s.mem[pfn]
     if s.ctl[CTL_POLICY]:
         accessed_by_policy(s, zid, pfn)
@@ -226,7 +243,7 @@ def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     elif not page["flags"] & PG_ACTIVE:
         activate_page(s, zid, pfn)
         page["flags"] &= ~PG_REFERENCED
-        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
+        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), lru_pages(page["flags"]))
 
 
 @step
@@ -242,9 +259,41 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     was_active = page["flags"] & PG_ACTIVE
     page["flags"] &= ~(PG_ACTIVE | PG_REFERENCED)
     if lru_gen_enabled(s):
-        lru_gen_add(s, zid, pfn, True, 1)
+        lru_gen_add(s, zid, pfn, True)
     else:
         lru_add(s, zid, pfn)
     if was_active:
         s.vm_event[PGDEACTIVATE] += 1
         s.memcgs[page.memcg].stat[MEMCG_PGDEACTIVATE] += 1
+
+
+@step
+def mlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that a locked mapping holds becomes unevictable (mlock_folio, __mlock_page)."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_MLOCKED:
+        return
+    nr = lru_pages(page["flags"])
+    page["flags"] |= PG_MLOCKED
+    s.zones[zid]["stat"][NR_MLOCK] += nr
+    s.vm_event[UNEVICTABLE_PGMLOCKED] += nr
+    if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
+        lru_del(s, zid, pfn)
+        page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_UNEVICTABLE
+        lru_add(s, zid, pfn)
+        s.vm_event[UNEVICTABLE_PGCULLED] += nr
+
+
+@step
+def munlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_MLOCKED:
+        return
+    nr = lru_pages(page["flags"])
+    s.zones[zid]["stat"][NR_MLOCK] -= nr
+    s.vm_event[UNEVICTABLE_PGMUNLOCKED] += nr
+    lru_del(s, zid, pfn)
+    page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
+    lru_add(s, zid, pfn)
+    s.vm_event[UNEVICTABLE_PGRESCUED] += nr

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from core.abi.page_flags import PG_ACTIVE, PG_WORKINGSET
 from core.jit import inline, step
-from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_enabled, lru_refs, lru_tier, lru_type, lruvec_of
+from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_enabled, lru_pages, lru_refs, lru_tier, lru_type, lruvec_of
 from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, MAX_NR_TIERS, State
 from core.mm.swap import age_nonresident
 from core.vmstat import NODE
@@ -39,7 +39,7 @@ def workingset_eviction(s: State, target: int, node: int, pfn: int) -> int:
         return lru_gen_eviction(s, node, pfn)
     lruvec = lruvec_of(s, target, node)
     age = s.lruvecs[lruvec]["age"]
-    age_nonresident(s, lruvec, 1)
+    age_nonresident(s, lruvec, lru_pages(s.mem[pfn]["flags"]))
     was = 1 if s.mem[pfn]["flags"] & PG_WORKINGSET else 0
     return pack_shadow(age, node, target, was)
 
@@ -55,7 +55,7 @@ def lru_gen_eviction(s: State, node: int, pfn: int) -> int:
     """For the multi-gen LRU a shadow holds the generation that was evicted and the page's refs, and its tier is counted."""
     memcg, kind, refs = s.mem[pfn]["memcg"], lru_type(s.mem[pfn]["flags"]), lru_refs(s, pfn)
     vec = s.lrugens[lruvec_of(s, memcg, node)]
-    vec["evicted"][kind * MAX_NR_TIERS + lru_tier(refs)] += 1
+    vec["evicted"][kind * MAX_NR_TIERS + lru_tier(refs)] += lru_pages(s.mem[pfn]["flags"])
     return pack_shadow(vec["min_seq"][kind] << 2 | max(refs - 1, 0), node, memcg, 1 if refs else 0)
 
 

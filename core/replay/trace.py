@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from core.mm.mm_types import Array
-from core.syscalls.mm import access_order, splitmix64
+from core.programs.patterns import splitmix64
+from core.syscalls.mm import access_order
 
 PATTERNS = ("sequential", "loop", "random", "zipf", "hot-cold", "working-set")
 MAX_LENGTH = 20_000_000
