@@ -2,8 +2,9 @@
 
     python -m benchmarks.replay            # wants the package libcachesim (pip install -e '.[bench]')
 
-The trace: 5 million accesses, Zipf 1.0 over 200,000 pages, memory 20,000 frames. libCacheSim reads it from its 24-byte binary format, which is
-its fastest. It hashes sparse names of 64 bits; a page's number is dense, which is legitimate for pages and saves us that. It has no MGLRU: its LRU stands in.
+The trace: 5 million accesses, Zipf 1.0 over 200,000 pages, memory 20,000 frames. libCacheSim reads it from its 24-byte binary
+format, which is its fastest. It hashes sparse names of 64 bits; a page's number is dense, which is legitimate for pages and saves us
+that. It has no MGLRU: its LRU stands in.
 """
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def main(repetitions: int = 3) -> int:
             their, our = (statistics.median(LENGTH / pair[side][0] / 1e6 for pair in pairs) for side in (0, 1))
             same = policy == "mglru" or pairs[0][0][1] == pairs[0][1][1]
             good = good and our >= their and same
-            print(f"{policy:8} {our:10.1f} {their:12.1f} {our / their:6.2f}   {pairs[0][1][1]:,}{'' if same else f' (libCacheSim {pairs[0][0][1]:,})'}")
+            note = "" if same else f" (libCacheSim {pairs[0][0][1]:,})"
+            print(f"{policy:8} {our:10.1f} {their:12.1f} {our / their:6.2f}   {pairs[0][1][1]:,}{note}")
         for policy in ("classic", "random"):
             print(f"{policy:8} {LENGTH / ours(trace, policy)[0] / 1e6:10.1f}")
     return 0 if good else 1
