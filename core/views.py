@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, verify
+from core import explain, explain_pressure, verify
 from core.abi.mman import (
     TASK_SIZE,
     VM_EXEC,
@@ -20,7 +20,7 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_SHMEM
+from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_KSM, PG_SHMEM
 from core.fs import proc_pid
 from core.mm import hugetlb, hugetlb_fault, memcontrol, memory, mmzone, smaps
 from core.mm import vma as vmas_of
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm, Vma
+    from core.programs.program import Program
     from core.sched.task import Task
 
 U64 = (1 << 64) - 1
@@ -88,6 +89,23 @@ def _process(k: Kernel, task: Task) -> dict[str, Any]:
         "oom_score": int(proc_pid.oom_score(k, task)),
         "oom_score_adj": task.oom_score_adj,
         "threads": 1,
+        "cpu": task.cpu,
+        "utime_ns": task.utime_ns,
+        "stime_ns": task.stime_ns,
+        "program": _program(task.program) if task.program is not None else None,
+    }
+
+
+def _program(program: Program) -> dict[str, Any]:
+    """Where a program is: the step at hand (its place in `code`), and how many it has begun."""
+    step = program.code[program.pc] if program.pc < len(program.code) else None
+    return {
+        "name": program.name,
+        "step": program.pc,
+        "op": step["op"] if step else None,
+        "steps_begun": program.steps,
+        "regions": [{"name": name, "address": address, "length": length} for name, (address, length) in program.regions.items()],
+        "at_end": program.at_end,
     }
 
 
@@ -218,6 +236,7 @@ def frame(k: Kernel, pfn: int) -> dict[str, Any]:
         "anon": bool(flags & PG_ANON),
         "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
         "shmem": bool(flags & PG_SHMEM),
+        "ksm": bool(flags & PG_KSM),
         "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
         "cgroup": owner.path if owner else None,
     }
@@ -282,6 +301,8 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
         return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
     if vma.flags & VM_SHARED:
         return _does("minor", "a clean shared page: it is marked dirty and made writable", [*path, "wp_page_shared"])
+    if page["ksm"]:
+        return _does("minor", "a page that KSM merged: it is copied, even for its last user", [*path, "wp_page_copy"])
     if page["anon"] and (page["exclusive"] or page["refcount"] == 1):
         return _does("minor", "nobody else has the page: it is made writable in place", [*path, "wp_page_reuse"])
     return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
@@ -387,4 +408,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "memory": memory_map,
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
+    "explain_reclaim": explain_pressure.explain_reclaim,
+    "explain_charge": explain_pressure.explain_charge,
+    "explain_ksm": explain.explain_ksm,
 }

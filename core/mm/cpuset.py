@@ -24,6 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core.mm import memcontrol, numa_migrate
+from core.sched import fair
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -78,7 +79,7 @@ def refresh(k: Kernel, before: list[tuple[Task, Cgroup, Sets]]) -> None:
         now_cpus, now_mems = effective(k, task.cgroup)
         another = owner(task.cgroup) is not old_owner
         if another or now_cpus != cpus:
-            set_cpus_allowed(task, now_cpus)
+            set_cpus_allowed(k, task, now_cpus)
         if now_mems != mems:
             change_mems(k, task, now_mems)
 
@@ -86,13 +87,14 @@ def refresh(k: Kernel, before: list[tuple[Task, Cgroup, Sets]]) -> None:
 def join(k: Kernel, task: Task) -> None:
     """A new program in a cgroup: it has no pages to move."""
     cpus, mems = effective(k, task.cgroup)
-    set_cpus_allowed(task, cpus)
+    set_cpus_allowed(k, task, cpus)
     task.mems = node_mask(k, mems)
 
 
-def set_cpus_allowed(task: Task, cpus: Sequence[int]) -> None:
+def set_cpus_allowed(k: Kernel, task: Task, cpus: Sequence[int]) -> None:
     """The process runs on these CPUs only, on the first of them if it has to move."""
     task.cpus_allowed = list(cpus)
+    fair.affinity_changed(k, task)
     if task.cpu not in cpus:
         task.cpu = cpus[0]
 
