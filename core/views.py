@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_pressure, verify
+from core import explain, explain_node, explain_pressure, verify
 from core.abi.mman import (
     TASK_SIZE,
     VM_EXEC,
@@ -411,4 +411,5 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
     "explain_ksm": explain.explain_ksm,
+    "explain_node": explain_node.explain_node,
 }

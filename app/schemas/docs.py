@@ -12,6 +12,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "reclaim": True,
     "charge": False,
     "ksm": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 

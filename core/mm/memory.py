@@ -40,7 +40,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, numa_access, oom_kill, page_writeback, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -201,6 +201,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
         settle(k, task, vma, end, end.done - done, outcome)
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
