@@ -21,6 +21,7 @@ MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
@@ -119,6 +120,7 @@ class Machine:
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
     distances: tuple[tuple[int, ...], ...] = ((10,),)
+    cgroup_mount: tuple[str, ...] = ()
     preset: str | None = None
 
     @property
@@ -153,6 +155,7 @@ class Machine:
             sysctl=_sysctl(merged.get("sysctl", {})),
             distances=_distances(merged.get("distances"), len(memory)),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             preset=name,
         )
 
@@ -169,11 +172,13 @@ class Machine:
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
             "distances": [list(row) for row in self.distances],
+            "cgroup_mount": list(self.cgroup_mount),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "distances", "preset")
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
+           "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -194,6 +199,13 @@ def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
+
+
+def _options(value: object, what: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of some of the choices, in their order."""
+    if not isinstance(value, list) or any(one not in choices for one in value):
+        raise ValueError(f"{what} must be a list of some of {', '.join(choices)}, not {value!r}")
+    return tuple(choice for choice in choices if choice in value)
 
 
 def _object(value: object, what: str, known: tuple[str, ...] | None) -> dict[str, Any]:

@@ -410,6 +410,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_oom": explain.explain_oom,
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
+    "explain_psi": explain_pressure.explain_psi,
     "explain_ksm": explain.explain_ksm,
     "explain_node": explain_node.explain_node,
 }

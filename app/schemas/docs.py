@@ -11,6 +11,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "oom": False,
     "reclaim": True,
     "charge": False,
+    "psi": False,
     "ksm": True,
     "node": True,
 }

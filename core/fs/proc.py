@@ -331,7 +331,7 @@ def cpuinfo(k: Kernel) -> str:
 FILESYSTEMS = ("sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "hugetlbfs")
 MOUNTS = (
     "rootfs / rootfs rw 0 0", "proc /proc proc rw,relatime 0 0", "sysfs /sys sysfs rw,relatime 0 0",
-    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
+    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 {cgroup} 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
 )  # fmt: skip
 
 
@@ -342,7 +342,8 @@ def filesystems(k: Kernel) -> str:
 
 def mounts(k: Kernel) -> str:
     """What is mounted where."""
-    return "".join(line + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
+    cgroup = ",".join(("rw", "relatime", *k.machine.cgroup_mount))
+    return "".join(line.format(cgroup=cgroup) + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
 
 
 def cgroups(k: Kernel) -> str:

@@ -89,7 +89,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
             if k.kswapd[node]["awake"]:
                 with fair.kswapd_turn(k, node):
                     vmscan.kswapd_run(k, node, 1)
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
         if not reclaimed and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
@@ -172,7 +172,7 @@ def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, nod
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:

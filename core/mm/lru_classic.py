@@ -39,7 +39,7 @@ from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, st
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
 from core.mm.shmem_swap import shmem_writepage
-from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
+from core.mm.swap import age_nonresident, list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
 from core.mm.swapfile import get_swap_page, swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
@@ -230,6 +230,8 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
         if page["flags"] & PG_MLOCKED:
             page["flags"] |= PG_UNEVICTABLE
         lru_add(s, zone_of(s, pfn), pfn)
+        if page["flags"] & PG_ACTIVE:
+            age_nonresident(s, lruvec, 1)
     for i in range(written):
         rotate_reclaimable(s, batch[i])
     count_reclaim(s, memcg, file, kswapd, 0, freed)
@@ -286,6 +288,7 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         list_del(s, lruvec, lru, pfn)
         if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
             list_add(s, lruvec, lru, pfn)
+            age_nonresident(s, lruvec, 1)
             end_look(s, ACTIVATED)
             continue
         end_look(s, DEACTIVATED)

@@ -336,7 +336,7 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
             except SysError:
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
-    with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
+    with psi.memstall(k, task, "reading a page of the workingset back from swap") if thrashing(k, slot) else nullcontext():
         psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
     k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
