@@ -20,7 +20,7 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
@@ -31,6 +31,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
 # The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
@@ -58,7 +59,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around

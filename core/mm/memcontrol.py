@@ -43,6 +43,7 @@ from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TA
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
 from core.mm import hugetlb_cgroup, oom_kill, vmscan
+from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -326,21 +327,23 @@ def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int
 # ---------------------------------------------------------------- charging
 
 
-def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True,
+           noretry: bool = False) -> None:  # fmt: skip
     """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
-    page loop, when it has been tried there already; oom: whether the OOM killer may be called.
+    page loop, when it has been tried there already; oom: whether the OOM killer may be called; noretry: one round of reclaim must do.
     Errors: ENOMEM, when nobody could be killed or the order is too large to kill for; TaskKilled when the victim is `task`.
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
     if over >= 0:
         with recorded_charge(k, task, cg.memcg, nr) as rounds:
-            _make_room(k, task, cg.memcg, nr, order, over, oom, rounds)
+            _make_room(k, task, cg.memcg, nr, order, over, oom, noretry, rounds)
 
 
-def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, rounds: list[dict[str, Any]]) -> None:
+def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, noretry: bool,
+               rounds: list[dict[str, Any]]) -> None:  # fmt: skip
     """Reclaim from whoever is in the way, and kill when that does not help, until the charge fits."""
     cpu = task.cpu if task is not None else 0
     retries, drained = MAX_RECLAIM_RETRIES, False
@@ -356,6 +359,8 @@ def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, ov
                 if not drained:
                     drain_all_stock(k.s, limited.id)
                     drained = True
+                elif noretry:
+                    raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached")
                 elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
                     pass
                 elif retries:
@@ -694,14 +699,15 @@ def _count_by_node(s: State, wanted, counts) -> None:
         zone = s.zones[zid]
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
-            page = s.mem[pfn]
+            head = compound_head(s, pfn)
+            page = s.mem[head]
             flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
             elif flags & (PG_ANON | PG_SWAPCACHE):
-                counts[0, node] += 1 if page.mapcount > 0 else 0
+                counts[0, node] += 1 if page_mapcount(s, pfn) > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:
                 counts[1, node] += 1

@@ -456,6 +456,7 @@ def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
 
 def io_schedule(k: Kernel, ns: int) -> None:
     """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
+    k.clock.disk_waits += 1
     schedule_timeout(k, ns, IOWAIT)
 
 
