@@ -77,7 +77,6 @@ class Kernel:
     ksm: dict[str, Any]
     swap_devices: list[Any]
     committed_pages: int
-    swap_ra: dict[str, int]
     kswapd: list[dict[str, Any]]
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
