@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -109,15 +109,20 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.flushers = {}
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
+    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
+    hugetlb.hugetlb_init(k)
+    k.mounts = {}
+    hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
@@ -125,7 +130,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     banner(k)
     page_writeback.flusher(k)
     image.start_init(k)
+    hugetlb.boot_settings(k)
     k.drain()
+    k.nr_events = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

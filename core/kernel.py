@@ -11,14 +11,16 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
-from core.events import Event
+from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol
+from core.mm import filemap, gfp, memcontrol, page_writeback
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -27,6 +29,8 @@ from core.syscalls.table import CALLS
 if TYPE_CHECKING:
     from core.clock import Clock
     from core.machine import Costs, Machine
+    from core.mm.hugetlb_types import Hstate
+    from core.mm.hugetlbfs import Mount
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
@@ -75,13 +79,21 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     ksm: dict[str, Any]
+    hstates: list[Hstate]  # the pools of huge pages, the largest size first
+    default_hstate: Hstate
+    mounts: dict[str, Mount]  # of hugetlbfs, by path
     swap_devices: list[Any]
     committed_pages: int
+    flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    quiet: bool  # a program's own instructions run: their faults are not events
+    nr_events: int  # ever emitted: the number of the newest
+    causes: list[int]  # numbers of the events that what happens now follows from, the nearest last
+    timer: str | None  # whose time has come, None while a request is carried out
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
@@ -160,6 +172,7 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
             self.current = None
             gfp.kswapd_finish(self)
+            page_writeback.flusher_finish(self)
             self.clock.run_until(self.clock.now, self.fire)
             self.rmap = None
             if task is not None:
@@ -173,8 +186,13 @@ class Kernel:
         self.clock.run_until(self.clock.now + ns, self.fire)
 
     def fire(self, timer: str) -> None:
-        """What a timer does, by name."""
-        boot.TIMERS[timer](self)
+        """What a timer does, by name: it follows from nothing but the time."""
+        before = self.causes, self.timer
+        self.causes, self.timer = [], timer
+        try:
+            boot.TIMERS[timer](self)
+        finally:
+            self.causes, self.timer = before
 
     # ---- what shows it
 
@@ -214,17 +232,41 @@ class Kernel:
 
     # ---- what mechanisms use
 
-    def emit(self, event: Event) -> None:
-        """Record an event of the trace catalogue."""
+    def emit(self, event: Event) -> int:
+        """Record an event of the trace catalogue: its number, counted from boot (0: it was none)."""
+        if self.quiet and isinstance(event, Fault):
+            return 0
+        if self.causes:
+            event.cause = self.causes[-1]
+        else:
+            event.timer = self.timer
         self.events.append(event)
+        self.nr_events += 1
+        return self.nr_events
 
-    def flush_dirty(self, why: str, pages: int | None = None) -> int:
-        """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
-        return filemap.flush(self, why, pages)
+    @contextmanager
+    def because(self, number: int) -> Iterator[None]:
+        """What is emitted within follows from the event of that number (0: from none)."""
+        if not number:
+            yield
+            return
+        self.causes.append(number)
+        try:
+            yield
+        finally:
+            self.causes.pop()
+
+    def flush_dirty(self, why: str) -> int:
+        """Every dirty page is written, on the time of whoever waits for it; how many were."""
+        return filemap.flush(self, why)
 
     def flush_file(self, inode: Inode, why: str) -> int:
         """Write the dirty pages of one file; how many."""
         return filemap.write_back(self, inode, 0, inode.nr_file_pages, why)
+
+    def write_some(self, inode: Inode, pages: int) -> int:
+        """The flusher writes a run of about `pages` dirty pages of a file, on its own time; how many."""
+        return filemap.write_some(self, inode, pages)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.fs import derived
+from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
 from core.fs.node import FsError, Row, bit_list, bit_map, choice, parse_choice, parse_int, show
 from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters
@@ -136,18 +136,6 @@ def numa_demotion(k: Kernel) -> str:
     return "false\n"
 
 
-# ---------------------------------------------------------------- the huge page pool
-
-def pool_number(k: Kernel, node: int | None = None) -> str:
-    """Every figure of an empty pool."""
-    return "0\n"
-
-
-def write_pool(k: Kernel, *subject: object) -> None:
-    """EOPNOTSUPP: there is no pool to fill yet."""
-    raise FsError("EOPNOTSUPP", "there is no huge page pool in this kernel yet")
-
-
 # ---------------------------------------------------------------- nodes and CPUs
 
 def node_list(k: Kernel) -> str:
@@ -181,8 +169,7 @@ def node_meminfo(k: Kernel, node: int) -> str:
     lines = [_node_kb(node, label, pages * 4) for label, pages in head]
     lines.append(_node_kb(node, "KernelStack", n["nr_kernel_stack"]))
     lines += [_node_kb(node, label, pages * 4) for label, pages in tail]
-    lines += [f"Node {node} HugePages_{name + ':':<6} {0:5d}\n" for name in ("Total", "Free", "Surp")]
-    return "".join(lines)
+    return "".join(lines) + hugepages.node_meminfo(k, node)
 
 
 def _node_kb(node: int, label: str, kb: int) -> str:

@@ -30,6 +30,7 @@ from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
@@ -42,6 +43,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -82,6 +84,7 @@ from core.mm.pgtable import (
     find_table,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_readahead import swapin_readahead
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
@@ -179,6 +182,9 @@ def access_pages(s: State, perm) -> None:
                 break
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i
@@ -298,13 +304,21 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
 
 
 @step
+def in_swap_cache(s: State, v, slot: int, vpn: int) -> bool:
+    """The page of a slot is in the swap cache, after a read if it was not: then the fault is handled a second time. False with vmf.reason."""
+    while s.slots[slot]["pfn"] == 0 or v["ra_next"]:
+        if not swapin_readahead(s, v, slot, vpn):
+            return False
+        check_sync_rss_stat(s, v["mm"])
+    return True
+
+
+@step
 def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
     """A swapped page: in the swap cache it is mapped at once (minor); else it is read first, and the fault handled once more."""
     slot = swp_slot(s, pte)
-    while s.slots[slot]["pfn"] == 0 or v["ra_next"]:
-        if not swapin_readahead(s, v, slot, vpn):
-            return 0
-        check_sync_rss_stat(s, v["mm"])
+    if not in_swap_cache(s, v, slot, vpn):
+        return 0
     pfn = s.slots[slot]["pfn"]
     page = s.mem[pfn]
     zid = zone_of(s, pfn)
@@ -361,10 +375,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn, vpn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -438,6 +453,15 @@ def shmem_get_page(s: State, v, index: int) -> int:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][NEW_PAGES] += 1
     return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int, vpn: int) -> int:
+    """A swapped page of a shared-memory object is back in it from the swap cache, where it is read to if need be; 0 with vmf.reason."""
+    if not in_swap_cache(s, v, slot, vpn):
+        return 0
+    v["count"][NEW_PAGES] += 1
+    return shmem_swapin_folio(s, v["file"], leaf, index, slot)
 
 
 # ---------------------------------------------------------------- fork

@@ -40,7 +40,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import oom_kill, vmscan
+from core.mm import hugetlb_cgroup, oom_kill, vmscan
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -67,11 +67,12 @@ from core.vmstat import (
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import HugetlbCounter
     from core.sched.task import Task
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory",)  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
@@ -83,7 +84,7 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -105,6 +106,7 @@ class Cgroup:
         self.max_depth: int | None = None
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
+        self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -198,16 +200,21 @@ def remove(k: Kernel, path: str) -> None:
     if cg.parent is None or cg.children or any(pid in k.tasks and k.tasks[pid].state not in ("zombie", "dead") for pid in cg.pids):
         raise SysError(Errno.EBUSY, "a cgroup with processes or children cannot be removed")
     drain_all_stock(k.s, cg.id)
+    hugetlb_cgroup.css_offline(k, cg)
     del cg.parent.children[cg.name]
     cg.dying = True
     k.s.memcgs["offline"][cg.id] = 1
+    for inode in k.inodes.values():  # its files pass to the flusher above (cleanup_offline_cgwbs)
+        if inode.wb == cg.id:
+            inode.wb = cg.parent.memcg.id
+    k.flushers.pop(cg.id, None)
     release_dying(k)
 
 
 def release_dying(k: Kernel) -> None:
     """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
     for cg in [cg for cg in k.cgroups.values() if cg.dying]:
-        held = k.s.memcgs["usage"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
+        held = k.s.memcgs["usage"][cg.id] or k.s.memcgs["swap"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
         lists = k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
         if held or lists or cg.parent is None:
             continue
@@ -265,7 +272,10 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
-        _controller_changed(k, child, bool(disable))
+        if "hugetlb" in disable:
+            hugetlb_cgroup.css_offline(k, child)
+        if "memory" in enable | disable:
+            _controller_changed(k, child, "memory" in disable)
 
 
 def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
@@ -290,14 +300,14 @@ def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     return found
 
 
-def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> None:
-    """Count an event on a cgroup and on every ancestor but the root, and report it (memcg_memory_event)."""
+def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
+    """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
     cg.events_local[kind] += 1
     for at in cg.ancestors[:-1]:
         at.events[kind] += 1
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
-    k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
+    return k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
 
 
 # ---------------------------------------------------------------- charging
@@ -316,25 +326,25 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
     passed_oom = False
     while over >= 0:
         limited: Cgroup = k.cgroups[over]
-        memcg_event(k, limited, "max", task.pid if task is not None else None)
-        with psi.memstall(k, task):
-            reclaimed = vmscan.reclaim(k, limited, nr)
-        if margin(k, limited) < nr:
-            if not drained:
-                drain_all_stock(k.s, limited.id)
-                drained = True
-            elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
-                pass
-            elif retries:
-                retries -= 1
-            elif passed_oom and task is not None and task.dying:
-                raise TaskKilled
-            elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
-                passed_oom, retries = True, MAX_RECLAIM_RETRIES
-                if task is not None and task.dying:
+        with k.because(memcg_event(k, limited, "max", task.pid if task is not None else None)):
+            with psi.memstall(k, task):
+                reclaimed = vmscan.reclaim(k, limited, nr)
+            if margin(k, limited) < nr:
+                if not drained:
+                    drain_all_stock(k.s, limited.id)
+                    drained = True
+                elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
+                    pass
+                elif retries:
+                    retries -= 1
+                elif passed_oom and task is not None and task.dying:
                     raise TaskKilled
-            else:
-                raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
+                elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
+                    passed_oom, retries = True, MAX_RECLAIM_RETRIES
+                    if task is not None and task.dying:
+                        raise TaskKilled
+                else:
+                    raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
         over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
 
 
@@ -346,8 +356,8 @@ def margin(k: Kernel, cg: Cgroup) -> int:
 
 def mem_cgroup_oom(k: Kernel, task: Task | None, cg: Cgroup, order: int) -> bool:
     """The `oom` event, then the OOM killer within a cgroup's subtree: whether anybody was killed."""
-    memcg_event(k, cg, "oom", task.pid if task is not None else None)
-    return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
+    with k.because(memcg_event(k, cg, "oom", task.pid if task is not None else None)):
+        return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
 
 
 def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
@@ -475,8 +485,7 @@ def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
-            memcg_event(k, at, "high")
-            with psi.memstall(k, task):
+            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task):
                 freed += vmscan.reclaim(k, at, nr)
     return freed
 
@@ -621,7 +630,7 @@ def _count_by_node(s: State, wanted, counts) -> None:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
-            elif flags & PG_ANON:
+            elif flags & (PG_ANON | PG_SWAPCACHE):
                 counts[0, node] += 1 if page.mapcount > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:

@@ -37,6 +37,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.jit import DISABLED
 
 if TYPE_CHECKING:
+    from core.mm.hugetlb_types import Hstate, ResvMap, Subpool
     from core.mm.mempolicy import Mempolicy
 
 Array = npt.NDArray[Any]
@@ -202,6 +203,7 @@ CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, 
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
+CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
 CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
@@ -281,7 +283,8 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
+                 "hstate", "spool", "resv_map", "huge_pages")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -297,11 +300,18 @@ class Inode:
         self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
         self.nr_dirty = 0
         self.dirtied_when = -1  # ns: since when some page is dirty without a break; -1: none is (the flusher keeps it)
+        self.wb = -1  # the cgroup whose flusher writes it: that of whoever dirtied it first
+        self.foreign = 0  # pages written for another cgroup since
+        self.writeback_index = 0  # where the flusher goes on
         self.writable = True
         self.refs = 0
         self.kernel = False
-        self.hugetlb = False
         self.committed = 0  # pages of commit charge that a shmem object holds
+        # of a file of hugetlbfs: whose pages it has, its mount's limits, what its mappings were promised, its pages by index (in huge pages)
+        self.hstate: Hstate | None = None
+        self.spool: Subpool | None = None
+        self.resv_map: ResvMap | None = None
+        self.huge_pages: dict[int, int] = {}
 
     @property
     def nr_file_pages(self) -> int:
@@ -312,7 +322,8 @@ class Inode:
 class Vma:
     """One mapping (struct vm_area_struct). Addresses are page numbers: [start, end)."""
 
-    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special")
+    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special", "resv",
+                 "resv_unmapped")  # fmt: skip
 
     def __init__(self, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: Inode | None = None) -> None:
         self.mm = mm
@@ -326,6 +337,8 @@ class Vma:
         self.policy: Mempolicy | None = None
         self.name = ""  # "[vdso]", "[vvar]", or "" (heap and stack are named by address)
         self.special = False  # vdso, vvar: no ->fault of ours
+        self.resv: ResvMap | None = None  # private hugetlb mapping that was promised pages: which promises are kept (HPAGE_RESV_OWNER)
+        self.resv_unmapped = False  # its parent took a page away from it (HPAGE_RESV_UNMAPPED)
 
     @property
     def pages(self) -> int:
@@ -346,7 +359,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable", "generation", "pgd_pfn")  # fmt: skip
+                 "thp_disable", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -363,6 +376,7 @@ class Mm:
         self.oom_skip = False
         self.exe: Inode | None = None
         self.ksm_merging = 0
+        self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms

@@ -68,7 +68,7 @@ from core.vmstat import (
 )
 
 # why a page loop stopped (vmf.reason)
-DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH = range(10)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, OVER_HIGH, BALANCE = range(10)
 
 GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for user pages, ZONE_NORMAL else
 

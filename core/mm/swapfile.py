@@ -22,6 +22,7 @@ from core.mm.pgtable import SWP_OFFSET_SHIFT, SWP_TYPE_SHIFT
 
 SWP_EXCLUSIVE = 1 << 3
 OFFSET_MASK = (1 << 50) - 1
+SLOT_SHMEM = 1  # SLOT.flags: a shared-memory object refers to it, not a page table (SWAP_MAP_SHMEM)
 SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
@@ -114,6 +115,7 @@ def free_slot(s: State, slot: int) -> None:
     row = s.slots[slot]
     uncharge_swap(s, row["memcg"])
     row["memcg"] = 0
+    row["flags"] = 0
     row["content"] = 0
     row["shadow"] = 0
 
