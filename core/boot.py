@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -26,6 +26,10 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    KSM,
+    KSM_ITEM,
+    KSM_NODE,
+    LOOK,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -33,6 +37,7 @@ from core.mm.mm_types import (
     MEMCG,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     RUN,
     SC,
@@ -47,6 +52,7 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.record import Records
 from core.sched import exec as image
 from core.vmstat import (
     EVENTS,
@@ -62,6 +68,7 @@ if TYPE_CHECKING:
 
 MAX_MMS = 1 << 13
 MAX_MEMCGS = 1 << 13
+KSM_ITEMS_PER_FRAME = 8  # rmap_items that fit: each takes 64 bytes of slab in Linux, so that memory ends before they do
 BOOT_NS = 3_000_000_000  # a recorded machine needs about 3 s from power-on to its first process
 
 THP: dict[str, Any] = {
@@ -79,7 +86,7 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
-KSM: dict[str, Any] = {
+KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
     "sleep_millisecs": 20,
@@ -87,15 +94,8 @@ KSM: dict[str, Any] = {
     "use_zero_pages": 0,
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
-    "pages_shared": 0,
-    "pages_sharing": 0,
-    "pages_unshared": 0,
-    "pages_volatile": 0,
-    "stable_node_dups": 0,
-    "stable_node_chains": 0,
-    "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher, "ksmd": ksm.ksmd}  # what a daemon does when it wakes
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -107,14 +107,15 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.mms, k.free_mm_ids = {}, []
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
-    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
     k.flushers = {}
     k.rmap = None
+    k.ksmd = ksm.Ksmd()
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
+    k.nr_events, k.causes, k.timer, k.quiet, k.records = 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -160,6 +161,10 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        looks=arena((NR_LOOKS,), LOOK),
+        ksm=arena((1,), KSM),
+        ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
+        ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
     )
     at = 0
     for order, count in enumerate(links):

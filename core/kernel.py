@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from core.machine import Costs, Machine
     from core.mm.hugetlb_types import Hstate
     from core.mm.hugetlbfs import Mount
+    from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.record import Records
     from core.sched.task import Task
 
 
@@ -78,7 +80,8 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
-    ksm: dict[str, Any]
+    ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
+    ksmd: Ksmd
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
@@ -90,6 +93,7 @@ class Kernel:
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    records: Records  # what was decided lately, for `explain`
     quiet: bool  # a program's own instructions run: their faults are not events
     nr_events: int  # ever emitted: the number of the newest
     causes: list[int]  # numbers of the events that what happens now follows from, the nearest last

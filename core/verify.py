@@ -43,6 +43,7 @@ from core.mm.swap import page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
+from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
 if TYPE_CHECKING:
@@ -622,6 +623,7 @@ RULES = (
     files_add_up,
     pools_add_up,
     processes_add_up,
+    shared_pages_add_up,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, verify
+from core import explain, explain_pressure, verify
 from core.abi.mman import (
     TASK_SIZE,
     VM_EXEC,
@@ -20,7 +20,7 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_SHMEM
+from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_KSM, PG_SHMEM
 from core.fs import proc_pid
 from core.mm import hugetlb, hugetlb_fault, memcontrol, memory, mmzone, smaps
 from core.mm import vma as vmas_of
@@ -218,6 +218,7 @@ def frame(k: Kernel, pfn: int) -> dict[str, Any]:
         "anon": bool(flags & PG_ANON),
         "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
         "shmem": bool(flags & PG_SHMEM),
+        "ksm": bool(flags & PG_KSM),
         "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
         "cgroup": owner.path if owner else None,
     }
@@ -282,6 +283,8 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
         return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
     if vma.flags & VM_SHARED:
         return _does("minor", "a clean shared page: it is marked dirty and made writable", [*path, "wp_page_shared"])
+    if page["ksm"]:
+        return _does("minor", "a page that KSM merged: it is copied, even for its last user", [*path, "wp_page_copy"])
     if page["anon"] and (page["exclusive"] or page["refcount"] == 1):
         return _does("minor", "nobody else has the page: it is made writable in place", [*path, "wp_page_reuse"])
     return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
@@ -387,4 +390,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "memory": memory_map,
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
+    "explain_reclaim": explain_pressure.explain_reclaim,
+    "explain_charge": explain_pressure.explain_charge,
+    "explain_ksm": explain.explain_ksm,
 }

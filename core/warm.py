@@ -43,6 +43,7 @@ def story(k: Kernel) -> None:
     k.pread(f"/proc/{a}/pagemap", heap // 4096 * 8, 64)
     for name, args in (("walk", {"pid": a, "address": heap}), ("vmas", {"pid": a}), ("cgroups", {}), ("audit", {})):
         k.view(name, **args)
+    samepages(k)
     huge(k, a)
     pressure(k)
     k.verify()
@@ -84,6 +85,20 @@ def mappings(k: Kernel, a: int, heap: int) -> None:
     moved = call(k, "mmap", a, length=64 * K, prot="rw", flags=[*PRIVATE, "populate"])["address"]
     call(k, "mremap", a, address=moved, old_length=64 * K, new_length=2 * M, may_move=True)
     call(k, "setrlimit", a, resource="memlock", limit=M)
+
+
+def samepages(k: Kernel) -> None:
+    """KSM: two pages merged, one written, the rest copied back."""
+    d = call(k, "spawn", comm="d")["pid"]
+    heap = call(k, "mmap", d, length=64 * K, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", d, address=heap, length=64 * K, access="write", fill=1)
+    call(k, "madvise", d, address=heap, length=64 * K, advice="mergeable")
+    call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
+    k.advance(10**8)
+    k.view("explain_ksm", pid=d)
+    call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
+    call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
+    call(k, "exit", d)
 
 
 def huge(k: Kernel, a: int) -> None:

@@ -7,7 +7,12 @@ from app.schemas.calls import BODIES, OPS, Batch, Body
 from core import CALLS
 
 Schema = dict[str, Any]
-TOPICS: Final = ("oom",)
+TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "oom": False,
+    "reclaim": True,
+    "charge": False,
+    "ksm": True,
+}
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
 

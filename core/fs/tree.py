@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
-from core.fs import cgroup, disk, hugepages, proc, proc_pid, sysctl, sysfs
+from core.fs import cgroup, disk, hugepages, ksm, proc, proc_pid, sysctl, sysfs
 from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
@@ -88,8 +88,11 @@ ROWS: tuple[Row, ...] = (
     Row(PID + "cmdline", 0o444, "arguments, separated by NUL", proc_pid.cmdline, support="partial", note="the name is the only argument"),
     Row(PID + "environ", 0o400, "environment", proc_pid.environ, support="partial", note="programs have none"),
     Row(PID + "cgroup", 0o444, "the cgroup it is in", proc_pid.cgroup),
+    Row(PID + "ksm_merging_pages", 0o400, "entries that map KSM pages", ksm.merging_pages),
+    Row(PID + "ksm_stat", 0o400, "pages that ksmd watches", ksm.ksm_stat),
     # ---- /sys/kernel/mm
     *sysfs.rows(),
+    *ksm.rows(),
     *hugepages.sysfs_rows(MM),
     Row(MM + "swap/vma_ra_enabled", 0o444, "swap read-ahead by address", sysfs.vma_ra_enabled, support="partial", note="nothing is swapped yet"),
     Row(MM + "lru_gen/enabled", 0o444, "multi-generational LRU", sysfs.lru_gen_enabled, support="partial", note="always off"),

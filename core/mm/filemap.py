@@ -163,7 +163,6 @@ def dirty_pages(s: State) -> None:
             break
         v["done"] += 1
         v["dirtied"] += set_dirty(s, zone_of(s, pfn), pfn, v["block_heads"])
-        s.mem[pfn]["content"] = 256 + at
 
 
 @njit

@@ -32,6 +32,7 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
+from core.mm.looks import begin_look, end_look, note_uses
 from core.mm.mm_types import CTL_NR_NODES, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
@@ -55,7 +56,7 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
-FREED, KEPT, ACTIVATED, WRITTEN = range(4)  # what became of a page
+FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED = range(5)  # what became of a page
 
 PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
 PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
@@ -75,6 +76,7 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
     young, flags = found & 0xFFFF, found >> 16
     page = s.mem[pfn]
     before = page["flags"] & PG_REFERENCED
+    note_uses(s, young, before)
     page["flags"] &= ~PG_REFERENCED
     file = not page["flags"] & PG_SWAPBACKED
     if flags & VM_LOCKED:
@@ -89,6 +91,15 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
 
 @step
 def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+    """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
+    begin_look(s, pfn)
+    fate = shrink_isolated(s, r, pfn, roots, dropped)
+    end_look(s, fate)
+    return fate
+
+
+@step
+def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     """One isolated page of an inactive list: freed, or why not (shrink_folio_list's body)."""
     c = s.sc[0]
     page = s.mem[pfn]
@@ -269,11 +280,15 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         page = s.mem[pfn]
         zid = zone_of(s, pfn)
         taken += 1
+        begin_look(s, pfn)
         found = page_referenced(s, r, pfn, c["target"])
+        note_uses(s, found & 0xFFFF, page["flags"] & PG_REFERENCED)
         list_del(s, lruvec, lru, pfn)
         if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
             list_add(s, lruvec, lru, pfn)
+            end_look(s, ACTIVATED)
             continue
+        end_look(s, DEACTIVATED)
         update_lru_size(s, zid, lruvec, lru, -1)
         page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
         lru_add(s, zid, pfn)

@@ -31,14 +31,11 @@ from core.abi.mman import (
     PAGE_SIZE,
     VM_DONTCOPY,
     VM_DONTDUMP,
-    VM_DONTEXPAND,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
-    VM_MAYSHARE,
     VM_MERGEABLE,
-    VM_MIXEDMAP,
     VM_NOHUGEPAGE,
     VM_PFNMAP,
     VM_RAND_READ,
@@ -50,7 +47,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit
-from core.mm import filemap, hugetlb, hugetlbfs, memory, mmzone, shmem_swap, vmscan
+from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, mmzone, shmem_swap, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
@@ -70,7 +67,6 @@ if TYPE_CHECKING:
 
 PGLAZYFREED = EVENT["pglazyfreed"]
 MEMCG_PGLAZYFREED = MEMCG["pglazyfreed"]
-NO_KSM = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP
 
 # advice -> (flags it takes off, flags it sets)
 FLAG_ADVICE: dict[str, tuple[int, int]] = {
@@ -138,7 +134,7 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
         raise SysError(Errno.EINVAL, "only private anonymous memory can be wiped on fork")
     if advice == "dodump" and flags & VM_SPECIAL and not flags & VM_HUGETLB:
         raise SysError(Errno.EINVAL, "special mappings are never dumped")
-    if advice == "mergeable" and flags & NO_KSM:
+    if advice in ("mergeable", "unmergeable") and not ksm.ksm_madvise(k, task, vma, start, end, advice):
         return
     new = (flags & ~clear) | add
     if new == flags:

@@ -32,7 +32,9 @@ where Linux's may lag by up to two seconds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,6 +60,7 @@ from core.mm.slab import account_kernel_stack as account_kernel_stack
 from core.mm.slab import account_slab as account_slab
 from core.mm.slab import account_slab_unreclaimable as account_slab_unreclaimable
 from core.panic import TaskKilled
+from core.record import keep
 from core.sched import psi
 from core.vmstat import (
     MEMCG,
@@ -78,6 +81,7 @@ SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
 MEMCG_CHARGE_BATCH = 64
 PAGE_ALLOC_COSTLY_ORDER = 3
+SHORT_SLEEP_NS = 1_000_000_000 // 100  # HZ / 100: an excess that costs no more is not slept for
 
 
 class Cgroup:
@@ -322,13 +326,23 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
+    if over >= 0:
+        with recorded_charge(k, task, cg.memcg, nr) as rounds:
+            _make_room(k, task, cg.memcg, nr, order, over, oom, rounds)
+
+
+def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, rounds: list[dict[str, Any]]) -> None:
+    """Reclaim from whoever is in the way, and kill when that does not help, until the charge fits."""
+    cpu = task.cpu if task is not None else 0
     retries, drained = MAX_RECLAIM_RETRIES, False
     passed_oom = False
     while over >= 0:
         limited: Cgroup = k.cgroups[over]
-        with k.because(memcg_event(k, limited, "max", task.pid if task is not None else None)):
+        number = memcg_event(k, limited, "max", task.pid if task is not None else None)
+        with k.because(number):
             with psi.memstall(k, task):
                 reclaimed = vmscan.reclaim(k, limited, nr)
+            rounds.append({"event": number, "limited": limited.path, "reclaimed_pages": reclaimed})
             if margin(k, limited) < nr:
                 if not drained:
                     drain_all_stock(k.s, limited.id)
@@ -345,7 +359,36 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
                         raise TaskKilled
                 else:
                     raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
-        over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
+        over = int(charge_again(k.s, cpu, cg.id, nr))
+
+
+@contextmanager
+def recorded_charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int) -> Iterator[list[dict[str, Any]]]:
+    """Keep for `explain` what a charge that did not fit led to: the rounds of reclaim, and how it ended."""
+    rounds: list[dict[str, Any]] = []
+    row = {"clock_ns": k.clock.now, "pid": task.pid if task is not None else None, "cgroup": cg.path, "pages": nr,
+           "levels": levels(k, cg), "rounds": rounds, "outcome": "charged"}  # fmt: skip
+    try:
+        yield rounds
+    except TaskKilled:
+        row["outcome"] = "killed"
+        raise
+    except SysError as refusal:
+        row["outcome"] = refusal.errno.name
+        raise
+    finally:
+        keep(k.records.charges, row)
+
+
+def levels(k: Kernel, cg: Cgroup) -> list[dict[str, Any]]:
+    """A cgroup and its ancestors below the root, each with what it uses and may use, bytes (None: no limit)."""
+    rows = [(at.path, k.s.memcgs[at.id]) for at in cg.ancestors[:-1]]
+    return [{"cgroup": path, "usage": int(row["usage"]) * 4096, "max": in_bytes(row["max"]), "high": in_bytes(row["high"])} for path, row in rows]
+
+
+def in_bytes(pages: int) -> int | None:
+    """A limit in bytes; None for "max"."""
+    return None if int(pages) == PAGE_COUNTER_MAX else int(pages) * 4096
 
 
 def margin(k: Kernel, cg: Cgroup) -> int:
@@ -463,10 +506,15 @@ def handle_over_high(k: Kernel, task: Task) -> None:
     k.s.ctl[CTL_OVER_HIGH] = 0
     cg = task.cgroup.memcg
     retries, in_retry = MAX_RECLAIM_RETRIES, False
+    told: dict[str, Any] = {"clock_ns": k.clock.now, "event": 0, "pid": task.pid, "cgroup": cg.path, "pages": nr,
+                            "levels": levels(k, cg), "reclaimed_pages": 0}  # fmt: skip
+    keep(k.records.throttles, told)
     while True:
         freed = reclaim_high(k, task, cg, SWAP_CLUSTER_MAX if in_retry else nr)
-        delay = high_delay_ns(nr, max_overage(k, cg))
-        if delay <= 10_000_000:
+        overage = max_overage(k, cg)
+        delay = high_delay_ns(nr, overage)
+        told.update(reclaimed_pages=told["reclaimed_pages"] + freed, overage=overage, delay_ns=delay, slept=delay > SHORT_SLEEP_NS)
+        if delay <= SHORT_SLEEP_NS:
             return
         if not freed:
             if not retries:
@@ -476,7 +524,7 @@ def handle_over_high(k: Kernel, task: Task) -> None:
     with psi.memstall(k, task):
         k.clock.spend(delay)
     row = k.s.memcgs[cg.id]
-    k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
+    told["event"] = k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
 
 
 def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:

@@ -56,7 +56,7 @@ from core.mm.fault import (
 )
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
@@ -372,7 +372,7 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
             at = stop
             continue
         try:
-            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=0 if access else -1,
+            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=NO_STORE,
                 outcome=TouchOutcome())  # fmt: skip
         except Signal:
             raise SysError(Errno.EFAULT, "a page lies beyond the end of the file") from None

@@ -15,7 +15,9 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
+    State.looks     a ring of rows                what reclaim saw and decided, page by page (for `explain`)
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
+    State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
@@ -55,7 +57,7 @@ WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
 
 MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES = range(4)
 
-# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page.
+# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page. `content`: see `stored` in page_ops.
 PAGE = np.dtype([
     ("flags", "i4"), ("refcount", "i4"), ("mapcount", "i4"), ("memcg", "i4"), ("mapping", "i4"),
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
@@ -84,9 +86,10 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"),
+    ("il_prev", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
@@ -169,8 +172,38 @@ SC = np.dtype([
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
-    ("list_reclaimed", "i8", (NR_LRU,)),
+    ("list_reclaimed", "i8", (NR_LRU,)), ("visit", "i8"),
 ])  # fmt: skip
+
+# One page that reclaim looked at. flags, lru: as they were; young: entries that had used it since the last look; before: PG_referenced.
+LOOK = np.dtype([
+    ("visit", "i8"), ("index", "i8"), ("pfn", "i4"), ("mapping", "i4"), ("flags", "i4"), ("lru", "i4"), ("young", "i4"),
+    ("before", "i4"), ("fate", "i4"), ("spare", "i4"),
+])  # fmt: skip
+NR_LOOKS = 1 << 13
+# A page that ksmd watches (struct ksm_rmap_item), in ascending order of addresses by `next`. state: KSM_NEITHER, _UNSTABLE (in
+# that tree, as of scan `seqnr`: child, parent, red), _STABLE (on the list of stable node `head`: hnext, hprev). checksum: -1 before the first.
+KSM_ITEM = np.dtype([
+    ("vpn", "i8"), ("checksum", "i8"), ("seqnr", "i8"), ("mm", "i4"), ("next", "i4"), ("state", "i4"), ("nid", "i4"),
+    ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"), ("anon_vma", "i4"), ("head", "i4"), ("hnext", "i4"), ("hprev", "i4"),
+])  # fmt: skip
+# A KSM page (struct ksm_stable_node): its frame and its rmap_items (first, len), in the tree (child, parent, red), on the list of a
+# chain (dnext, dprev) or waiting to change trees. A chain (len KSM_CHAIN) has no frame: `first` is its first duplicate.
+KSM_NODE = np.dtype([
+    ("kpfn", "i8"), ("prune_time", "i8"), ("place", "i4"), ("nid", "i4"), ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"),
+    ("first", "i4"), ("len", "i4"), ("chain", "i4"), ("dnext", "i4"), ("dprev", "i4"),
+])  # fmt: skip
+# What ksmd knows: free rows, tree roots by node, counters of sysfs, settings of this round, where the scan stands (mm, vpn, link: the
+# rmap_item whose `next` it follows, 0: the mm's list), left: pages of this round; broken: entries of COW that this round must undo.
+KSM = np.dtype([
+    ("item_free", "i8"), ("item_next", "i8"), ("node_free", "i8"), ("node_next", "i8"), ("nodes", "i8"), ("rmap_items", "i8"),
+    ("stable", "i8", (MAX_NUMNODES,)), ("unstable", "i8", (MAX_NUMNODES,)), ("migrate", "i8"), ("seqnr", "i8"),
+    ("pages_shared", "i8"), ("pages_sharing", "i8"), ("pages_unshared", "i8"), ("stable_node_dups", "i8"), ("stable_node_chains", "i8"),
+    ("run", "i8"), ("max_page_sharing", "i8"), ("merge_across_nodes", "i8"), ("use_zero_pages", "i8"), ("prune_ns", "i8"), ("now", "i8"),
+    ("mm", "i8"), ("vpn", "i8"), ("link", "i8"), ("left", "i8"), ("merged", "i8"), ("zeroed", "i8"), ("undo", "i8"), ("changes", "i8"),
+])  # fmt: skip
+KSM_NEITHER, KSM_UNSTABLE, KSM_STABLE = range(3)
+KSM_CHAIN = -1024
 
 
 class State(NamedTuple):
@@ -196,11 +229,16 @@ class State(NamedTuple):
     slots: Array
     swaps: Array
     sc: Array
+    looks: Array
+    ksm: Array
+    ksm_items: Array
+    ksm_nodes: Array
 
 
 # ctl columns
 CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, CTL_MAX_PFN, CTL_NR_FREE_PT = range(8)
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
+CTL_LOOKS = 29  # pages that reclaim looked at so far: where the ring `State.looks` goes on
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
 CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
@@ -208,6 +246,7 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
+CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
@@ -358,7 +397,7 @@ class Mm:
 
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
-                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
+                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
                  "thp_disable", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
 
     def __init__(self, id: int) -> None:
@@ -375,7 +414,6 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
-        self.ksm_merging = 0
         self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void

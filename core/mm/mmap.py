@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, hugetlb, hugetlbfs, memory, shmem
+from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, shmem
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -513,6 +513,7 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
     """
     for name in ("start_brk", "brk", "start_stack", "start_code", "end_code", "start_data", "end_data", "mmap_base", "exe", "thp_disable"):
         setattr(mm, name, getattr(old, name))
+    ksm.ksm_fork(k, mm, old)
     for parent in old.vmas:
         if parent.flags & VM_DONTCOPY:
             continue

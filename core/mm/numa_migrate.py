@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_LRU, PG_MLOCKED, PG_SHMEM, PG_SWAPCACHE, PG_WRITEBACK
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_KSM, PG_LRU, PG_MLOCKED, PG_SHMEM, PG_SWAPCACHE, PG_WRITEBACK
 from core.jit import njit, step
 from core.mm import memory
 from core.mm.mm_types import State
@@ -87,6 +87,8 @@ def move_page(s: State, v, old: int, new: int) -> None:
     to["private"] = page["private"]
     to["index"] = page["index"]
     to["content"] = page["content"]
+    if flags & PG_KSM and page["mapping"]:
+        s.ksm_nodes[page["mapping"]]["kpfn"] = new  # folio_migrate_ksm
     if flags & PG_SWAPCACHE:
         s.slots[page["private"]]["pfn"] = new
     elif not flags & PG_ANON:

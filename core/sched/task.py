@@ -33,7 +33,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, memcontrol, mmap
+from core.mm import gfp, ksm, memcontrol, mmap
 from core.mm.gfp_types import GFP_KERNEL_ACCOUNT
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
@@ -208,7 +208,7 @@ def node_of(k: Kernel, pfn: int) -> int:
 
 def mm_alloc(k: Kernel, payer: Task | None) -> Mm:
     """An empty address space with its top-level page table (kernel/fork.c:mm_alloc). ENOMEM."""
-    mm_id = k.free_mm_ids[-1] if k.free_mm_ids else len(k.mms) + 1
+    mm_id = k.free_mm_ids[-1] if k.free_mm_ids else len(k.mms.keys() | k.ksmd.slots) + 1
     if mm_id >= len(k.s.mms):
         raise SysError(Errno.EAGAIN, f"this machine holds {len(k.s.mms) - 1} address spaces at most")
     pfn = kernel_page(k, payer, PG_TABLE)
@@ -236,6 +236,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
         row.rss[i] = 0
     for i in range(3):
         row.nr_tables[i] = 0
+    row.ksm_list = row.ksm_items = row.ksm_merging = 0
 
 
 @njit
@@ -253,11 +254,13 @@ def mmput(k: Kernel, task: Task, mm: Mm) -> None:
     mm.users -= 1
     if mm.users:
         return
+    ksm.ksm_exit(k, mm)
     mmap.exit_mmap(k, task, mm)
     _tear_down_mm(k.s, mm.id, mm.pgd_pfn)
     free_kernel_page(k, mm.pgd_pfn)
     del k.mms[mm.id]
-    k.free_mm_ids.append(mm.id)
+    if mm.id not in k.ksmd.slots:  # else its row stays until ksmd has let go of it
+        k.free_mm_ids.append(mm.id)
 
 
 # ---------------------------------------------------------------- birth

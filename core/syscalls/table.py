@@ -119,7 +119,7 @@ _ROWS: tuple[Call, ...] = (
          {"address": "address"}),
     Call("madvise", 28, mm.sys_madvise, "partial",
          "collapse answers EINVAL "
-         "while transparent huge pages are not simulated. mergeable, hugepage and the like set the flag that smaps shows.",
+         "while transparent huge pages are not simulated. hugepage and the like set the flag that smaps shows.",
          "Tell what a range will be used for, or what may be done with it.",
          {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),
     Call("mlock", 149, mm.sys_mlock, "full", "onfault is mlock2's MLOCK_ONFAULT.", "Fault a range in and keep it in memory.",
@@ -148,7 +148,7 @@ _ROWS: tuple[Call, ...] = (
           "pages": Param("ints", "Which pages, by index from the address, in this order; length and order are not used.", False, None,
                          minimum=0, maximum=MAX_INDEX),
           "repeat": Param("int", "How many times over.", False, 1, minimum=1, maximum=1 << 32),
-          "fill": Param("int", "A write: fill whole pages with this byte.", False, None, minimum=0, maximum=255)},
+          "fill": Param("int", "A write: fill whole pages with this byte. Without it access i stores one byte, i + 1, at the start of its page.", False, None, minimum=0, maximum=255)},
          {"touched": "int"}),
     # ---------------------------------------------------------------- processes
     Call("fork", 57, process.sys_fork, "full", "", "Make a child: mappings copied, private anonymous pages shared copy-on-write.", {}, {"pid": "int"}),

@@ -23,7 +23,8 @@ MMAP_FLAGS = (
 )  # fmt: skip
 FILE_FLAGS = (["private"], ["shared"], ["private", "populate"], ["shared", "populate"], ["shared", "locked"])
 ADVICE = ("dontneed", "free", "willneed", "random", "sequential", "normal", "dontfork", "dofork", "wipeonfork", "keeponfork", "cold", "pageout",
-          "populate_read", "populate_write", "mergeable", "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
+          "populate_read", "populate_write", "mergeable", "unmergeable",
+          "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
 ORDERS = ("sequential", "reverse", "random", "zipf")
 FILES = ("/data/a", "/data/b", "/data/c", "/dev/hugepages/h")
 GROUPS = ("/g", "/g/x", "/g/y", "/h")
@@ -32,6 +33,8 @@ SYSCTL = (("vm/overcommit_memory", b"0"), ("vm/overcommit_memory", b"1"), ("vm/o
           ("vm/overcommit_ratio", b"90"), ("vm/max_map_count", b"40"), ("vm/max_map_count", b"65530"), ("vm/oom_kill_allocating_task", b"1"),
           ("vm/oom_kill_allocating_task", b"0"), ("vm/swappiness", b"10"),
           ("vm/nr_hugepages", b"3"), ("vm/nr_hugepages", b"1"), ("vm/nr_overcommit_hugepages", b"2"))  # fmt: skip
+
+KSM = (("run", b"1"), ("pages_to_scan", b"500"), ("run", b"1"), ("run", b"2"), ("max_page_sharing", b"3"), ("use_zero_pages", b"1"), ("run", b"0"))
 
 Step = tuple[str, int, int, int, int]
 
@@ -214,6 +217,12 @@ def clear_refs(p: Program, a: int, b: int, c: int, d: int) -> None:
         p.call("put", path=f"/proc/{pid}/clear_refs", data=(b"1", b"2", b"3", b"4", b"5")[c % 5])
 
 
+def ksm(p: Program, a: int, b: int, c: int, d: int) -> None:
+    """A setting of ksmd's."""
+    name, value = KSM[b % len(KSM)]
+    p.call("put", path="/sys/kernel/mm/ksm/" + name, data=value)
+
+
 def advance(p: Program, a: int, b: int, c: int, d: int) -> None:
     p.call("advance", duration_ns=(1 + c % 9) * 500_000_000)
 
@@ -248,6 +257,7 @@ OPS: dict[str, Callable[[Program, int, int, int, int], None]] = {
     "file again": file_call,
     "group": group_call,
     "sysctl": sysctl,
+    "ksm": ksm,
     "adj": adj,
     "clear_refs": clear_refs,
     "advance": advance,
