@@ -55,6 +55,7 @@ from core.mm.page_ops import (
     READAHEAD,
     RUNS_FULL,
     SIGBUS,
+    SLEPT,
     add_new_anon,
     add_to_page_cache,
     alloc_charged,
@@ -185,8 +186,8 @@ def access_pages(s: State, perm) -> None:
         i += 1
         if v["major"]:
             v["major"] = 0
-            if v["budget"] <= 0:
-                v["reason"] = RUNS_FULL
+            if v["sliced"]:
+                v["reason"] = SLEPT
                 break
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
@@ -229,7 +230,6 @@ def note_reads(s: State, v, vpn: int, at: int) -> None:
     run["n"] += v["reads"]
     run["pages"] += v["read_pages"]
     run["ns"] += v["read_ns"]
-    v["budget"] -= v["read_ns"]
     v["reads"] = v["read_pages"] = v["read_ns"] = v["read_stall"] = 0
 
 

@@ -56,7 +56,7 @@ from core.mm.fault import (
 )
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
@@ -122,7 +122,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
         flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
-        cluster=1 << int(k.sysctl["vm.page-cluster"]),
+        cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def permitted(vma: Vma, access: int) -> bool:
 
 def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, perm: Array | None = None,
           repeat: int = 1, content: int = -1) -> TouchOutcome:  # fmt: skip
-    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over.
+    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over; fewer if the task's slice ends.
 
     Raises Signal on SIGSEGV and SIGBUS, TaskKilled when the OOM killer takes the task.
     """
@@ -152,6 +152,9 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
             done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if done < n and k.clock.over():
+                outcome.touched += done
+                return outcome
         outcome.touched += n
     return outcome
 
@@ -205,6 +208,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end)
+        if k.clock.over():
+            if end.reason == SLEPT:
+                return done
+            k.s.vmf["n"][0] = n = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
@@ -246,10 +253,11 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         if stall:  # everything before it has had its time: the stall begins then
             before = at - first - (accesses - left)
             left -= before
-            k.clock.spend(ns + before * costs.access)
+            k.clock.run_user(before * costs.access)
+            k.clock.spend(ns)
             ns = 0
         with psi.memstall(k, task) if stall else nullcontext():
-            k.clock.spend(read_ns)
+            psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
         task.majflt += n
@@ -261,7 +269,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
-    k.clock.spend(ns + left * costs.access)
+    k.clock.run_user(left * costs.access)
+    k.clock.spend(ns)
     if vma.file is not None and end.dirtied:
         with gfp.saved(k):
             page_writeback.dirtied(k, task, vma.file, end.dirtied)
@@ -307,7 +316,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
-    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
+    elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 

@@ -96,7 +96,7 @@ TASK_RSS_EVENTS_THRESH = 64
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
-# cluster: most pages to read from swap at once; budget: ns that a loop may wait for reads before the clock has to be looked at.
+# cluster: most pages to read from swap at once; sliced: the task runs on a slice, which ends when it sleeps for a read.
 # ra_*: the read from swap that is under way: its fault's slot, where to go on (0: none is), its end, pages so far, the mark of before.
 # read_*: a read that is done and not written down yet: where, how many, pages, ns; stall: the page was missed (workingset).
 VMF = np.dtype([
@@ -108,7 +108,7 @@ VMF = np.dtype([
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"),
-    ("cluster", "i8"), ("budget", "i8"),
+    ("cluster", "i8"), ("sliced", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
@@ -125,11 +125,11 @@ def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
-        cluster: int = 1, budget: int = 1 << 62, done: int = 0) -> None:  # fmt: skip
+        cluster: int = 1, sliced: bool = False, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
-        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, cluster, budget, done,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, cluster, sliced, done,
     )  # fmt: skip
 
 
