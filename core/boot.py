@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import sysctl
+from core import monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback, pcp
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -87,6 +87,9 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
+# mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
+# progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -99,7 +102,9 @@ KSM_SETTINGS: dict[str, int] = {
 TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
     "flusher": page_writeback.flusher,
     "loadavg": fair.calc_load,
+    "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
+    "khugepaged": khugepaged.daemon,
 }
 
 
@@ -113,6 +118,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
+    k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
@@ -126,6 +132,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
+    k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
@@ -141,6 +148,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     fair.calc_load(k)
     image.start_init(k)
+    pcp.start(k)
     hugetlb.boot_settings(k)
     k.order_events()
     k.drain()

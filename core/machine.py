@@ -20,7 +20,8 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
+CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
@@ -30,6 +31,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
 # The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
@@ -57,7 +59,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around
@@ -118,6 +121,7 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    cgroup_mount: tuple[str, ...] = ()
     preset: str | None = None
 
     @property
@@ -151,6 +155,7 @@ class Machine:
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             preset=name,
         )
 
@@ -166,11 +171,13 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "cgroup_mount": list(self.cgroup_mount),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "preset")
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount",
+           "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -191,6 +198,13 @@ def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
+
+
+def _options(value: object, what: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of some of the choices, in their order."""
+    if not isinstance(value, list) or any(one not in choices for one in value):
+        raise ValueError(f"{what} must be a list of some of {', '.join(choices)}, not {value!r}")
+    return tuple(choice for choice in choices if choice in value)
 
 
 def _object(value: object, what: str, known: tuple[str, ...] | None) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def rows() -> tuple[Row, ...]:
         row("memory.oom.group", 0o644, "kill all processes of the cgroup together", oom_group, write_oom_group, present=has_memory),
         row("memory.reclaim", 0o200, "bytes to reclaim now", None, write_reclaim, present=root_or_memory),
         row("memory.swap.current", 0o444, "bytes in swap", swap_current, present=has_memory),
-        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high", "frees slots early; nobody is slowed down yet"),
+        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high"),
         limit("memory.swap.max", "bytes of swap allowed", "swap_max"),
         row("memory.swap.events", 0o444, "high max fail", swap_events, present=has_memory),
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),

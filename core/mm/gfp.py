@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
-from core.mm import gfp_types, oom_kill, vmscan
+from core.mm import gfp_types, oom_kill, pcp, vmscan
 from core.mm.gfp_types import (
     GFP_COMP,
     GFP_DIRECT_RECLAIM,
@@ -88,8 +88,9 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
             if k.kswapd[node]["awake"]:
                 with fair.kswapd_turn(k, node):
                     vmscan.kswapd_run(k, node, 1)
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
+        pcp.drain_all_pages(k)
         if not reclaimed and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
     check_killed(k, task)
@@ -168,7 +169,7 @@ def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, nod
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
         pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
         if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:

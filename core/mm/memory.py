@@ -26,6 +26,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -38,8 +39,21 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_WRITE,
 )
-from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, zap
+from core.events import Fault, SwapIn, Thp
+from core.mm import (
+    filemap,
+    gfp,
+    gfp_types,
+    huge_fault,
+    huge_memory,
+    hugetlb_fault,
+    memcontrol,
+    mempolicy,
+    oom_kill,
+    page_writeback,
+    rmap,
+    zap,
+)
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -54,10 +68,12 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
+from core.mm.swap_readahead import read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -68,6 +84,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
@@ -111,7 +128,7 @@ def vma_kind(vma: Vma) -> int:
 
 
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
-          flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
+          flags: int = 0, other: int = 0, thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
@@ -121,7 +138,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
-        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
+        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
         cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
@@ -193,7 +210,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     if vma.flags & VM_HUGETLB:
         return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
     prepare(k, vma, access)
-    begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
+    thp = huge_memory.fault_flags(k, vma)
+    if thp:
+        huge_memory.khugepaged_enter(k, vma)
+    begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     while True:
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
@@ -249,6 +269,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             faults += n
             ns += n * (costs.fault + fault_price(k, kind))
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+            if kind == HUGE:
+                k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
             continue
         if stall:  # everything before it has had its time: the stall begins then
             before = at - first - (accesses - left)
@@ -256,7 +278,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             k.clock.run_user(before * costs.access)
             k.clock.spend(ns)
             ns = 0
-        with psi.memstall(k, task) if stall else nullcontext():
+        with psi.memstall(k, task, REFAULT) if stall else nullcontext():
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
@@ -285,7 +307,8 @@ def swap_device(k: Kernel, slot: int) -> int:
 def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse)[kind]
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
+            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -316,6 +339,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
+        huge_fault.decide(k, task, vma, end)
     elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
@@ -335,6 +360,29 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
     finally:
         if pfn:
             k.s.mem["refcount"][pfn] -= 1
+
+
+def swapin_readahead(k: Kernel, task: Task | None, vma: Vma) -> None:
+    """A collapse reads the slot that `vmf.victim` names, with its neighbours. For khugepaged (task None) a failure is SysError(ENOMEM)."""
+    v = k.s.vmf[0]
+    slot, vpn = int(v["victim"]), int(v["vpn"])
+    with gfp.saved(k):
+        begin(k, task, vma, READ, vpn, 1, 1)
+        while not read_slot(k.s, slot, vpn):
+            try:
+                if int(v["reason"]) == NO_PAGE:
+                    gfp.slowpath(k, task)
+                else:
+                    charge_slowpath(k, task)
+            except SysError:
+                if task is None:
+                    raise
+                pagefault_out_of_memory(k, task)
+        pages, ns, stall = int(v["read_pages"]), int(v["read_ns"]), bool(v["read_stall"])
+    with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+        psi.io_schedule(k, ns)
+    by, cgroup = (task.pid, task.cgroup.path) if task is not None else (None, None)
+    k.emit(SwapIn(k.clock.now, pages, swap_device(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

@@ -212,7 +212,7 @@ def _protect_relro(k: Kernel, mm: Mm) -> None:
     first, pages = SEGMENTS[RELRO][:2]
     vma = next(vma for vma in mm.vmas if vma.start == first)
     if vma.pages > pages:
-        split_unchecked(vma, first + pages)
+        split_unchecked(k, vma, first + pages)
     vma.flags &= ~VM_WRITE
     mm.data_vm -= vma.pages
     memory.change_protection(k, vma, vma.start, vma.end, False)

@@ -305,6 +305,8 @@ def run_slice(k: Kernel, rq: Rq, until: int) -> None:
     se.vruntime += user + system
     if task.program is not None:
         put_prev(k, rq, task, asleep, wake_at, why)
+    if not rq.queue:  # to the idle task
+        rq.last, rq.switches = 0, rq.switches + 1
     rq.min_vruntime = max(rq.min_vruntime, min([se.vruntime, *(k.tasks[pid].se.vruntime for pid in rq.queue)]))
 
 

@@ -54,6 +54,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.events import Psi
+from core.record import keep
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -432,25 +433,30 @@ def _carry_out(k: Kernel, tasks: PsiTasks, change: tuple[int, int, int, int, int
 
 
 @contextmanager
-def memstall(k: Kernel, task: Task | None) -> Iterator[None]:
+def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
     """The time that passes inside is lost to memory for `task` (psi_memstall_enter, psi_memstall_leave). Inside another: that one counts.
 
-    `task` None: the kernel itself, nobody's stall.
+    `task` None: the kernel itself, nobody's stall. `over`: what it is lost over, in a few words, for `explain`.
     """
     if task is None or k.in_memstall:
         yield
         return
     k.in_memstall = True
+    begin, event = k.clock.now, k.causes[-1] if k.causes else 0
     set_state(k, task, k.psi.flags.get(task.pid, 0) | MEMSTALL)
     try:
         yield
     finally:
         k.in_memstall = False
         set_state(k, task, k.psi.flags.get(task.pid, 0) & ~MEMSTALL)
+        if k.clock.now > begin:
+            keep(k.records.stalls, {"begin_ns": begin, "end_ns": k.clock.now, "pid": task.pid, "cgroup": task.cgroup.path, "over": over,
+                                    "event": event})  # fmt: skip
 
 
 def io_schedule(k: Kernel, ns: int) -> None:
     """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
+    k.clock.disk_waits += 1
     schedule_timeout(k, ns, IOWAIT)
 
 

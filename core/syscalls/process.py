@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core import monitor
 from core.abi.errno import Errno, SysError
 from core.abi.signal import SIGNALS
 from core.mm.util import RLIM_INFINITY, capable
@@ -106,6 +107,7 @@ def spawn(k: Kernel, comm: str, cgroup: str = "/", oom_score_adj: int = 0, catch
     task = image.spawn(k, comm, cgroup, oom_score_adj, catch_signals, path)
     if isinstance(program, dict):
         programs.install(k, task, program)
+        monitor.arm(k)
     return {"pid": task.pid}
 
 
@@ -114,6 +116,12 @@ def sys_program(k: Kernel, task: Task, program: dict[str, Any] | str | None = No
     if isinstance(program, str):
         raise SysError(Errno.EINVAL, "steps or a ready-made program by name, not a path: exec replaces the executable")
     programs.install(k, task, program)
+    monitor.arm(k)
+
+
+def vmstat(k: Kernel, interval: int | None = None) -> None:
+    """How often a line of vmstat is taken; None: every second while programs run."""
+    monitor.set_interval(k, -1 if interval is None else interval)
 
 
 def advance(k: Kernel, duration_ns: int, max_work: int = MAX_WORK) -> dict[str, Any]:
