@@ -49,6 +49,7 @@ from core.mm import (
     hugetlb_fault,
     memcontrol,
     mempolicy,
+    numa_access,
     oom_kill,
     page_writeback,
     rmap,
@@ -224,6 +225,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
             tries += 1
         settle(k, task, vma, end, end.done - done, outcome)
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
