@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from core.abi.errno import Errno
+from core.calibration import calibration_table
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
@@ -40,6 +41,7 @@ __all__ = [
     "Param",
     "Result",
     "Trace",
+    "calibration_table",
     "compare_policies",
     "generate_trace",
     "parse_program",
