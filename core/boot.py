@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import monitor, sysctl
+from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
@@ -150,9 +150,19 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     image.start_init(k)
     pcp.start(k)
     hugetlb.boot_settings(k)
+    boot_parameters(k)
     k.order_events()
     k.drain()
     k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
+
+
+def boot_parameters(k: Kernel) -> None:
+    """What the command line asks for, beyond what the machine says itself."""
+    given = k.machine.cmdline
+    hugetlb.boot_parameters(k, [(name, value) for name, value in given if name in ("hugepages", "hugepagesz", "default_hugepagesz")])
+    balancing = cmdline.value_of(given, "numa_balancing", "")
+    if balancing:
+        k.sysctl["kernel.numa_balancing"] = int(balancing == "enable")
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

@@ -49,7 +49,7 @@ class SessionCreate(Body):
 
     machine: dict[str, Any] = Field(
         {},
-        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, reclaim_policy, cgroup_mount, distances, preset; "
+        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, reclaim_policy, cgroup_mount, distances, cmdline, preset; "
         "all have defaults.",
         examples=[{"memory": "512M", "swap": "256M"}],
     )
