@@ -47,8 +47,7 @@ from core.vmstat import EVENT, MEMCG_PGFAULT, PGFAULT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.memory import Answer
-    from core.mm.mm_types import Array, Mm, Vma
+    from core.mm.mm_types import Answer, Array, Mm, Vma
     from core.sched.task import Task
 
 TICK_NS = 4_000_000  # HZ = 250
