@@ -244,6 +244,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "VmstatLines": _object({"items": {"type": "array", "items": _object({
         "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
     })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
+    })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
