@@ -103,6 +103,7 @@ TASK_RSS_EVENTS_THRESH = 64
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
+# major: this access is tried again after a wait for the disk; ra_hits: pages found in the page cache, which count against mmap_miss.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 VMF = np.dtype([
     # asked
@@ -115,7 +116,7 @@ VMF = np.dtype([
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"), ("thp", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
-    ("no_thp", "i8"), ("ready", "i8"),
+    ("no_thp", "i8"), ("ready", "i8"), ("ra_hits", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
