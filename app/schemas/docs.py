@@ -14,6 +14,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "charge": False,
     "psi": False,
     "ksm": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -242,6 +243,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
     "VmstatLines": _object({"items": {"type": "array", "items": _object({
         "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
     })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},

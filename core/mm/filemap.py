@@ -367,7 +367,7 @@ def window_for(k: Kernel, inode: Inode, ra: FileRa, index: int, request: int, *,
 
 def found_cached(k: Kernel, vma: Vma) -> None:
     """Faults found pages in the cache: each counts against the misses that would end read-around (mmap_miss)."""
-    hits, file = int(k.s.vmf["ra_hits"][0]), vma.file
+    hits, file = int(k.s.vmf["cache_hits"][0]), vma.file
     if hits and file is not None and vma.mm.id in file.ra:
         ra = ra_state(file, vma.mm.id)
         ra.mmap_miss = max(0, ra.mmap_miss - hits)
