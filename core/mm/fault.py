@@ -138,11 +138,7 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
-<<<<<<< HEAD
-    v["nr_runs"] = v["dirtied"] = v["cache_hits"] = 0
-=======
-    v["nr_runs"] = v["dirtied"] = v["read_run"] = 0
->>>>>>> main
+    v["nr_runs"] = v["dirtied"] = v["read_run"] = v["cache_hits"] = 0
     for kind in range(len(v["count"])):
         v["count"][kind] = 0
     i = v["done"]
