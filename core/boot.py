@@ -16,7 +16,7 @@ from core import monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback, pcp
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -138,6 +138,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
+    k.numa = dict(numa_balancing.DEFAULTS)
     k.mounts = {}
     hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)

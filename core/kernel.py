@@ -90,6 +90,7 @@ class Kernel:
     pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path

@@ -111,6 +111,7 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "cpulist", 0o444, "its CPUs", sysfs.cpulist),
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
     *hugepages.node_rows(NODE),
+    *sysfs.balancing_rows(),
     Row("/sys/devices/system/cpu/online", 0o444, "CPUs that are there", sysfs.cpu_list),
     Row("/sys/devices/system/cpu/possible", 0o444, "CPUs that could be", sysfs.cpu_list),
     # ---- /sys/fs/cgroup

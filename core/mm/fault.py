@@ -60,6 +60,7 @@ from core.mm.page_ops import (
     DONE,
     GFP_USER,
     MISS,
+    NUMA_HINT,
     OUT_OF_VMA,
     OVER_HIGH,
     READAHEAD,
@@ -322,6 +323,9 @@ def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, con
         return do_fault(s, v, tid, vpn, write, content)
     if not pte & PTE_PRESENT:
         return do_swap_page(s, v, tid, pte, vpn, write, content)
+    if not pte & PTE_P:
+        v["reason"] = NUMA_HINT
+        return 0
     if write and not pte & PTE_RW:
         return do_wp_page(s, v, tid, pte, vpn, content)
     s.pt[tid, vpn & 511] = pte | PTE_A

@@ -411,7 +411,8 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
+                 "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -427,6 +428,8 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
+        self.numa_next_scan = 0  # NUMA balancing: not before this time (ns), from this page on, after so many passes
+        self.numa_scan_offset = self.numa_scan_seq = 0
         self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
