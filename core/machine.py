@@ -107,6 +107,7 @@ class Costs:
     swap_out: int = 5_000  # hand one page to the swap device
     context_switch: int = 1_500  # one task gives its processor to another
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
+    oom_look: int = 240  # find that the last victim has not died yet: four looks in the time of 16 pages' unmapping, as recorded
 
 
 @dataclass(frozen=True, slots=True)

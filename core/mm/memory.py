@@ -298,6 +298,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         count = k.s.vmf["count"][0]
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
     k.clock.run_user(left * costs.access)
     k.clock.spend(ns)
