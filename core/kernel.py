@@ -92,6 +92,7 @@ class Kernel:
     pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
     lru_gen: dict[str, int]  # on; mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
