@@ -121,6 +121,7 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    distances: tuple[tuple[int, ...], ...] = ((10,),)
     cgroup_mount: tuple[str, ...] = ()
     preset: str | None = None
 
@@ -145,15 +146,16 @@ class Machine:
         unknown = set(merged) - set(_FIELDS)
         if unknown:
             raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
-        nodes = _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES)
+        memory = _memory(merged.get("memory", "512M"), _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES))
         return cls(
-            memory=_memory(merged.get("memory", "512M"), nodes),
+            memory=memory,
             swap=_swap(merged.get("swap", "0")),
             cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
             transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
+            distances=_distances(merged.get("distances"), len(memory)),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             preset=name,
@@ -171,12 +173,13 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "distances": [list(row) for row in self.distances],
             "cgroup_mount": list(self.cgroup_mount),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount",
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
            "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -233,6 +236,19 @@ def _memory(value: object, nodes: int) -> tuple[int, ...]:
     if sum(sizes) > MAX_MEMORY:
         raise ValueError(f"machine.memory: at most {MAX_MEMORY >> 40}T, not {sum(sizes)} bytes")
     return sizes
+
+
+def _distances(value: object, nodes: int) -> tuple[tuple[int, ...], ...]:
+    """A row a node; left out: 10 to itself, 20 to any other."""
+    if value is None:
+        return tuple(tuple(10 if a == b else 20 for b in range(nodes)) for a in range(nodes))
+    if not isinstance(value, list) or len(value) != nodes or not all(isinstance(row, list) and len(row) == nodes for row in value):
+        raise ValueError(f"machine.distances must have {nodes} rows of {nodes} numbers, from each node to each node")
+    rows = tuple(tuple(_int(one, "machine.distances", 10, 254) for one in row) for row in value)
+    for a, row in enumerate(rows):
+        if row[a] != 10 or any(one == 10 for b, one in enumerate(row) if b != a):
+            raise ValueError("machine.distances: a node is at 10 from itself and further from any other")
+    return rows
 
 
 def _swap(value: object) -> tuple[SwapDevice, ...]:

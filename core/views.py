@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_pressure, monitor, verify
+from core import explain, explain_node, explain_pressure, monitor, verify
 from core.abi.mman import (
     PMD_PAGES,
     TASK_SIZE,
@@ -442,4 +442,5 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_psi": explain_pressure.explain_psi,
     "explain_ksm": explain.explain_ksm,
     "explain_thp": explain.explain_thp,
+    "explain_node": explain_node.explain_node,
 }

@@ -14,6 +14,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "charge": False,
     "psi": False,
     "ksm": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 

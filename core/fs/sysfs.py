@@ -182,8 +182,8 @@ def numastat(k: Kernel, node: int) -> str:
 
 
 def distance(k: Kernel, node: int) -> str:
-    """10 to itself, 20 to any other."""
-    return " ".join("10" if other == node else "20" for other in range(k.nr_nodes)) + "\n"
+    """10 to itself, more to any other (`machine.distances`)."""
+    return " ".join(str(one) for one in k.machine.distances[node]) + "\n"
 
 
 def cpulist(k: Kernel, node: int) -> str:

@@ -21,6 +21,7 @@ from core.mm import gfp_types, oom_kill, pcp, vmscan
 from core.mm.gfp_types import (
     GFP_COMP,
     GFP_DIRECT_RECLAIM,
+    GFP_HARDWALL,
     GFP_HIGHUSER_MOVABLE,
     GFP_KSWAPD_RECLAIM,
     GFP_NORETRY,
@@ -152,7 +153,10 @@ def alloc_pages(k: Kernel, task: Task | None, order: int, gfp: int, *, node: int
         node = cpu_to_node(k, task.cpu) if task is not None else 0
     if gfp & GFP_THISNODE:
         nodes = 1 << node
-    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes))
+    cpuset = task.mems if task is not None else 0
+    if gfp & GFP_HARDWALL and not nodes:
+        nodes = cpuset
+    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes or cpuset))
     if pfn or injected(k):
         return pfn
     with saved(k):

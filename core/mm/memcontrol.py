@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("cpuset", "memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
@@ -92,7 +92,8 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb", "cpus",
+                 "mems")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -115,6 +116,8 @@ class Cgroup:
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
         self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
+        self.cpus: list[int] = []  # cpuset.cpus, cpuset.mems; empty: the parent's
+        self.mems: list[int] = []
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -281,6 +284,8 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
+        if "cpuset" in disable:
+            child.cpus, child.mems = [], []
         if "hugetlb" in disable:
             hugetlb_cgroup.css_offline(k, child)
         if "memory" in enable | disable:

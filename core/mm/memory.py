@@ -50,6 +50,7 @@ from core.mm import (
     hugetlb_fault,
     memcontrol,
     mempolicy,
+    numa_access,
     oom_kill,
     page_writeback,
     rmap,
@@ -220,6 +221,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
         settle(k, task, vma, end, end.done - done, outcome)
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done

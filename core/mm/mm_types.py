@@ -101,6 +101,7 @@ TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# mems: the nodes that the task's cpuset allows, as a mask (0: all).
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
@@ -112,7 +113,7 @@ VMF = np.dtype([
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
-    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"), ("thp", "i8"),
+    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("mems", "i8"), ("ino", "i8"), ("thp", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("no_thp", "i8"), ("ready", "i8"),
@@ -127,7 +128,7 @@ _ANSWERED: Any = struct.Struct("7q")
 def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
-        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
+        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
         thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(

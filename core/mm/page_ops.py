@@ -147,7 +147,7 @@ def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
     """A page of a mapping goes where its offset says, any other to the task's next node (alloc_page_interleave)."""
     row = s.mms[v["mm"]]
     node = nth_node(nodes, vpn - v["vm_start"] + v["vm_pgoff"]) if vpn >= 0 else next_node_in(nodes, row["il_prev"])
-    pfn = get_page_on(s, v, node, v["mark"], classzone, 0)
+    pfn = get_page_on(s, v, node, v["mark"], classzone, v["tried"])
     if pfn == 0:
         return 0
     if vpn < 0:
@@ -161,13 +161,23 @@ def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
 @step
 def alloc_preferred_many(s: State, v, classzone: int, nodes: int) -> int:
     """First the nodes of the mask, without reclaim, then all (alloc_pages_preferred_many)."""
-    v["tried"] = nodes
-    pfn = get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
+    v["tried"] = cpuset_nodes(v, classzone, nodes)
+    pfn = get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
     if pfn or v["mark"] == WMARK_LOW or s.ctl[CTL_FAIL_NTH] < 0:
         return pfn
-    v["tried"] = 0
-    pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, 0)
-    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+    v["tried"] = cpuset_nodes(v, classzone, 0)
+    pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, v["tried"])
+    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
+
+
+@inline
+def cpuset_nodes(v, classzone: int, nodes: int) -> int:
+    """A mask of nodes (0: all) within the task's cpuset. The kernel's own pages leave it when it is full (__cpuset_node_allowed)."""
+    mems = v["mems"]
+    if mems == 0 or (classzone == GFP_KERNEL and v["mark"] != WMARK_LOW):
+        return nodes
+    both = nodes & mems
+    return both if both else mems
 
 
 @step
@@ -175,17 +185,18 @@ def alloc_by_policy(s: State, v, classzone: int, vpn: int) -> int:
     """One frame where the memory policy wants it, 0 if there is none: the mapping's policy, or for vpn < 0 the task's own."""
     mode = v["mode"] if vpn >= 0 else v["task_mode"]
     nodes = v["nodes"] if vpn >= 0 else v["task_nodes"]
-    v["tried"] = 0
+    allowed = cpuset_nodes(v, classzone, 0)
+    v["tried"] = allowed
     if mode == MPOL_INTERLEAVE:
         return alloc_interleaved(s, v, classzone, vpn, nodes)
     if mode == MPOL_PREFERRED_MANY:
         return alloc_preferred_many(s, v, classzone, nodes)
     if mode == MPOL_PREFERRED:
-        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, 0)
+        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, allowed)
     if mode == MPOL_BIND:
-        v["tried"] = nodes
-        return get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
-    return get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+        v["tried"] = cpuset_nodes(v, classzone, nodes)
+        return get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
+    return get_page_on(s, v, v["node"], v["mark"], classzone, allowed)
 
 
 @inline
@@ -196,7 +207,8 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     policy chooses the node by it.
     """
     if v["policy"] == 0:
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, 0, v["node"])
+        v["tried"] = cpuset_nodes(v, classzone, 0)
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"])
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:

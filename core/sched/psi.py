@@ -278,12 +278,16 @@ class PsiGroup:
                 self.jump(now)
             stalled = self.holding() if self.triggers else ()
             stop = min(now, self.next_update, *(t.next_poll for t in self.triggers if t.state in stalled))
-            for groupc in self.cpus.values():
-                groupc.run(stop)
+            self.run(stop)
             self.now = max(self.now, stop)
             fired += self.poll(stop, stalled)
             self.update_averages(stop)
         return fired
+
+    def run(self, now: int) -> None:
+        """Time passes on all processors."""
+        for groupc in self.cpus.values():
+            groupc.run(now)
 
     def quiet(self) -> bool:
         """Nobody is there, and the averages have seen all."""
@@ -312,6 +316,7 @@ class PsiGroup:
         """Watch for so much stall within so much time; the same watch twice is one."""
         wanted = (state, threshold_us * 1000, window_us * 1000)
         if all((t.state, t.threshold, t.window) != wanted for t in self.triggers):
+            self.run(now)
             self.polled.collect(self.cpus)
             self.triggers.append(Trigger(*wanted, now, self.polled.total[state]))
 
@@ -337,6 +342,7 @@ class PsiGroup:
         """
         seen = copy.deepcopy(self)
         seen.advance(now)
+        seen.run(now)
         total = seen.collected()
         lines = []
         for kind, name in enumerate(NAMES):
