@@ -64,13 +64,19 @@ def transparent(k: Kernel) -> None:
     call(k, "mprotect", d, address=at, length=M, prot="r")
     for advice in ("dontneed", "pageout", "free", "cold"):
         call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice=advice)
+    call(k, "madvise", d, address=at + 2 * M, length=512 * K, advice="pageout")
     call(k, "madvise", d, address=at + 2 * M, length=2 * M, advice="collapse")
     call(k, "touch", d, address=at + 6 * M, length=M, access="write")
     k.advance(1_000_000)
     call(k, "madvise", d, address=at, length=512 * K, advice="dontneed")
     k.advance(11_000_000_000)
     call(k, "munmap", d, address=at + M, length=512 * K)
+    call(k, "put", path=thp + "enabled", data=b"madvise")
+    small = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", d, address=small, length=4 * M, access="write")
+    call(k, "put", path=thp + "enabled", data=b"always")  # khugepaged wakes, takes a block, and then the process is gone
     call(k, "exit", d)
+    k.advance(1_000_000)
     huge_memory.shrink_huge_zero_page(k)
     d = call(k, "spawn", comm="d")["pid"]
     at = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE, align=2 * M)["address"]
