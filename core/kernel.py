@@ -90,12 +90,12 @@ class Kernel:
     pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
     swap_devices: list[Any]
     committed_pages: int
-    swap_ra: dict[str, int]
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     psi: psi.PsiTasks

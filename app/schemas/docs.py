@@ -209,9 +209,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
         "required": ["path"],
         "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]},
-        "examples": [{"path": "/app", "memory.max": "50M"}],
+        "description": "path, and settings: files of the cgroup (memory.max), systemd's properties (MemoryMin, MemoryLow, MemoryHigh, MemoryMax, "
+                       "MemorySwapMax, with its sizes, percentages and infinity), or a pasted unit as `service`.",
+        "examples": [{"path": "/app", "memory.max": "50M"}, {"path": "/web", "service": "[Service]\nMemoryHigh=40M\nMemoryMax=10%\n"}],
     },
-    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
+    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"MemoryMax": "20%"}]},
     "Audit": AUDIT,
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
@@ -243,6 +245,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
     "VmstatLines": _object({"items": {"type": "array", "items": _object({
         "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
     })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},

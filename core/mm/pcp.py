@@ -9,7 +9,7 @@ pages are free, but not in MemFree. Huge pages have a list of their own, filled 
 
 Here the frames themselves go straight to their zone. What would stand on the lists is *counted*, after each call and each run of a daemon, from
 what the zones gained and lost meanwhile, and taken off where user space reads free pages (MemFree, nr_free_pages). Watermarks see the zones.
-The pages that boot left on the lists are a range of their own (`boot.give_zone`); they stay there, and count as what the first allocations took.
+The pages that boot left on the lists are a range of their own (`boot.give_zone`) and stay there.
 
 `high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. A list that
 reaches it goes back in bulk, in ever larger batches as long as nothing is allocated: after a large munmap next to nothing is left on it. Direct
@@ -30,7 +30,6 @@ from core.mm.mmzone import cpu_to_node, pcp_high
 if TYPE_CHECKING:
     from core.kernel import Kernel
 
-BOOT_MOVABLE = 8  # one in so many pages that boot left on a list is a movable one, which a process can take
 HUGE_BATCH = 2  # huge pages that a CPU takes from the zone at a time
 
 
@@ -65,8 +64,7 @@ def _settle_zone(k: Kernel, zid: int, cpu: int, gained: int, taken: int, freed: 
     if huge[cpu] < 0:
         huge[cpu] += -(huge[cpu] // HUGE_BATCH) * HUGE_BATCH  # so many pairs
     huge[cpu] = min(huge[cpu], room // HPAGE_PMD_NR)
-    stock = k.boot_facts.pcp_counts.get(zid, 0) // BOOT_MOVABLE
-    small[cpu] = max(-stock, small[cpu] + gained + (taken - freed) * HPAGE_PMD_NR)
+    small[cpu] = max(0, small[cpu] + gained + (taken - freed) * HPAGE_PMD_NR)
     limit = room - huge[cpu] * HPAGE_PMD_NR
     if small[cpu] > limit:
         small[cpu] = limit if taken else 0  # frees and nothing else: it went back in bulk, again and again (nr_pcp_free)
