@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.abi.page_flags import PG_ANON, PG_SWAPBACKED, PG_UPTODATE
+from core.abi.page_flags import PG_ANON, PG_LRU, PG_SWAPBACKED, PG_UPTODATE
 from core.jit import inline, njit, step
-from core.mm import lru_gen, lru_simple
-from core.mm.lru_classic import drop_traced, inactive_is_low, shrink_lruvec
+from core.mm import lru_gen
+from core.mm.classroom import any_page, clock, fifo, lru
+from core.mm.lru_classic import inactive_is_low, shrink_lruvec
 from core.mm.lru_gen_walk import reset_bloom_filter, walk_mm
 from core.mm.mm_types import (
     BLOOM_WORDS,
@@ -34,15 +35,16 @@ from core.mm.mm_types import (
     CTL_RANDOM,
     CTL_TRACE_FREE,
     CTL_TRACE_TABLES,
+    FIFO,
     KSM,
     KSM_ITEM,
     KSM_NODE,
     LOOK,
     LRU,
+    LRU_INACTIVE_ANON,
     LRUGEN,
     LRUVEC,
     MEMCG,
-    MGLRU,
     MM,
     NR_CTL,
     NR_LOOKS,
@@ -61,7 +63,7 @@ from core.mm.mm_types import (
 )
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_P, TABLE_ENTRY
 from core.mm.rmap_walk import VT, Rmap
-from core.mm.swap import folio_add_lru, lru_del, move_to_front
+from core.mm.swap import folio_add_lru, list_add, list_del, move_to_front
 from core.mm.workingset import ACTIVATE_ANON, workingset_refault
 from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS
 
@@ -130,7 +132,10 @@ def replay(s: State, r: Rmap, trace, ranges, batch, nr) -> int:
             continue
         faults += 1
         if s.ctl[CTL_TRACE_FREE] == 0:
-            make_room(s, r, policy, ranges, batch, nr)
+            if policy >= FIFO:
+                evict_next(s, r, policy)
+            else:
+                make_room(s, r, policy, ranges, batch, nr)
         fault(s, page)
     return faults
 
@@ -149,22 +154,44 @@ def fault(s: State, page: int) -> None:
     shadow = s.xa[1 + (page >> 9), page & 511]
     if shadow < 0:
         workingset_refault(s, 0, pfn, shadow, 0)
-    folio_add_lru(s, 0, pfn)
+    if s.ctl[CTL_POLICY] >= FIFO:
+        row["flags"] |= PG_LRU
+        list_add(s, 0, LRU_INACTIVE_ANON, pfn)
+    else:
+        folio_add_lru(s, 0, pfn)
     s.pt[1 + (page >> 9), page & 511] = (pfn << 12) | PTE_P | (0 if s.ctl[CTL_POLICY] == CLOCK else PTE_A)
 
 
 @step
 def make_room(s: State, r: Rmap, policy: int, ranges, batch, nr) -> None:
-    """No frame is free: the policy gives at least one."""
+    """No frame is free: one of the kernel's policies gives at least one."""
     if policy == CLASSIC:
         classic_round(s, r, batch, nr)
-    elif policy == MGLRU:
-        generations_round(s, r, ranges, batch)
     else:
-        s.sc[0]["may_swap"] = 1
-        pfn = lru_simple.next_page(s, r, 0)
-        lru_del(s, 0, pfn)
-        drop_traced(s, pfn)
+        generations_round(s, r, ranges, batch)
+
+
+@inline
+def evict_next(s: State, r: Rmap, policy: int) -> None:
+    """No frame is free: one of the classroom's policies names a page, which is dropped.
+
+    Written into the loop, not called: a step's call hands over every column, which costs as much as all that is done here.
+    """
+    s.sc[0]["may_swap"] = 1
+    if policy == FIFO:
+        pfn = fifo.isolate(s, r, 0)
+    elif policy == CLOCK:
+        pfn = clock.isolate(s, r, 0)
+    elif policy == LRU:
+        pfn = lru.isolate(s, r, 0)
+    else:
+        pfn = any_page.isolate(s, r, 0)
+    list_del(s, 0, LRU_INACTIVE_ANON, pfn)
+    page = s.mem[pfn]
+    s.pt[1 + (page["index"] >> 9), page["index"] & 511] = 0
+    page["flags"] = 0
+    page["next"] = s.ctl[CTL_TRACE_FREE]
+    s.ctl[CTL_TRACE_FREE] = pfn
 
 
 @inline

@@ -162,8 +162,9 @@ def test_one_program_at_a_time_and_only_what_is_understood(service):
         connect(address(session).replace(session.id, "s_none")).__enter__()
 
 
-def test_policies_change_at_run_time(session):
+def test_policies_change_at_run_time(service):
     """Each policy in turn under pressure: every invariant holds, nothing is lost."""
+    session = service.session(machine=MACHINE)
     pid = story(session)
     heap = session.mmap(pid, 4 << 20)
     for policy in ("mglru", "fifo", "lru", "classic", "random", "mglru", "clock", "classic"):

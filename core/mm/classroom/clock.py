@@ -11,8 +11,9 @@ from __future__ import annotations
 from core.abi.page_flags import PG_REFERENCED
 from core.jit import inline
 from core.mm.classroom.order import oldest
-from core.mm.mm_types import State
+from core.mm.mm_types import CTL_TRACE_TABLES, State
 from core.mm.page_alloc import zone_of
+from core.mm.pgtable import PTE_A
 from core.mm.rmap_walk import Rmap, page_referenced
 from core.mm.swap import move_to_front
 
@@ -24,13 +25,23 @@ def isolate(s: State, r: Rmap, lruvec: int) -> int:
     """The first page under the hand that was not used; the others lose their mark."""
     pfn = oldest(s, lruvec)
     while pfn:
-        used = page_referenced(s, r, pfn, 0) & 0xFFFF
+        used = use_traced(s, pfn) if s.ctl[CTL_TRACE_TABLES] else page_referenced(s, r, pfn, 0) & 0xFFFF
         if used == 0 and not s.mem[pfn]["flags"] & PG_REFERENCED:
             break
         s.mem[pfn]["flags"] &= ~PG_REFERENCED
         move_to_front(s, zone_of(s, pfn), pfn)
         pfn = oldest(s, lruvec)
     return pfn
+
+
+@inline
+def use_traced(s: State, pfn: int) -> int:
+    """`page_referenced` where the one entry is known (`core.replay.frames`)."""
+    index = s.mem[pfn]["index"]
+    tid = s.ctl[CTL_TRACE_TABLES] + (index >> 9)
+    pte = s.pt[tid, index & 511]
+    s.pt[tid, index & 511] = pte & ~PTE_A
+    return pte & PTE_A
 
 
 @inline
