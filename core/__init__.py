@@ -13,6 +13,8 @@ from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.panic import KernelBug
+from core.programs.program import catalogue as program_catalogue
+from core.programs.program import parse as parse_program
 from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
@@ -30,5 +32,7 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "parse_program",
+    "program_catalogue",
     "says",
 ]

@@ -54,6 +54,7 @@ from core.mm.mm_types import (
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
 from core.record import Records
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -95,7 +96,11 @@ KSM_SETTINGS: dict[str, int] = {
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher, "ksmd": ksm.ksmd}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
+    "flusher": page_writeback.flusher,
+    "loadavg": fair.calc_load,
+    "ksmd": ksm.ksmd,
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -110,13 +115,17 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
+    ]
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
-    k.in_memstall = False
+    k.in_memstall = k.unordered = False
+    k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
+    k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet, k.records = 0, [], None, False, Records()
+    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -131,10 +140,12 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     add_swap(k)
     banner(k)
     page_writeback.flusher(k)
+    fair.calc_load(k)
     image.start_init(k)
     hugetlb.boot_settings(k)
+    k.order_events()
     k.drain()
-    k.nr_events = 0  # a session's first event is number 1
+    k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

@@ -102,6 +102,7 @@ class Costs:
     ksm_page: int = 1_000  # ksmd looks at one page: xxhash of 4 KiB at 10 GB/s, a comparison or two (documentation of mm/ksm.c: rates)
     ksm_round: int = 10_000  # and wakes up for a round
     swap_out: int = 5_000  # hand one page to the swap device
+    context_switch: int = 1_500  # one task gives its processor to another
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
 
 

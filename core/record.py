@@ -27,6 +27,16 @@ class Records:
         self.nr_visits = 0
 
 
+def renumber(records: Records, first: int, numbers: dict[int, int]) -> None:
+    """Events from `first` on have got other numbers (`Kernel.order_events`)."""
+    rounds = [one for row in records.charges for one in row["rounds"]]
+    for rows in (records.throttles, records.visits, rounds):
+        for row in reversed(rows):
+            if 0 < row["event"] < first:
+                break
+            row["event"] = numbers.get(row["event"], row["event"])
+
+
 def keep(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     """Add a row; the oldest go when there are twice as many as are kept."""
     rows.append(row)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm, Vma
+    from core.programs.program import Program
     from core.sched.task import Task
 
 U64 = (1 << 64) - 1
@@ -88,6 +89,23 @@ def _process(k: Kernel, task: Task) -> dict[str, Any]:
         "oom_score": int(proc_pid.oom_score(k, task)),
         "oom_score_adj": task.oom_score_adj,
         "threads": 1,
+        "cpu": task.cpu,
+        "utime_ns": task.utime_ns,
+        "stime_ns": task.stime_ns,
+        "program": _program(task.program) if task.program is not None else None,
+    }
+
+
+def _program(program: Program) -> dict[str, Any]:
+    """Where a program is: the step at hand (its place in `code`), and how many it has begun."""
+    step = program.code[program.pc] if program.pc < len(program.code) else None
+    return {
+        "name": program.name,
+        "step": program.pc,
+        "op": step["op"] if step else None,
+        "steps_begun": program.steps,
+        "regions": [{"name": name, "address": address, "length": length} for name, (address, length) in program.regions.items()],
+        "at_end": program.at_end,
     }
 
 

@@ -17,7 +17,7 @@ from core.abi.signal import SIGNALS
 from core.fs.node import FsError, Row, bad, page_counter_memparse, parse_flag, parse_int, show, tunable
 from core.fs.proc import add_psi_trigger
 from core.mm import memcontrol
-from core.sched import task
+from core.sched import psi, task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -219,9 +219,9 @@ def numa_stat(k: Kernel, cg: Cgroup) -> str:
     return "".join(f"{key} {values}\n" for key, values in lines)
 
 
-def pressure(k: Kernel, cg: Cgroup) -> str:
+def pressure(resource: int, k: Kernel, cg: Cgroup) -> str:
     """Stall information of the cgroup and those below."""
-    return cg.psi.show(k.clock.now)
+    return cg.psi.show(k.clock.now, resource, system=cg.parent is None)
 
 
 PSI_NOTE = "a trigger reports by the event psi and stays as long as the cgroup"
@@ -270,5 +270,7 @@ def rows() -> tuple[Row, ...]:
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),
         row("memory.zswap.max", 0o644, "limit of it", partial(constant, "max\n"), partial(refuse, "there is no zswap"),
             "there is no zswap", has_memory, none=True),
-        row("memory.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", pressure, add_psi_trigger, PSI_NOTE),
+        *(row(f"{name}.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", partial(pressure, resource),
+              partial(add_psi_trigger, resource), PSI_NOTE)
+          for name, resource in (("memory", psi.MEM), ("cpu", psi.CPU), ("io", psi.IO))),
     )  # fmt: skip

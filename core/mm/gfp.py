@@ -33,7 +33,7 @@ from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block
 from core.panic import TaskKilled
-from core.sched import psi
+from core.sched import fair, psi
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
         k.s.vm_event[ALLOCSTALL] += 1
         for node in asked:
             if k.kswapd[node]["awake"]:
-                with psi.kswapd_stall(k):
+                with fair.kswapd_turn(k, node):
                     vmscan.kswapd_run(k, node, 1)
         with psi.memstall(k, task or k.current):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
@@ -124,7 +124,7 @@ def wake_kswapd(k: Kernel, node: int = 0) -> None:
         if free <= low and not daemon["awake"]:
             daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
-        with psi.kswapd_stall(k):
+        with fair.kswapd_turn(k, node):
             vmscan.kswapd_run(k, node, 1)
 
 
@@ -132,9 +132,8 @@ def kswapd_finish(k: Kernel) -> None:
     """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
     for node in range(k.nr_nodes):
         while k.kswapd[node]["awake"]:
-            now = k.clock.now
-            vmscan.kswapd_run(k, node, 8)
-            k.clock.now = now  # beside the tasks, not on their time
+            with fair.kswapd_turn(k, node):
+                vmscan.kswapd_run(k, node, 8)
 
 
 def zone_name(k: Kernel, zid: int) -> str:

@@ -249,6 +249,7 @@ def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     task.cgroup = cg
     if task.mm is not None:
         k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+    psi.move(k, task)
 
 
 def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
@@ -522,7 +523,7 @@ def handle_over_high(k: Kernel, task: Task) -> None:
             retries -= 1
         in_retry = True
     with psi.memstall(k, task):
-        k.clock.spend(delay)
+        psi.schedule_timeout(k, delay)
     row = k.s.memcgs[cg.id]
     told["event"] = k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
 
