@@ -43,6 +43,7 @@ class KernelTarget:
             "signal": result.signal,
             "fault_address": None if address is None else hex_address(address),
             "faults": {"minor": result.minor, "major": result.major},
+            "tlb": result.tlb,
             "killed": list(result.killed),
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": self.kernel.clock_ns,

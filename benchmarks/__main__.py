@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import real_kernel, service, simulated
-from benchmarks.report import Row, at_most, faster, repeat, table, within, write_json
+from benchmarks.report import Row, at_least, at_most, faster, repeat, table, within, write_json
 
 
 def core_rows(repetitions: int) -> list[Row]:
@@ -39,6 +39,7 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, simulated.single_calls())
         note(ours, simulated.sparse_terabyte())
         note(ours, simulated.ksm_scan())
+        note(ours, simulated.tlb_trace())
     sequential, rand = real["anon_first_write_seq"], real["anon_first_write_rand"]
     return [
         faster("first write, 1 GiB sequential", "ns/page", ours["seq_write"], sequential, 25, 55),
@@ -55,6 +56,9 @@ def core_rows(repetitions: int) -> list[Row]:
         within("1,000 pages over 1 TiB against over 2 GiB", "ms", ours["sparse"], ours["dense"], high=2.5),
         at_most("ksmd's scan of 100,000 pages, all alike: merged", "ms", ours["ksm_merge"], 1000),
         at_most("ksmd's scan of 100,000 pages, each its own", "ms", ours["ksm_unique"], 1000),
+        at_least("TLB trace, 256 MiB at random", "M/s", ours["tlb_uniform"], 40),
+        at_least("TLB trace, 256 MiB by Zipf's law", "M/s", ours["tlb_zipf"], 40),
+        at_least("touch of mapped pages in random order, all told", "M/s", ours["touch_random"], 20),
         at_most("boot of the default machine", "ms", repeat(15, simulated.boot_ms), 5),
         at_most("one idle session more, resident", "MB", [simulated.idle_session_mb()], 1),
     ]

@@ -16,7 +16,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback, tlb
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -128,6 +128,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
+    k.tlb, k.tlb_columns, k.tlb_costs = tlb.Tlb(machine.cpus), tlb.columns(machine), tlb.costs(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)

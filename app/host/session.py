@@ -225,6 +225,7 @@ class Session:
             "signal": result.signal,
             "fault_address": None if result.fault_address is None else f"{result.fault_address:#x}",
             "faults": {"minor": result.minor, "major": result.major},
+            "tlb": result.tlb,
             "killed": result.killed,
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": outcome.clock_ns,

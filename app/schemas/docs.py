@@ -12,6 +12,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "reclaim": True,
     "charge": False,
     "ksm": True,
+    "tlb": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -42,12 +43,17 @@ NULL_INT: Final = _or_null(INT)
 HEX: Final[Schema] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
 FREE: Final[Schema] = {"type": "object"}
 
+TLB_COUNTS: Final = _object(
+    {"accesses": INT, "l1_hits": INT, "l2_hits": INT, "misses": INT, "walk_cycles": INT},
+    doc="What memory accesses found in the processor's TLB; null where there were none.",
+)
 ANSWER: Final[Mapping[str, Schema]] = {
     "result": _or_null(FREE),
     "errno": NULL_STR,
     "signal": NULL_STR,
     "fault_address": _or_null(HEX),
     "faults": _object({"minor": INT, "major": INT}),
+    "tlb": _or_null(TLB_COUNTS),
     "killed": {"type": "array", "items": INT, "description": "Every pid that the OOM killer or a fatal signal ended during the call."},
     "elapsed_ns": INT,
     "clock_ns": INT,
@@ -110,6 +116,19 @@ LEVEL: Final = _object({
     "bits": {"type": "object", "additionalProperties": BOOL},
 })  # fmt: skip
 OUTCOME: Final = _object({"outcome": STR, "why": STR, "path": STRINGS}, doc="What an access would do, and the kernel's functions on the way.")
+TLB_ENTRY: Final = _object(
+    {"structure": STR, "address": HEX, "size": INT, "set": INT, "way": INT, "writable": BOOL, "age": INT},
+    doc="age: accesses of this CPU since it was last used.",
+)
+TLB: Final = _object(
+    {"pid": INT, "cpu": INT, "asid": NULL_INT, "counts": TLB_COUNTS, "held": FREE, "entries": {"type": "array", "items": TLB_ENTRY},
+     "processor": FREE, "geometry": FREE, "flushed": _or_null(FREE)},
+    doc="What the TLB of a process's CPU holds for it: how many entries by structure, and the 64 that were used last.",
+)  # fmt: skip
+TLB_REACH: Final = _object(
+    {"pid": INT, "resident_bytes": INT, "rows": {"type": "array", "items": FREE}},
+    doc="How much memory each level covers, by its entries and measured, and how much of it the process's resident memory is.",
+)
 WALK: Final = _object(
     {
         "address": HEX,
@@ -196,6 +215,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Vma": _object(VMA),
     "VmaList": _list("Vma"),
     "Walk": WALK,
+    "Tlb": TLB,
+    "TlbReach": TLB_REACH,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),

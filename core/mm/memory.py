@@ -40,9 +40,10 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, tlb, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
+    COW,
     F_PERM,
     F_POPULATE,
     KIND_NAMES,
@@ -51,6 +52,7 @@ from core.mm.fault import (
     V_ANON,
     V_FILE,
     V_SHMEM,
+    ZERO_COW,
     access_pages,
     copy_pages,
 )
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+PTRS_PER_PMD = 512
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
@@ -191,7 +194,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
     order = perm if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
-        return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        reached = hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        if not flags & F_POPULATE:
+            k.clock.spend(tlb.access(k, task, first, step, order, perm is not None, done, reached, access == WRITE))
+        return reached
     prepare(k, vma, access)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
     tries = 0
@@ -201,6 +207,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
         settle(k, task, vma, end, end.done - done, outcome)
+        if end.done > done and not flags & F_POPULATE:
+            k.clock.spend(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
@@ -245,6 +253,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             faults += pages
             ns += pages * (costs.fault + fault_price(k, kind))
             emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
+            if kind in (COW, ZERO_COW):
+                k.tlb.cpus[task.cpu].local_one += pages  # ptep_clear_flush; tlb.access walks again
         task.minflt += faults
         outcome.faults += faults
     if vma.file is not None:
@@ -404,10 +414,17 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 # ---------------------------------------------------------------- whole mappings
 
 
-def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
-    """Unmap the pages [start, end) of a mapping; page tables stay."""
+def zap_page_range(k: Kernel, vma: Vma, start: int, end: int, gather: list[int] | None = None) -> None:
+    """Unmap the pages [start, end) of a mapping; page tables stay.
+
+    The TLBs forget them at once, or, with `gather` (struct mmu_gather), when the caller is done: the ends of what was unmapped are added to it.
+    """
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
+        if gather is None:
+            tlb.flush_tlb_mm_range(k, vma.mm, start, end, "pages were given up", stride=PTRS_PER_PMD)
+        else:
+            gather += (start, end)
         return
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
@@ -417,6 +434,16 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
+    if int(v["count"][0]):
+        _unmapped(k, vma, int(v["count"][zap.LOW]), int(v["count"][zap.HIGH]), gather)
+
+
+def _unmapped(k: Kernel, vma: Vma, low: int, high: int, gather: list[int] | None) -> None:
+    """Pages [low, high) are mapped no more: flush, or remember to."""
+    if gather is not None:
+        gather += (low, high)
+    else:
+        tlb.flush_tlb_mm_range(k, vma.mm, low, high, "pages were given up")
 
 
 def sync_mm_rss(k: Kernel, mm: Mm) -> None:
@@ -462,20 +489,28 @@ def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writ
     """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.hugetlb_change_protection(k, vma, start, end)
+        tlb.flush_tlb_mm_range(k, vma.mm, start, end, "mprotect", stride=PTRS_PER_PMD)
         return
     begin(k, None, vma, READ, start, 1, end)
     zap.change_prot(k.s, int(try_change_writable))
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
+    count = k.s.vmf[0]["count"]
+    k.clock.spend(int(count[0]) * k.costs.protect_pte)
+    if int(count[zap.HIGH]):
+        tlb.flush_tlb_mm_range(k, vma.mm, int(count[zap.LOW]), int(count[zap.HIGH]), "mprotect")
 
 
 def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.move_hugetlb_page_tables(k, vma, old_start, new_start, pages)
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap", stride=PTRS_PER_PMD)
         return
     begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
     finish(k, vma, zap.move_entries)
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
+    moved = int(k.s.vmf[0]["count"][0])
+    k.clock.spend(moved * k.costs.fork_pte)
+    if moved:
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap")
 
 
 def truncate(k: Kernel, inode: Inode, size: int) -> None:

@@ -129,6 +129,7 @@ def move_range(s: State, sources: int, target: int) -> None:
             continue
         move_page(s, v, old, new)
         s.pt[tid, vpn & 511] = (pte & ~PFN_MASK) | (new << 12)
+        s.mms[v["mm"]]["tlb_gen"] += 1
         v["count"][MOVED] += 1
         s.vm_event[PGMIGRATE_SUCCESS] += 1
     v["reason"] = DONE

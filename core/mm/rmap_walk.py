@@ -236,6 +236,7 @@ def unmap_one(s: State, r: Rmap, row: int, at: int, zid: int, pfn: int) -> bool:
     else:
         s.pt[at >> 9, at & 511] = 0
         s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+    s.mms[mm]["tlb_gen"] += 1
     page_remove_rmap(s, zid, pfn)
     page["refcount"] -= 1
     return True

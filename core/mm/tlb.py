@@ -38,8 +38,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from core.abi.mman import PAGE_SIZE
+from core.jit import DISABLED
 from core.machine import TLB_WAYS
-from core.mm.mm_types import Array, arena
+from core.mm.mm_types import PAGE, Array, arena
+from core.mm.pgtable import PFN_MASK, PTE_P, PTE_PS, PTE_RW
 from core.mm.tlb_walk import (
     ACCESSES,
     CLOCK,
@@ -88,17 +91,16 @@ class TlbColumns(NamedTuple):
 class CpuTlb:
     """What Linux keeps for a CPU (cpu_tlbstate), and counters.
 
-    loaded: the address space (ctx_id) in CR3, 0 for the kernel's own; lazy: idle with it; ctxs, gens: by ASID, whose it is and up to which change
+    loaded: the address space (ctx_id) in CR3, 0 for the kernel's own; ctxs, gens: by ASID, whose it is and up to which change
     it followed. flushed: by ASID, why and when (ns) it last forgot everything. local_all, local_one, ipis_sent, ipis_received: Linux's
     nr_tlb_* (not in vmstat of a kernel without CONFIG_DEBUG_TLBFLUSH).
     """
 
-    __slots__ = ("loaded", "lazy", "asid", "next_asid", "ctxs", "gens", "flushed", "switches", "switch_flushes", "local_all", "local_one",
+    __slots__ = ("loaded", "asid", "next_asid", "ctxs", "gens", "flushed", "switches", "switch_flushes", "local_all", "local_one",
                  "ipis_sent", "ipis_received")  # fmt: skip
 
     def __init__(self) -> None:
         self.loaded = 0
-        self.lazy = False
         self.asid = 0
         self.next_asid = 0
         self.ctxs = [0] * TLB_NR_DYN_ASIDS
@@ -108,12 +110,17 @@ class CpuTlb:
 
 
 class Tlb:
-    """All CPUs' TLBs. next_ctx: the last ctx_id given to an address space; call: what the call at hand counted (COUNTED)."""
+    """All CPUs' TLBs.
 
-    __slots__ = ("cpus", "next_ctx", "call")
+    running: the CPU that runs a process now, -1: all are idle, lazily keeping the address space of the last one. next_ctx: the last ctx_id given to
+    an address space; call: what the call at hand counted (COUNTED).
+    """
+
+    __slots__ = ("cpus", "running", "next_ctx", "call")
 
     def __init__(self, cpus: int) -> None:
         self.cpus = [CpuTlb() for _ in range(cpus)]
+        self.running = -1
         self.next_ctx = 0
         self.call = [0] * len(COUNTED)
 
@@ -183,9 +190,10 @@ def switch_mm(k: Kernel, cpu: int, mm: Mm) -> None:
     gen = generation(k, mm)
     if c.loaded == mm.ctx_id:
         if c.gens[c.asid] != gen:
-            forget(k, cpu, c.asid, gen, "its page tables changed while it was idle" if c.lazy else "reclaim or another thread changed its page tables")
+            why = "reclaim or a kernel thread" if k.tlb.running == cpu else "somebody, while it was idle,"
+            forget(k, cpu, c.asid, gen, f"{why} changed its page tables")
             c.local_all += 1
-        c.lazy = False
+        k.tlb.running = cpu
         return
     c.switches += 1
     c.asid, why = choose_new_asid(k, c, mm, gen)
@@ -193,7 +201,7 @@ def switch_mm(k: Kernel, cpu: int, mm: Mm) -> None:
         c.switch_flushes += 1
         forget(k, cpu, c.asid if k.tlb_costs[2] else -1, gen, why)
     c.ctxs[c.asid], c.gens[c.asid] = mm.ctx_id, gen
-    c.loaded, c.lazy = mm.ctx_id, False
+    c.loaded, k.tlb.running = mm.ctx_id, cpu
 
 
 def choose_new_asid(k: Kernel, c: CpuTlb, mm: Mm, gen: int) -> tuple[int, str]:
@@ -220,26 +228,25 @@ def forget(k: Kernel, cpu: int, asid: int, gen: int, why: str) -> None:
         c.gens[asid] = gen
 
 
-def enter_lazy_tlb(k: Kernel, cpu: int) -> None:
+def enter_lazy_tlb(k: Kernel) -> None:
     """The CPU goes idle with the address space still loaded."""
-    k.tlb.cpus[cpu].lazy = True
+    k.tlb.running = -1
 
 
 # ---------------------------------------------------------------- flushes
 
 
-def flush_tlb_mm_range(k: Kernel, mm: Mm, start: int, end: int, why: str, freed_tables: bool = False) -> None:
-    """Entries of pages [start, end) changed: whoever knows them must forget (flush_tlb_mm_range)."""
+def flush_tlb_mm_range(k: Kernel, mm: Mm, start: int, end: int, why: str, freed_tables: bool = False, stride: int = 1) -> None:
+    """Entries of pages [start, end) changed, each of `stride` pages: whoever knows them must forget (flush_tlb_mm_range)."""
     gen = generation(k, mm) + 1
     k.s.mms["tlb_gen"][mm.id] = gen
-    here = k.current.cpu if k.current is not None else -1
     for cpu, c in enumerate(k.tlb.cpus):
         if c.loaded != mm.ctx_id:
             continue
-        if cpu == here and not c.lazy:
-            k.clock.spend(flush_tlb_func(k, cpu, start, end, gen, why))
-        elif not c.lazy or freed_tables:
-            shoot_down(k, cpu, start, end, gen, why, here)
+        if cpu == k.tlb.running:
+            k.clock.spend(flush_tlb_func(k, cpu, range(start, end, stride), gen, why))
+        elif freed_tables:
+            shoot_down(k, cpu)
 
 
 def flush_tlb_mm(k: Kernel, mm: Mm, why: str) -> None:
@@ -247,26 +254,22 @@ def flush_tlb_mm(k: Kernel, mm: Mm, why: str) -> None:
     flush_tlb_mm_range(k, mm, 0, 1 << 36, why)
 
 
-def shoot_down(k: Kernel, cpu: int, start: int, end: int, gen: int, why: str, sender: int) -> None:
-    """Interrupt another CPU; an idle one lets go of the address space altogether."""
-    c = k.tlb.cpus[cpu]
-    k.tlb.cpus[max(sender, 0)].ipis_sent += 1
-    c.ipis_received += 1
+def shoot_down(k: Kernel, cpu: int) -> None:
+    """Interrupt an idle CPU whose lazily kept page tables are about to be freed: it lets go of the address space (flush_tlb_func)."""
+    k.tlb.cpus[max(k.tlb.running, 0)].ipis_sent += 1
+    k.tlb.cpus[cpu].ipis_received += 1
+    k.tlb.cpus[cpu].loaded = 0
     k.clock.spend(k.costs.ipi)
-    if c.lazy:
-        c.loaded = 0
-    else:
-        flush_tlb_func(k, cpu, start, end, gen, why + ", on another CPU")
 
 
-def flush_tlb_func(k: Kernel, cpu: int, start: int, end: int, gen: int, why: str) -> int:
+def flush_tlb_func(k: Kernel, cpu: int, pages: range, gen: int, why: str) -> int:
     """One CPU forgets: page by page if they are few and it missed nothing before, else everything of the ASID. Nanoseconds."""
     c = k.tlb.cpus[cpu]
-    if c.gens[c.asid] + 1 == gen and end - start <= TLB_SINGLE_PAGE_FLUSH_CEILING:
-        flush_pages((k.tlb_columns.tags, k.tlb_columns.stamps), k.tlb_columns.geom, cpu, c.asid, start, end)
+    if c.gens[c.asid] + 1 == gen and len(pages) <= TLB_SINGLE_PAGE_FLUSH_CEILING:
+        flush_pages((k.tlb_columns.tags, k.tlb_columns.stamps), k.tlb_columns.geom, cpu, c.asid, pages.start, pages.stop, pages.step)
         c.gens[c.asid] = gen
-        c.local_one += end - start
-        return (end - start) * k.costs.invlpg
+        c.local_one += len(pages)
+        return len(pages) * k.costs.invlpg
     forget(k, cpu, c.asid, gen, why)
     c.local_all += 1
     return k.costs.tlb_flush
@@ -319,6 +322,17 @@ def probe(k: Kernel, cpu: int, mm: Mm, vpn: int, huge: bool) -> dict[str, Any]:
     return {"cpu": cpu, "asid": asid if known else None, "held_by": level, "fetches": loads, "cycles": cycles}
 
 
+def is_huge(k: Kernel, mm: Mm, vpn: int) -> bool:
+    """Is a page mapped by a huge entry?"""
+    table = int(k.s.mms["pgd"][mm.id])
+    for shift in (27, 18, 9):
+        entry = int(k.s.pt[table, (vpn >> shift) & 511])
+        if entry == 0 or entry & PTE_PS:
+            return entry != 0
+        table = int(k.s.mem["private"][(entry & PFN_MASK) >> 12])
+    return False
+
+
 def walk_loads(cols: TlbColumns, cpu: int, vpn: int, asid: int, huge: bool) -> int:
     """Entries that a walk would fetch now."""
     levels = ((PDE, 9), (PDPTE, 18), (PML4E, 27))[1 if huge else 0 :]
@@ -359,7 +373,8 @@ def reach(machine: Machine) -> list[dict[str, Any]]:
         ("level 2, 4 KiB pages", "l2", 4096, given["l2"]), ("level 2, 2 MiB pages", "l2", 2 << 20, given["l2"]),
     ):  # fmt: skip
         pages = measure(machine, size, level, entries)
-        rows.append({"what": name, "level": level, "page_bytes": size, "entries": entries, "reach_bytes": entries * size, "measured_bytes": pages * size})
+        row = {"what": name, "level": level, "page_bytes": size, "entries": entries}
+        rows.append({**row, "reach_bytes": entries * size, "measured_bytes": pages * size})
     return rows
 
 
@@ -390,4 +405,6 @@ def served(machine: Machine, size: int, pages: int, level: str) -> bool:
 
 def _one_table(size: int) -> tuple[Array, Array]:
     """A page table in which every entry points back to the one table: any address is mapped, by pages of one size."""
-    raise NotImplementedError
+    pt, mem = np.zeros((1, 512), np.int64), np.zeros(1, PAGE)
+    pt[:] = PTE_P | PTE_RW | (PTE_PS if size > PAGE_SIZE else 0)
+    return pt, mem.view(np.recarray) if DISABLED else mem

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 
 from core.jit import inline, njit, step
-from core.mm.mm_types import Array, State
-from core.mm.pgtable import PFN_MASK, PTE_P, PTE_PROTNONE, PTE_PS, PTE_RW
+from core.mm.mm_types import Array
+from core.mm.pgtable import PFN_MASK, PTE_PS, PTE_RW
 
 L1, L1_HUGE, L2, PDE, PDPTE, PML4E = range(6)  # rows of geom
 CLOCK, ACCESSES, HITS, L2_HITS, MISSES, LOADS, NR_STATE = range(7)  # columns of state: of a processor
@@ -29,7 +29,7 @@ NONE = np.uint64(1 << 32)
 
 
 @inline
-def find(tags, base, ways, key):  # type: ignore[no-untyped-def]
+def find(tags, base, ways, key):
     """The entry of a set that has this tag, or NONE. The whole set is compared, in one stroke: stopping early would cost more."""
     place = U(0)
     for way in range(ways):
@@ -38,7 +38,7 @@ def find(tags, base, ways, key):  # type: ignore[no-untyped-def]
 
 
 @inline
-def lookup(tags, base, ways, key):  # type: ignore[no-untyped-def]
+def lookup(tags, base, ways, key):
     """`find`, unrolled for the usual widths."""
     if ways == U(4):
         return find(tags, base, U(4), key)
@@ -48,7 +48,7 @@ def lookup(tags, base, ways, key):  # type: ignore[no-untyped-def]
 
 
 @inline
-def least(stamps, base, ways):  # type: ignore[no-untyped-def]
+def least(stamps, base, ways):
     """The entry of a set that was not used for longest: the lowest stamp, its own place in the bits below."""
     lowest = I(0x7FFFFFFF)
     for way in range(ways):
@@ -57,7 +57,7 @@ def least(stamps, base, ways):  # type: ignore[no-untyped-def]
 
 
 @inline
-def oldest(stamps, base, ways):  # type: ignore[no-untyped-def]
+def oldest(stamps, base, ways):
     """`least`, unrolled for the usual widths."""
     if ways == U(4):
         return least(stamps, base, U(4))
@@ -67,7 +67,7 @@ def oldest(stamps, base, ways):  # type: ignore[no-untyped-def]
 
 
 @inline
-def probe(tags, stamps, base, ways, key, clock):  # type: ignore[no-untyped-def]
+def probe(tags, stamps, base, ways, key, clock):
     """Is it in this set of a page-walk cache? It is afterwards."""
     at = lookup(tags, base, ways, key)
     hit = at != NONE
@@ -79,7 +79,7 @@ def probe(tags, stamps, base, ways, key, clock):  # type: ignore[no-untyped-def]
 
 
 @step
-def upper_walk(tags, stamps, geom, vpn, low, clock):  # type: ignore[no-untyped-def]
+def upper_walk(tags, stamps, geom, vpn, low, clock):
     """How many of the two upper levels had to be fetched for a PUD entry and below: 0 the PUD entry was cached, 1 the PGD's, else 2."""
     base = geom[PDPTE, 0] + (vpn >> U(18) & geom[PDPTE, 1]) * geom[PDPTE, 2]
     if probe(tags, stamps, base, geom[PDPTE, 2], vpn >> U(18) << U(8) | low, clock):
@@ -89,14 +89,14 @@ def upper_walk(tags, stamps, geom, vpn, low, clock):  # type: ignore[no-untyped-
 
 
 @inline
-def upper_entry(pt, mem, pgd, vpn):  # type: ignore[no-untyped-def]
+def upper_entry(pt, mem, pgd, vpn):
     """The PUD entry that covers a page, 0 if there is none."""
     entry = pt[pgd, (vpn >> 27) & 511]
     return pt[mem[(entry & PFN_MASK) >> 12]["private"], (vpn >> 18) & 511] if entry else 0
 
 
 @step
-def access_huge(tags, stamps, geom, vpn, low, writable, write, clock):  # type: ignore[no-untyped-def]
+def access_huge(tags, stamps, geom, vpn, low, writable, write, clock):
     """An access through a huge entry: 0 level 1 had it, 1 level 2, else 1 + entries fetched."""
     page = vpn >> U(9)
     key = page << U(8) | U(HUGE_TAG) | low
@@ -122,10 +122,10 @@ def access_huge(tags, stamps, geom, vpn, low, writable, write, clock):  # type: 
 
 
 @njit
-def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm, permuted, begin, end, write):  # type: ignore[no-untyped-def]
+def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm, permuted, begin, end, write):
     """Accesses begin .. end of `first + i * step` (or `first + perm[i]`) on one processor; every page is mapped by now.
 
-    An entry that forbids the write is one from before the fault that made the page writable: that fault has thrown it away, and the walk is made again.
+    An entry that forbids the write is one from before the fault that made the page writable: that fault has thrown it away, the walk is made again.
     """
     tags, stamps = columns[0][cpu], columns[1][cpu]
     l1, l1_mask, l1_ways = geom[L1, 0], geom[L1, 1], geom[L1, 2]
@@ -135,7 +135,7 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
     hits, l2_hits, misses, loads = 0, 0, 0, 0
     low = (U(asid) + U(1)) << U(1) | U(1)
     upper, above, block, entry, last, huge = -1, 0, -1, 0, -1, False
-    pmd, tid = 0, 0
+    pmd, walked, walked_above = 0, NONE << U(20), NONE << U(20)
     for i in range(begin, end):
         vpn = first + (perm[i] if permuted else i * step)
         if vpn == last:
@@ -151,7 +151,6 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
                 pmd = 0 if above == 0 or above & PTE_PS else mem[(above & PFN_MASK) >> 12]["private"]
             entry = pt[pmd, block & 511] if pmd else above
             huge = entry & PTE_PS != 0
-            tid = 0 if huge or entry == 0 else mem[(entry & PFN_MASK) >> 12]["private"]
         page = U(vpn)
         if huge:
             found = access_huge(tags, stamps, geom, page, low, entry & PTE_RW != 0, write, clock)
@@ -159,6 +158,7 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
             l2_hits += found == 1
             misses += found > 1
             loads += found - 1 if found > 1 else 0
+            walked_above = NONE << U(20)
             continue
         key = page << U(8) | low
         base = l1 + (page & l1_mask) * l1_ways
@@ -177,14 +177,19 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
         else:
             if there == NONE:
                 there = oldest(stamps, base, l2_ways)
-            if not write:
-                key = key if tid and pt[tid, vpn & 511] & PTE_RW else key ^ U(1)
+            if not write and not (entry and pt[mem[(entry & PFN_MASK) >> 12]["private"], vpn & 511] & PTE_RW):
+                key ^= U(1)
             tags[there] = key
             misses += 1
             loads += 1
             middle = page >> U(9)
-            if not probe(tags, stamps, pde + (middle & pde_mask) * pde_ways, pde_ways, middle << U(8) | low, clock):
-                loads += 1 + upper_walk(tags, stamps, geom, page, low, clock)
+            if middle != walked:  # else it is the latest used already
+                walked = middle
+                if not probe(tags, stamps, pde + (middle & pde_mask) * pde_ways, pde_ways, middle << U(8) | low, clock):
+                    loads += 1
+                    if page >> U(18) != walked_above:
+                        walked_above = page >> U(18)
+                        loads += upper_walk(tags, stamps, geom, page, low, clock)
         stamps[there] = clock << WAYS_BITS
         tags[at] = key
         stamps[at] = clock << WAYS_BITS
@@ -197,7 +202,7 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
 
 
 @njit
-def flush_asid(columns, cpu, asid):  # type: ignore[no-untyped-def]
+def flush_asid(columns, cpu, asid):
     """Forget everything of one ASID (-1: everything) on one processor: how many entries there were."""
     tags, stamps = columns[0][cpu], columns[1][cpu]
     gone = 0
@@ -210,11 +215,11 @@ def flush_asid(columns, cpu, asid):  # type: ignore[no-untyped-def]
 
 
 @njit
-def flush_pages(columns, geom, cpu, asid, start, end):  # type: ignore[no-untyped-def]
-    """INVLPG for each page of [start, end): its entries go, and all that the page-walk caches know of the ASID."""
+def flush_pages(columns, geom, cpu, asid, start, end, stride):
+    """INVLPG for every `stride`-th page of [start, end): its entries go, and all that the page-walk caches know of the ASID."""
     tags, stamps = columns[0][cpu], columns[1][cpu]
     low = (U(asid) + U(1)) << U(1) | U(1)
-    for vpn in range(start, end):
+    for vpn in range(start, end, stride):
         small, large = U(vpn), U(vpn) >> U(9)
         drop(tags, stamps, geom, L1, small, small << U(8) | low)
         drop(tags, stamps, geom, L2, small, small << U(8) | low)
@@ -227,7 +232,7 @@ def flush_pages(columns, geom, cpu, asid, start, end):  # type: ignore[no-untype
 
 
 @inline
-def drop(tags, stamps, geom, which, page, key):  # type: ignore[no-untyped-def]
+def drop(tags, stamps, geom, which, page, key):
     """One entry of one structure, if it is there."""
     base = geom[which, 0] + (page & geom[which, 1]) * geom[which, 2]
     at = lookup(tags, base, geom[which, 2], key)
@@ -240,5 +245,5 @@ def renumber(stamps: Array) -> int:
     """Stamps by their rank, before the clock outgrows 31 bits; nothing else changes. The clock to go on with."""
     values, ranks = np.unique(stamps, return_inverse=True)
     ranks = ranks.reshape(stamps.shape) + (1 if values[0] else 0)
-    stamps[:] = ranks
+    stamps[:] = ranks << WAYS_BITS
     return int(ranks.max())

@@ -47,6 +47,8 @@ from core.mm.swapfile import swp_slot
 
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
 
+LOW, HIGH = 1, 2  # vmf.count: the first page whose entry was changed, and the one after the last
+
 
 @inline
 def prefetch_page(s: State, pte: int) -> None:
@@ -76,7 +78,7 @@ def zap_pages(s: State, others) -> None:
     pgd = s.mms[mm]["pgd"]
     rss = s.mms[mm]["rss"]
     at = v["first"]
-    zapped = 0
+    zapped, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -91,6 +93,8 @@ def zap_pages(s: State, others) -> None:
             if pte == 0:
                 continue
             s.pt[tid, vpn & 511] = 0
+            low = min(low, vpn)
+            high = vpn + 1
             zapped += 1
             if not pte & PTE_PRESENT:
                 rss[MM_SWAPENTS] -= 1
@@ -116,7 +120,7 @@ def zap_pages(s: State, others) -> None:
             if not put_page(s, zid, pfn) and held & PG_SWAPCACHE and s.mem[pfn]["mapcount"] == 0:
                 free_swap(s, zid, pfn)
         at = stop
-    v["count"][0] = zapped
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = zapped, low, high
     v["reason"] = DONE
 
 
@@ -153,7 +157,7 @@ def change_prot(s: State, upgrade: int) -> None:
     v = s.vmf[0]
     pgd, end, prot = s.mms[v["mm"]]["pgd"], v["n"], v["prot"]
     at = v["first"]
-    changed = 0
+    changed, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -167,10 +171,13 @@ def change_prot(s: State, upgrade: int) -> None:
             new = (pte & CHG_MASK) | (prot & ~(PTE_A | PTE_D))
             if upgrade and prot & PTE_P and not new & PTE_RW and can_change_writable(s, new, v["vm_flags"]):
                 new |= PTE_RW
+            if pte & PTE_P and new != pte:  # pte_needs_flush
+                low = min(low, vpn)
+                high = vpn + 1
             s.pt[tid, vpn & 511] = new
             changed += 1
         at = stop
-    v["count"][0] = changed
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = changed, low, high
 
 
 @inline
