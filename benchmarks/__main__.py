@@ -40,6 +40,7 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, simulated.sparse_terabyte())
         note(ours, simulated.ksm_scan())
         note(ours, simulated.tlb_trace())
+        note(ours, simulated.five_programs())
     sequential, rand = real["anon_first_write_seq"], real["anon_first_write_rand"]
     return [
         faster("first write, 1 GiB sequential", "ns/page", ours["seq_write"], sequential, 25, 55),
@@ -59,6 +60,7 @@ def core_rows(repetitions: int) -> list[Row]:
         at_least("TLB trace, 256 MiB at random", "M/s", ours["tlb_uniform"], 40),
         at_least("TLB trace, 256 MiB by Zipf's law", "M/s", ours["tlb_zipf"], 40),
         at_least("touch of mapped pages in random order, all told", "M/s", ours["touch_random"], 20),
+        at_most("five programs compete for 60 simulated seconds on 512M", "s", ours["programs"], 5),
         at_most("boot of the default machine", "ms", repeat(15, simulated.boot_ms), 5),
         at_most("one idle session more, resident", "MB", [simulated.idle_session_mb()], 1),
     ]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from core import Kernel, Machine
+from core import Event, Kernel, Machine, parse_program
 from core.mm import tlb
 from core.mm.tlb_walk import access_tlb
 
@@ -223,3 +223,24 @@ def warm_up() -> None:
     ]
     for step in steps:
         step()
+
+
+READY = ("leak", "db-buffer-pool", "web-workers", "batch-scan", "jvm")
+
+
+def five_programs(seconds: int = 60) -> dict[str, float]:
+    """The ready-made programs compete on a machine of 512M: CPU seconds of a minute of simulated time, and how many events it told."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": "512M", "swap": "256M"}))
+    for name in READY:
+        kernel.call("spawn", comm=name, program=parse_program(name))
+    told: list[Event] = []
+    kernel.pause = lambda: told.extend(kernel.drain())
+    begin = time.process_time()
+    answer = kernel.call("advance", duration_ns=seconds * 10**9)
+    spent = time.process_time() - begin
+    kernel.pause = None
+    told += kernel.drain()
+    if answer.errno or len(kernel.view("vmstat", every=10**9, count=seconds)) != seconds:
+        raise SystemExit(f"benchmark: the programs did not run to the end: {answer}")
+    kernel.verify()
+    return {"programs": spent, "programs_events": float(len(told))}

@@ -12,6 +12,7 @@ from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
+from core.monitor import text as vmstat_text
 from core.panic import KernelBug
 from core.programs.program import catalogue as program_catalogue
 from core.programs.program import parse as parse_program
@@ -35,4 +36,5 @@ __all__ = [
     "parse_program",
     "program_catalogue",
     "says",
+    "vmstat_text",
 ]

@@ -3,11 +3,13 @@
 `explain_reclaim` follows one page through the looks that reclaim took at it, each with what it saw (entries that had used the page
 since the last look, PG_referenced from the look before) and what it decided; without an address, the last visits of reclaim.
 `explain_charge` tells of the charges of a process that did not fit: which ancestor was in the way, what its reclaim freed, how it
-ended, and of the sleeps that memory.high cost it, with the formula and its numbers.
+ended, and of the sleeps that memory.high cost it, with the formula and its numbers. `explain_psi` shows who loses time to memory, what it
+was lost over, and how the averages follow from it.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,10 +30,13 @@ from core.mm import vma as vmas_of
 from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, KEPT, WRITTEN
 from core.mm.mm_types import CTL_LOOKS, NR_LOOKS
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, PTE_SPECIAL, entry
+from core.sched import psi
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Array, Vma
+    from core.sched.psi import PsiGroup
     from core.sched.task import Task
 
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
@@ -40,6 +45,12 @@ SHOWN = 100
 DELAY = (
     "overage = (usage - high) * 2^20 / high, the largest of the cgroup and its ancestors; "
     "jiffies = overage^2 * HZ / 2^34 * pages / 64, at most 2 s; slept only if more than 10 ms"
+)
+
+MEANS = (10, 60, 300)
+AVERAGE = (
+    "every 2.004 s: percent = time lost / period; avg' = (avg * exp + percent * 2048 * (2048 - exp) [+ 2047 if it rises]) / 2048, "
+    "exp = 1677, 1981, 2034 for 10, 60, 300 s, 1.0 = 2048"
 )
 
 
@@ -188,3 +199,49 @@ def _throttle(row: dict[str, Any]) -> dict[str, Any]:
     jiffies = (overage * overage * memcontrol.HZ >> 34) * pages // memcontrol.MEMCG_CHARGE_BATCH
     sum_ = f"{overage}^2 * {memcontrol.HZ} / 2^34 * {pages} / 64 = {jiffies} jiffies of {1000 // memcontrol.HZ} ms"
     return {**row, "percent_over": round(overage * 100 / (1 << 20), 3), "arithmetic": sum_}
+
+
+# ---------------------------------------------------------------- psi
+
+
+def explain_psi(k: Kernel, pid: int) -> dict[str, Any]:
+    """The memory pressure of a process's cgroup and of all above it: who stalls now, what was lost lately and over what, and the next average.
+
+    stalls: the recorded ones of the process's own cgroup and those below the root that hold it, {begin_ns, end_ns, pid, cgroup, over, event}.
+    groups: from the cgroup up to the root, each with its running, stalled and waiting tasks by processor, `some` and `full` in total
+    and how the averages will move at the end of the present period. LookupError for an unknown pid.
+    """
+    task = task_of(k, pid)
+    groups = [_group(k, group) for group in task.cgroup.ancestors]
+    below = task.cgroup.path.rstrip("/") + "/"
+    stalls = [row for row in k.records.stalls if (row["cgroup"] + "/").startswith(below)]
+    return {"pid": pid, "cgroup": task.cgroup.path, "groups": groups, "stalls": stalls[-SHOWN:], "average_formula": AVERAGE}
+
+
+def _group(k: Kernel, group: Cgroup) -> dict[str, Any]:
+    """One account as it stands now."""
+    account = copy.deepcopy(group.psi)
+    account.advance(k.clock.now)
+    total = account.collected()
+    cpus = [
+        {"cpu": number, "running": cpu.running, "stalled": cpu.memstall, "stalled_on_cpu": cpu.memstall_oncpu, "waiting_for_disk": cpu.iowait}
+        for number, cpu in sorted(account.cpus.items()) if cpu.states
+    ]  # fmt: skip
+    kinds = {name: _average(k, account, total, 2 * psi.MEM + kind) for kind, name in enumerate(psi.NAMES)}
+    return {"cgroup": group.path, "cpus": cpus, **kinds}
+
+
+def _average(k: Kernel, account: PsiGroup, total: list[int], state: int) -> dict[str, Any]:
+    """One state's mean, and what the present period will make of it if nothing more is lost."""
+    period = account.next_update - account.last_update
+    lost = min(total[state] - account.avg_total[state], period)
+    percent = lost * 100 // period
+    after = psi.calc_avgs(account.avg[state], 0, lost, period)
+    return {
+        "total_us": total[state] // 1000,
+        **{f"avg{seconds}": psi.percent(load) for seconds, load in zip(MEANS, account.avg[state], strict=True)},
+        "period": {
+            "begin_ns": account.last_update, "end_ns": account.next_update, "lost_ns": lost, "percent": percent,
+            **{f"avg{seconds}_then": psi.percent(load) for seconds, load in zip(MEANS, after, strict=True)},
+        },
+    }  # fmt: skip

@@ -20,7 +20,7 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback, tlb
+from core.mm import filemap, gfp, memcontrol, page_writeback, pcp, tlb
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
     from core.mm.tlb import Tlb, TlbColumns
+    from core.monitor import Monitor
     from core.record import Records
     from core.sched.task import Task
 
@@ -87,6 +88,8 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
+    khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     tlb: Tlb
@@ -120,6 +123,8 @@ class Kernel:
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
+    oom_kills: list[dict[str, Any]]  # every kill of the OOM killer
+    monitor: Monitor  # vmstat's samples
     current: Task | None
 
     # ---- life
@@ -204,6 +209,7 @@ class Kernel:
             self.current = None
             answer.tlb = dict(zip(tlb.COUNTED, self.tlb.call, strict=True)) if self.tlb.call[0] else None
             tlb.enter_lazy_tlb(self)
+            pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs
                 gfp.kswapd_finish(self)
                 page_writeback.flusher_finish(self)
@@ -256,6 +262,7 @@ class Kernel:
             return
         with self.by_itself(name):
             boot.TIMERS[name](self)
+            pcp.settle(self, self.nr_cpus - 1)  # a daemon finds the last CPU idle
 
     @contextmanager
     def by_itself(self, name: str) -> Iterator[None]:
@@ -391,6 +398,8 @@ class Kernel:
             task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
         if self.last_oom is not None:
             self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+        for kill in self.oom_kills:
+            kill["event"] = numbers.get(kill["event"], kill["event"])
         record.renumber(self.records, first, numbers)
         self.nr_ordered += sum(time <= self.clock.now for time in times)
         self.unordered = self.nr_ordered < self.nr_events

@@ -20,7 +20,8 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
+CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
@@ -30,6 +31,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
 # The default translation caches (a Skylake-era core): entries and ways by level and page size, the page-walk caches, cycles of a walk through
@@ -61,7 +63,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around
@@ -125,6 +128,8 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    distances: tuple[tuple[int, ...], ...] = ((10,),)
+    cgroup_mount: tuple[str, ...] = ()
     preset: str | None = None
 
     @property
@@ -148,16 +153,18 @@ class Machine:
         unknown = set(merged) - set(_FIELDS)
         if unknown:
             raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
-        nodes = _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES)
+        memory = _memory(merged.get("memory", "512M"), _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES))
         return cls(
-            memory=_memory(merged.get("memory", "512M"), nodes),
+            memory=memory,
             swap=_swap(merged.get("swap", "0")),
             cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
             transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
+            distances=_distances(merged.get("distances"), len(memory)),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             preset=name,
         )
 
@@ -173,11 +180,14 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "distances": [list(row) for row in self.distances],
+            "cgroup_mount": list(self.cgroup_mount),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "preset")
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
+           "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -198,6 +208,13 @@ def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
+
+
+def _options(value: object, what: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of some of the choices, in their order."""
+    if not isinstance(value, list) or any(one not in choices for one in value):
+        raise ValueError(f"{what} must be a list of some of {', '.join(choices)}, not {value!r}")
+    return tuple(choice for choice in choices if choice in value)
 
 
 def _object(value: object, what: str, known: tuple[str, ...] | None) -> dict[str, Any]:
@@ -226,6 +243,19 @@ def _memory(value: object, nodes: int) -> tuple[int, ...]:
     if sum(sizes) > MAX_MEMORY:
         raise ValueError(f"machine.memory: at most {MAX_MEMORY >> 40}T, not {sum(sizes)} bytes")
     return sizes
+
+
+def _distances(value: object, nodes: int) -> tuple[tuple[int, ...], ...]:
+    """A row a node; left out: 10 to itself, 20 to any other."""
+    if value is None:
+        return tuple(tuple(10 if a == b else 20 for b in range(nodes)) for a in range(nodes))
+    if not isinstance(value, list) or len(value) != nodes or not all(isinstance(row, list) and len(row) == nodes for row in value):
+        raise ValueError(f"machine.distances must have {nodes} rows of {nodes} numbers, from each node to each node")
+    rows = tuple(tuple(_int(one, "machine.distances", 10, 254) for one in row) for row in value)
+    for a, row in enumerate(rows):
+        if row[a] != 10 or any(one == 10 for b, one in enumerate(row) if b != a):
+            raise ValueError("machine.distances: a node is at 10 from itself and further from any other")
+    return rows
 
 
 def _swap(value: object) -> tuple[SwapDevice, ...]:

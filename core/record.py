@@ -5,6 +5,7 @@ values, sizes in bytes, times in simulated ns; `event` is the number of the even
 
     charges     a charge did not fit: who was charged, which ancestor was over, what was reclaimed, how it ended
     throttles   a task answered for what it charged above memory.high: the excess at each ancestor, the formula, the sleep
+    stalls      a task lost time to memory (PSI): from when to when, and over what
     visits      reclaim came to a cgroup's lists: who, at which priority (the pages it looked at are in `State.looks`)
 """
 
@@ -18,11 +19,12 @@ KEPT = 512
 class Records:
     """The last decisions of each kind, oldest first."""
 
-    __slots__ = ("charges", "throttles", "visits", "nr_visits")
+    __slots__ = ("charges", "throttles", "stalls", "visits", "nr_visits")
 
     def __init__(self) -> None:
         self.charges: list[dict[str, Any]] = []
         self.throttles: list[dict[str, Any]] = []
+        self.stalls: list[dict[str, Any]] = []
         self.visits: list[dict[str, Any]] = []
         self.nr_visits = 0
 
@@ -30,7 +32,7 @@ class Records:
 def renumber(records: Records, first: int, numbers: dict[int, int]) -> None:
     """Events from `first` on have got other numbers (`Kernel.order_events`)."""
     rounds = [one for row in records.charges for one in row["rounds"]]
-    for rows in (records.throttles, records.visits, rounds):
+    for rows in (records.throttles, records.stalls, records.visits, rounds):
         for row in reversed(rows):
             if 0 < row["event"] < first:
                 break

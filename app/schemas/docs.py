@@ -8,11 +8,14 @@ from core import CALLS
 
 Schema = dict[str, Any]
 TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "thp": True,
     "oom": False,
     "reclaim": True,
     "charge": False,
+    "psi": False,
     "ksm": True,
     "tlb": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -254,6 +257,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         doc="What would have avoided an OOM kill.",
     ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
+    "OomTable": _object({"items": {"type": "array", "items": _object({
+        **dict.fromkeys(("event", "clock_ns", "pid", "uid", "oom_score_adj", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes",
+                         "swap_bytes", "pgtables_bytes"), INT),
+        **dict.fromkeys(("comm", "cgroup", "constraint"), STR), "limit_of": NULL_STR, **dict.fromkeys(("victim", "by", "points"), NULL_INT),
+    })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
+    "VmstatLines": _object({"items": {"type": "array", "items": _object({
+        "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
@@ -304,6 +315,12 @@ def events() -> dict[int | str, Any]:
         "application/jsonl": {"schema": STR},
     }
     return {200: {"description": "Events, by Accept.", "content": content}}
+
+
+def vmstat() -> dict[int | str, Any]:
+    """vmstat's lines as text, or as JSON."""
+    content: Schema = {"text/plain": {"schema": STR}, "application/json": {"schema": ref("VmstatLines")}}
+    return {200: {"description": "The lines, by Accept.", "content": content}}
 
 
 def body(name: str) -> Schema:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
-from core.fs import cgroup, disk, hugepages, ksm, proc, proc_pid, sysctl, sysfs
+from core.fs import cgroup, cpuset, disk, hugepages, ksm, proc, proc_pid, sysctl, sysfs
 from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
@@ -115,6 +115,7 @@ ROWS: tuple[Row, ...] = (
     Row("/sys/devices/system/cpu/possible", 0o444, "CPUs that could be", sysfs.cpu_list),
     # ---- /sys/fs/cgroup
     *cgroup.rows(),
+    *cpuset.rows(CGROUP + "/<cgroup>/"),
     *hugepages.cgroup_rows(CGROUP + "/<cgroup>/"),
     # ---- /dev, /var, /data
     Row("/dev/kmsg", 0o644, "kernel log, one record a line: level,sequence,microseconds,-;text", proc.kmsg, proc.write_kmsg),

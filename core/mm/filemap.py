@@ -315,7 +315,7 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
     if added and disk:
         k.s.vm_event[PGPGIN] += 4 * added
         thrashing = int(k.s.node_stat[:, RESTORE_FILE].sum()) > restored
-        with psi.memstall(k, task) if thrashing else nullcontext():
+        with psi.memstall(k, task, "reading a page of the workingset back from its file") if thrashing else nullcontext():
             psi.io_schedule(k, io_ns(k, added))
         page_writeback.disk_read(k, added)
     return added

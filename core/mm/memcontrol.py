@@ -43,6 +43,7 @@ from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TA
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
 from core.mm import hugetlb_cgroup, oom_kill, vmscan
+from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -59,6 +60,7 @@ from core.mm.page_counter import uncharge as uncharge
 from core.mm.slab import account_kernel_stack as account_kernel_stack
 from core.mm.slab import account_slab as account_slab
 from core.mm.slab import account_slab_unreclaimable as account_slab_unreclaimable
+from core.mm.swapfile import SWAP_EVENT_HIGH
 from core.panic import TaskKilled
 from core.record import keep
 from core.sched import psi
@@ -75,11 +77,13 @@ if TYPE_CHECKING:
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("cpuset", "memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
 MEMCG_CHARGE_BATCH = 64
+MAX_HIGH_DELAY_NS = 2_000_000_000
+LOCAL_EVENTS, RECURSIVE_PROT = "memory_localevents", "memory_recursiveprot"  # mount options
 PAGE_ALLOC_COSTLY_ORDER = 3
 SHORT_SLEEP_NS = 1_000_000_000 // 100  # HZ / 100: an excess that costs no more is not slept for
 
@@ -88,7 +92,8 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb", "cpus",
+                 "mems")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -111,6 +116,8 @@ class Cgroup:
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
         self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
+        self.cpus: list[int] = []  # cpuset.cpus, cpuset.mems; empty: the parent's
+        self.mems: list[int] = []
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -277,6 +284,8 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
+        if "cpuset" in disable:
+            child.cpus, child.mems = [], []
         if "hugetlb" in disable:
             hugetlb_cgroup.css_offline(k, child)
         if "memory" in enable | disable:
@@ -308,7 +317,7 @@ def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
 def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
     """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
     cg.events_local[kind] += 1
-    for at in cg.ancestors[:-1]:
+    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
         at.events[kind] += 1
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
@@ -318,21 +327,23 @@ def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int
 # ---------------------------------------------------------------- charging
 
 
-def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True,
+           noretry: bool = False) -> None:  # fmt: skip
     """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
-    page loop, when it has been tried there already; oom: whether the OOM killer may be called.
+    page loop, when it has been tried there already; oom: whether the OOM killer may be called; noretry: one round of reclaim must do.
     Errors: ENOMEM, when nobody could be killed or the order is too large to kill for; TaskKilled when the victim is `task`.
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
     if over >= 0:
         with recorded_charge(k, task, cg.memcg, nr) as rounds:
-            _make_room(k, task, cg.memcg, nr, order, over, oom, rounds)
+            _make_room(k, task, cg.memcg, nr, order, over, oom, noretry, rounds)
 
 
-def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, rounds: list[dict[str, Any]]) -> None:
+def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, noretry: bool,
+               rounds: list[dict[str, Any]]) -> None:  # fmt: skip
     """Reclaim from whoever is in the way, and kill when that does not help, until the charge fits."""
     cpu = task.cpu if task is not None else 0
     retries, drained = MAX_RECLAIM_RETRIES, False
@@ -341,13 +352,15 @@ def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, ov
         limited: Cgroup = k.cgroups[over]
         number = memcg_event(k, limited, "max", task.pid if task is not None else None)
         with k.because(number):
-            with psi.memstall(k, task):
+            with psi.memstall(k, task, "reclaim at memory.max"):
                 reclaimed = vmscan.reclaim(k, limited, nr)
             rounds.append({"event": number, "limited": limited.path, "reclaimed_pages": reclaimed})
             if margin(k, limited) < nr:
                 if not drained:
                     drain_all_stock(k.s, limited.id)
                     drained = True
+                elif noretry:
+                    raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached")
                 elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
                     pass
                 elif retries:
@@ -474,8 +487,9 @@ def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
         above = k.s.memcgs[parent.id]
         total = int(above["usage"])
         claims = [(min(int(k.s.memcgs["usage"][c.id]), c.min), min(int(k.s.memcgs["usage"][c.id]), c.low)) for c in parent.children.values()]
-        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims))
-        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims))
+        recursive = RECURSIVE_PROT in k.machine.cgroup_mount
+        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims), recursive)
+        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims), recursive)
     if int(row["emin"]) >= usage:
         return True
     if int(row["elow"]) >= usage:
@@ -500,8 +514,8 @@ def resume_user_mode(k: Kernel, task: Task, allowed: int = 0) -> None:
 def handle_over_high(k: Kernel, task: Task) -> None:
     """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
 
-    Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, at most 2 s; not at all
-    while reclaim makes progress, nor if it would be 10 ms or less.
+    Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, and with that of swap above
+    memory.swap.high, at most 2 s together; not at all while reclaim makes progress, nor if it would be 10 ms or less.
     """
     nr = int(k.s.ctl[CTL_OVER_HIGH])
     k.s.ctl[CTL_OVER_HIGH] = 0
@@ -512,9 +526,10 @@ def handle_over_high(k: Kernel, task: Task) -> None:
     keep(k.records.throttles, told)
     while True:
         freed = reclaim_high(k, task, cg, SWAP_CLUSTER_MAX if in_retry else nr)
-        overage = max_overage(k, cg)
-        delay = high_delay_ns(nr, overage)
-        told.update(reclaimed_pages=told["reclaimed_pages"] + freed, overage=overage, delay_ns=delay, slept=delay > SHORT_SLEEP_NS)
+        excess, swapped = max_overage(k, cg), swap_overage(k, cg)
+        delay = min(high_delay_ns(nr, excess) + high_delay_ns(nr, swapped), MAX_HIGH_DELAY_NS)
+        told.update(reclaimed_pages=told["reclaimed_pages"] + freed, overage=excess, swap_overage=swapped, delay_ns=delay,
+                    slept=delay > SHORT_SLEEP_NS)  # fmt: skip
         if delay <= SHORT_SLEEP_NS:
             return
         if not freed:
@@ -522,7 +537,7 @@ def handle_over_high(k: Kernel, task: Task) -> None:
                 break
             retries -= 1
         in_retry = True
-    with psi.memstall(k, task):
+    with psi.memstall(k, task, "the sleep that memory.high costs"):
         psi.schedule_timeout(k, delay)
     row = k.s.memcgs[cg.id]
     told["event"] = k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
@@ -534,20 +549,31 @@ def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
-            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task):
+            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task, "reclaim above memory.high"):
                 freed += vmscan.reclaim(k, at, nr)
     return freed
 
 
 def max_overage(k: Kernel, cg: Cgroup) -> int:
     """The largest (usage - high) / high of a cgroup and its ancestors, in units of 2^-20 (mem_find_max_overage)."""
+    rows = [k.s.memcgs[at.id] for at in cg.ancestors[:-1]]
+    return max((overage(int(row["usage"]), int(row["high"])) for row in rows), default=0)
+
+
+def swap_overage(k: Kernel, cg: Cgroup) -> int:
+    """The same of swap and memory.swap.high; each cgroup that is over gets a `high` of memory.swap.events (swap_find_max_overage)."""
     worst = 0
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
-        usage, high = int(row["usage"]), max(int(row["high"]), 1)
-        if usage > high:
-            worst = max(worst, ((usage - high) << 20) // high)
+        if over := overage(int(row["swap"]), int(row["swap_high"])):
+            row["swap_events"][SWAP_EVENT_HIGH] += 1
+            worst = max(worst, over)
     return worst
+
+
+def overage(usage: int, high: int) -> int:
+    """How far usage is above high, as a share of it in units of 2^-20 (calculate_overage)."""
+    return ((usage - high) << 20) // max(high, 1) if usage > high else 0
 
 
 def high_delay_ns(nr: int, overage: int) -> int:
@@ -556,7 +582,7 @@ def high_delay_ns(nr: int, overage: int) -> int:
     overage^2 * HZ >> 34 jiffies for 64 pages: 5 % over costs 64 pages 160 ms, 10 % 640 ms.
     """
     jiffies = (overage * overage * HZ >> 20 >> 14) * nr // MEMCG_CHARGE_BATCH
-    return min(jiffies, 2 * HZ) * (1_000_000_000 // HZ)
+    return min(jiffies * (1_000_000_000 // HZ), MAX_HIGH_DELAY_NS)
 
 
 def effective_protection(usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int,
@@ -673,14 +699,15 @@ def _count_by_node(s: State, wanted, counts) -> None:
         zone = s.zones[zid]
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
-            page = s.mem[pfn]
+            head = compound_head(s, pfn)
+            page = s.mem[head]
             flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
             elif flags & (PG_ANON | PG_SWAPCACHE):
-                counts[0, node] += 1 if page.mapcount > 0 else 0
+                counts[0, node] += 1 if page_mapcount(s, pfn) > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:
                 counts[1, node] += 1

@@ -26,6 +26,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -39,8 +40,24 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.abi.page_flags import PG_WORKINGSET
-from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, tlb, zap
+from core.events import Fault, SwapIn, Thp
+from core.mm import (
+    filemap,
+    gfp,
+    gfp_types,
+    huge_fault,
+    huge_memory,
+    hugetlb_fault,
+    memcontrol,
+    mempolicy,
+    numa_access,
+    oom_kill,
+    page_writeback,
+    rmap,
+    swap_readahead,
+    tlb,
+    zap,
+)
 from core.mm import vma as vmas
 from core.mm.fault import (
     COW,
@@ -56,6 +73,7 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
@@ -115,7 +133,7 @@ def vma_kind(vma: Vma) -> int:
 
 
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
-          flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
+          flags: int = 0, other: int = 0, thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
@@ -125,7 +143,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
-        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
+        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
     )  # fmt: skip
 
 
@@ -199,7 +217,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             k.clock.spend(tlb.access(k, task, first, step, order, perm is not None, done, reached, access == WRITE))
         return reached
     prepare(k, vma, access)
-    begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
+    thp = huge_memory.fault_flags(k, vma)
+    if thp:
+        huge_memory.khugepaged_enter(k, vma)
+    begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     while True:
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
@@ -209,6 +230,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         settle(k, task, vma, end, end.done - done, outcome)
         if end.done > done and not flags & F_POPULATE:
             k.clock.spend(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
@@ -255,6 +277,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
             if kind in (COW, ZERO_COW):
                 k.tlb.cpus[task.cpu].local_one += pages  # ptep_clear_flush; tlb.access walks again
+            if kind == HUGE:
+                k.emit(Thp(k.clock.now, "alloc", pages * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
         task.minflt += faults
         outcome.faults += faults
     if vma.file is not None:
@@ -272,7 +296,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
 def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse)[kind]
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
+            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -305,6 +330,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
+        huge_fault.decide(k, task, vma, end)
     elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
@@ -327,7 +354,15 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
 
 
 def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
-    """The page is in swap only: read it, with its neighbours; a major fault (do_swap_page, swapin_readahead)."""
+    """The page is in swap only: a major fault (do_swap_page)."""
+    swapin_readahead(k, task, vma)
+    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
+    task.majflt += 1
+    task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
+
+
+def swapin_readahead(k: Kernel, task: Task | None, vma: Vma) -> None:
+    """Read the slot that `vmf.victim` names, with its neighbours. For khugepaged (task None) a failure is SysError(ENOMEM)."""
     v = k.s.vmf[0]
     slot, vpn = int(v["victim"]), int(v["vpn"])
     with gfp.saved(k):
@@ -343,15 +378,15 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
                 else:
                     charge_slowpath(k, task)
             except SysError:
+                if task is None:
+                    raise
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
-    with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
+    with psi.memstall(k, task, "reading a page of the workingset back from swap") if thrashing(k, slot) else nullcontext():
         psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
-    k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
+    by, cgroup = (task.pid, task.cgroup.path) if task is not None else (None, None)
+    k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
-    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
 
 
 def thrashing(k: Kernel, slot: int) -> bool:

@@ -10,21 +10,41 @@ kept per list (`lruvec.nr`), per zone and per node; `Active(anon)` in meminfo is
 A new anonymous page starts at the head of inactive_anon, a new file page at the head of inactive_file.
 `mark_page_accessed` is what read(2) does to a page: first sight sets PG_referenced, the second moves it to
 the active list. Linux collects additions in per-CPU batches of 15 before they reach a list; here they
-reach it at once.
+reach it at once. A huge page is one entry of a list, its head, and counts as 512.
 """
 
 from __future__ import annotations
 
 from core.abi.page_flags import (
     PG_ACTIVE,
+    PG_HEAD,
     PG_LRU,
+    PG_MLOCKED,
     PG_REFERENCED,
     PG_SWAPBACKED,
+    PG_TAIL,
     PG_UNEVICTABLE,
 )
 from core.jit import inline, step
-from core.mm.mm_types import CTL_NR_NODES, State
-from core.vmstat import MEMCG_PGACTIVATE, MEMCG_PGDEACTIVATE, PGACTIVATE, PGDEACTIVATE
+from core.mm.mm_types import CTL_NR_NODES, HPAGE_PMD_NR, State
+from core.vmstat import (
+    MEMCG_PGACTIVATE,
+    MEMCG_PGDEACTIVATE,
+    NR_MLOCK,
+    PGACTIVATE,
+    PGDEACTIVATE,
+    UNEVICTABLE_PGCULLED,
+    UNEVICTABLE_PGMLOCKED,
+    UNEVICTABLE_PGMUNLOCKED,
+    UNEVICTABLE_PGRESCUED,
+)
+
+
+@inline
+def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
+    """A node counter and its cgroup's (mod_lruvec_page_state)."""
+    s.node_stat[s.zones[zid]["node"], item] += nr
+    s.memcgs[memcg]["stat"][item] += nr
 
 
 @inline
@@ -34,6 +54,12 @@ def page_lru(flags: int) -> int:
         return 4
     lru = 0 if flags & PG_SWAPBACKED else 2
     return lru + 1 if flags & PG_ACTIVE else lru
+
+
+@inline
+def lru_pages(flags: int) -> int:
+    """How many pages an entry of a list stands for: the compound pages on the lists are huge pages of 2 MiB."""
+    return HPAGE_PMD_NR if flags & PG_HEAD else 1
 
 
 @inline
@@ -111,7 +137,7 @@ def lru_add(s: State, zid: int, pfn: int) -> None:
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_add(s, lruvec, lru, pfn)
-    update_lru_size(s, zid, lruvec, lru, 1)
+    update_lru_size(s, zid, lruvec, lru, lru_pages(page["flags"]))
 
 
 @inline
@@ -121,7 +147,7 @@ def lru_del(s: State, zid: int, pfn: int) -> None:
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_del(s, lruvec, lru, pfn)
-    update_lru_size(s, zid, lruvec, lru, -1)
+    update_lru_size(s, zid, lruvec, lru, -lru_pages(page["flags"]))
     page["flags"] &= ~PG_LRU
 
 
@@ -133,8 +159,9 @@ def activate_page(s: State, zid: int, pfn: int) -> None:
         lru_del(s, zid, pfn)
         page["flags"] |= PG_ACTIVE
         lru_add(s, zid, pfn)
-        s.vm_event[PGACTIVATE] += 1
-        s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += 1
+        nr = lru_pages(page["flags"])
+        s.vm_event[PGACTIVATE] += nr
+        s.memcgs[page.memcg].stat[MEMCG_PGACTIVATE] += nr
 
 
 @step
@@ -151,6 +178,8 @@ def age_nonresident(s: State, lruvec: int, nr: int) -> None:
 @inline
 def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     """First touch sets PG_referenced, the second activates (folio_mark_accessed)."""
+    if s.mem[pfn]["flags"] & PG_TAIL:
+        pfn = s.mem[pfn]["private"]
     page = s.mem[pfn]
     if not page["flags"] & PG_REFERENCED:
         page["flags"] |= PG_REFERENCED
@@ -159,7 +188,7 @@ def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     elif not page["flags"] & PG_ACTIVE:
         activate_page(s, zid, pfn)
         page["flags"] &= ~PG_REFERENCED
-        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), 1)
+        age_nonresident(s, lruvec_of(s, page.memcg, s.zones[zid].node), lru_pages(page["flags"]))
 
 
 @step
@@ -178,3 +207,35 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     if was_active:
         s.vm_event[PGDEACTIVATE] += 1
         s.memcgs[page.memcg].stat[MEMCG_PGDEACTIVATE] += 1
+
+
+@step
+def mlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that a locked mapping holds becomes unevictable (mlock_folio, __mlock_page)."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_MLOCKED:
+        return
+    nr = lru_pages(page["flags"])
+    page["flags"] |= PG_MLOCKED
+    s.zones[zid]["stat"][NR_MLOCK] += nr
+    s.vm_event[UNEVICTABLE_PGMLOCKED] += nr
+    if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
+        lru_del(s, zid, pfn)
+        page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_UNEVICTABLE
+        lru_add(s, zid, pfn)
+        s.vm_event[UNEVICTABLE_PGCULLED] += nr
+
+
+@step
+def munlock_page(s: State, zid: int, pfn: int) -> None:
+    """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_MLOCKED:
+        return
+    nr = lru_pages(page["flags"])
+    s.zones[zid]["stat"][NR_MLOCK] -= nr
+    s.vm_event[UNEVICTABLE_PGMUNLOCKED] += nr
+    lru_del(s, zid, pfn)
+    page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
+    lru_add(s, zid, pfn)
+    s.vm_event[UNEVICTABLE_PGRESCUED] += nr

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import memcontrol, rmap_walk
+from core.mm import huge_memory, memcontrol, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import HPAGE_PMD_NR, WMARK_HIGH, ZONES_PER_NODE
 from core.mm.policy import policy_of
 from core.record import keep
 from core.vmstat import EVENT, NODE
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DEF_PRIORITY = 12
 SWAP_CLUSTER_MAX = 32
+HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch of its shrinker
 DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 ACTIVATE_ANON, ACTIVATE_FILE = NODE["workingset_activate_anon"], NODE["workingset_activate_file"]
@@ -50,7 +51,7 @@ class Workspace:
     __slots__ = ("batch", "nr", "roots", "dropped")
 
     def __init__(self, k: Kernel) -> None:
-        self.batch = np.zeros(SWAP_CLUSTER_MAX, np.int64)
+        self.batch = np.zeros(SWAP_CLUSTER_MAX + HPAGE_PMD_NR, np.int64)
         self.nr = np.zeros(8, np.int64)
         self.roots = np.zeros(k.next_inode + 1, np.int64)
         self.dropped = np.zeros(k.next_inode + 1, np.int64)
@@ -126,7 +127,10 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
         c["visit"] = k.records.nr_visits
         isolate(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
+        huge_memory.deferred_split_shrink(k, at, int(c["priority"]))
         note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
+    if cg.parent is None and int(c["priority"]) <= HUGE_ZERO_PRIORITY:
+        huge_memory.shrink_huge_zero_page(k)
     space.settle(k)
     if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
         k.flush_dirty("reclaim")
@@ -259,7 +263,7 @@ def pageout(k: Kernel, node: int) -> int:
     k.records.nr_visits += 1
     keep(k.records.visits, {"visit": int(c["visit"]), "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
                             "priority": 0})  # fmt: skip
-    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(512, np.int64))
+    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(2 * HPAGE_PMD_NR, np.int64))
     space.settle(k)
     written = int(c["nr_io"])
     if written:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from core.abi.page_flags import PG_ACTIVE, PG_WORKINGSET
 from core.jit import step
 from core.mm.mm_types import CTL_NR_NODES, State
-from core.mm.swap import age_nonresident, lruvec_of
+from core.mm.swap import age_nonresident, lru_pages, lruvec_of
 from core.vmstat import NODE
 
 REFAULT_ANON = NODE["workingset_refault_anon"]  # + 1: file; likewise below
@@ -36,7 +36,7 @@ def workingset_eviction(s: State, target: int, node: int, pfn: int) -> int:
     """A page leaves memory on behalf of `target` (0: the machine): its shadow, a negative number."""
     lruvec = lruvec_of(s, target, node)
     age = s.lruvecs[lruvec]["age"]
-    age_nonresident(s, lruvec, 1)
+    age_nonresident(s, lruvec, lru_pages(s.mem[pfn]["flags"]))
     was = 1 if s.mem[pfn]["flags"] & PG_WORKINGSET else 0
     return -1 - ((((age << 4) | node) << 13 | target) << 1 | was)
 

@@ -66,7 +66,7 @@ class Task:
     """One process (struct task_struct and signal_struct). Faults, signals, limits; `mm` is None once it is dead."""
 
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
-                 "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "policy", "start_ns",
+                 "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "mems", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
                  "stack", "stack_memcg", "slab_memcg", "oom_retries", "tlb", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when",
                  "stime_ns", "program", "se")  # fmt: skip
@@ -88,6 +88,7 @@ class Task:
         self.rlimits: dict[str, int | None] = dict(RLIMITS)  # bytes; None: unlimited
         self.cpu = 0
         self.cpus_allowed: list[int] = []
+        self.mems = 0  # nodes that its cpuset allows, as bits; 0: all (mems_allowed)
         self.policy: Mempolicy | None = None
         self.start_ns = 0
         self.utime_ns = self.stime_ns = 0
@@ -319,7 +320,7 @@ def fork(k: Kernel, parent: Task) -> Task:
     except BaseException:
         discard(k, child)
         raise
-    for name in ("oom_score_adj", "oom_score_adj_min", "catch_signals", "cpu", "policy", "uid", "exe", "dumpable"):
+    for name in ("oom_score_adj", "oom_score_adj_min", "catch_signals", "cpu", "mems", "policy", "uid", "exe", "dumpable"):
         setattr(child, name, getattr(parent, name))
     child.rlimits = dict(parent.rlimits)
     child.cpus_allowed = list(parent.cpus_allowed)

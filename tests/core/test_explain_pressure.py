@@ -118,6 +118,30 @@ def test_a_throttle_shows_its_arithmetic() -> None:
     assert row["percent_over"] == pytest.approx(row["overage"] / (1 << 20) * 100, abs=0.01)
 
 
+def test_stalls_add_up_to_the_pressure_file() -> None:
+    k, pid = machine("30M", "memory.high")
+    write(k, pid, 36 * M)
+    told = k.view("explain_psi", pid=pid)
+    own, root = told["groups"]
+    assert (own["cgroup"], root["cgroup"]) == ("/app", "/")
+    overs = {stall["over"] for stall in told["stalls"]}
+    assert overs <= {"reclaim above memory.high", "the sleep that memory.high costs"} and "the sleep that memory.high costs" in overs
+    lost = sum(stall["end_ns"] - stall["begin_ns"] for stall in k.records.stalls)
+    assert own["some"]["total_us"] == lost // 1000
+    shown = dict(word.split("=") for word in k.read("/sys/fs/cgroup/app/memory.pressure").decode().splitlines()[0].split()[1:])
+    assert shown["total"] == str(own["some"]["total_us"])
+    assert shown["avg10"] == own["some"]["avg10"]
+
+
+def test_the_next_average_is_the_one_that_comes() -> None:
+    k, pid = machine("30M", "memory.high")
+    write(k, pid, 36 * M)
+    before = k.view("explain_psi", pid=pid)["groups"][0]["some"]
+    k.call("advance", duration_ns=before["period"]["end_ns"] - k.clock_ns)
+    after = k.view("explain_psi", pid=pid)["groups"][0]["some"]
+    assert after["avg10"] == before["period"]["avg10_then"]
+
+
 @pytest.mark.parametrize(
     ("fate", "young", "before", "says"),
     [(KEPT, 1, False, "first time"), (ACTIVATED, 1, True, "used again"), (ACTIVATED, 2, False, "several"), (WRITTEN, 0, False, "swap slot"),

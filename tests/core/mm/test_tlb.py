@@ -274,7 +274,7 @@ def test_six_address_spaces_are_kept_apart_and_a_seventh_takes_the_oldest_place(
     assert len(set(held)) >= 5
     for pid in held[-3:]:
         assert counts(only_touch(space, where[pid], 8, "read", pid))[3] == 0
-    for other in range(6):
+    for _other in range(6):
         pid = space.spawn()
         address = space.ok("mmap", pid, length=PAGE, prot="rw", flags=ANON)["address"]
         only_touch(space, address, 1, "write", pid)
@@ -455,7 +455,8 @@ def test_ways_that_fit_are_chosen(given: dict[str, int], ways: int) -> None:
 
 
 @pytest.mark.parametrize("given", [
-    {"l1_4k": 64, "l1_4k_ways": 3}, {"l2": 1536, "l2_ways": 64}, {"l2": 1009}, {"l1_4k": 0}, {"pcid": 2}, {"pdpte": 64}, {"l1_4k_ways": 4, "l1_4k": 48},
+    {"l1_4k": 64, "l1_4k_ways": 3}, {"l2": 1536, "l2_ways": 64}, {"l2": 1009}, {"l1_4k": 0}, {"pcid": 2}, {"pdpte": 64},
+    {"l1_4k_ways": 4, "l1_4k": 48},
 ])  # fmt: skip
 def test_impossible_geometry_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"machine\.tlb"):
