@@ -43,10 +43,10 @@ class KernelTarget:
             "signal": result.signal,
             "fault_address": None if address is None else hex_address(address),
             "faults": {"minor": result.minor, "major": result.major},
-            "tlb": result.tlb,
             "killed": list(result.killed),
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": self.kernel.clock_ns,
+            **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
 
     def read(self, path: str) -> bytes:

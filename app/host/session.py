@@ -225,12 +225,12 @@ class Session:
             "signal": result.signal,
             "fault_address": None if result.fault_address is None else f"{result.fault_address:#x}",
             "faults": {"minor": result.minor, "major": result.major},
-            "tlb": result.tlb,
             "killed": result.killed,
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": outcome.clock_ns,
             "events": None if first is None else {"first": first, "last": last},
             "seq": self.seq,
+            **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
 
     def _limited(self, op: Op) -> Op:

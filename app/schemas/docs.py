@@ -48,7 +48,7 @@ FREE: Final[Schema] = {"type": "object"}
 
 TLB_COUNTS: Final = _object(
     {"accesses": INT, "l1_hits": INT, "l2_hits": INT, "misses": INT, "walk_cycles": INT},
-    doc="What memory accesses found in the processor's TLB; null where there were none.",
+    doc="What memory accesses found in the processor's TLB; only where there were any.",
 )
 ANSWER: Final[Mapping[str, Schema]] = {
     "result": _or_null(FREE),
@@ -56,13 +56,13 @@ ANSWER: Final[Mapping[str, Schema]] = {
     "signal": NULL_STR,
     "fault_address": _or_null(HEX),
     "faults": _object({"minor": INT, "major": INT}),
-    "tlb": _or_null(TLB_COUNTS),
     "killed": {"type": "array", "items": INT, "description": "Every pid that the OOM killer or a fatal signal ended during the call."},
     "elapsed_ns": INT,
     "clock_ns": INT,
     "events": _or_null(_object({"first": INT, "last": INT})),
     "seq": INT,
 }
+WITH_ACCESSES: Final[Mapping[str, Schema]] = {"tlb": TLB_COUNTS}  # of calls whose program accessed memory
 
 PROBLEM: Final = _object(
     {"type": STR, "title": STR, "status": INT, "detail": STR},
@@ -196,7 +196,7 @@ SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "dige
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Answer": _object(
-        ANSWER, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
+        ANSWER, WITH_ACCESSES, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
     ),
     "BatchAnswer": _object(
         {
@@ -352,7 +352,7 @@ def _result_schema(name: str) -> Schema:
 def call_operation(name: str) -> Schema:
     """The OpenAPI operation of one call's route."""
     row = CALLS[name]
-    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))})
+    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))}, WITH_ACCESSES)
     notes = [row.doc, f"Support: {row.support}." if row.support != "full" else "", row.note]
     required = any(param.required for param in row.params.values())
     return {
