@@ -38,6 +38,9 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, simulated.warm(simulated.fork_and_cow))
         note(ours, simulated.single_calls())
         note(ours, simulated.sparse_terabyte())
+        note(ours, {f"thrash_{order}": simulated.thrash(order) for order in ("sequential", "random", "zipf")})
+        note(ours, {"clean": simulated.clean_reclaim()})
+        note(ours, simulated.reclaim_by_size())
         note(ours, simulated.ksm_scan())
         note(ours, simulated.tlb_trace())
         note(ours, simulated.five_programs())
@@ -55,6 +58,12 @@ def core_rows(repetitions: int) -> list[Row]:
         at_most("touch of one page, a fault, Kernel.call", "us", ours["fault"], 20),
         at_most("touch of one page, mapped, Kernel.call", "us", ours["mapped"], 20),
         within("1,000 pages over 1 TiB against over 2 GiB", "ms", ours["sparse"], ours["dense"], high=2.5),
+        faster("thrash over twice the memory, sequential, against first touches", "ns/touch", ours["thrash_sequential"], sequential, 3),
+        faster("  in random order: nearly every touch reads from swap", "ns/touch", ours["thrash_random"], sequential, 3),
+        faster("  in zipf order", "ns/touch", ours["thrash_zipf"], sequential, 3),
+        at_most("reclaim of a million clean file pages", "ms", ours["clean"], 400),
+        within("  cost a page on 64 GiB against 64 MiB", "ns/page", ours["reclaim_64G"], ours["reclaim_64M"], high=1.5),
+        within("  cost a page on 1 GiB against 64 MiB", "ns/page", ours["reclaim_1G"], ours["reclaim_64M"], high=1.5),
         at_most("ksmd's scan of 100,000 pages, all alike: merged", "ms", ours["ksm_merge"], 1000),
         at_most("ksmd's scan of 100,000 pages, each its own", "ms", ours["ksm_unique"], 1000),
         at_least("TLB trace, 256 MiB at random", "M/s", ours["tlb_uniform"], 40),

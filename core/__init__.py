@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from core.abi.errno import Errno
+from core.calibration import calibration_table
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
@@ -33,6 +34,7 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "calibration_table",
     "parse_program",
     "program_catalogue",
     "says",

@@ -196,7 +196,9 @@ SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "dige
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Answer": _object(
-        ANSWER, WITH_ACCESSES, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
+        ANSWER,
+        WITH_ACCESSES,
+        doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds.",
     ),
     "BatchAnswer": _object(
         {
@@ -264,6 +266,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
     "VmstatLines": _object({"items": {"type": "array", "items": _object({
         "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
     })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},

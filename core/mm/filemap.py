@@ -81,6 +81,7 @@ def new_root(s: State) -> int:
 def make_root(k: Kernel, inode: Inode) -> None:
     """Give a file its (empty) radix tree."""
     inode.root = int(new_root(k.s))
+    k.rmap = None  # reclaim knows files by their trees
 
 
 @njit
@@ -603,5 +604,6 @@ def evict_inode(k: Kernel, inode: Inode) -> None:
         truncate_pages(k.s, inode.root, 0, k.machine.storage.buffers)
         free_nodes(k.s, inode.root)
         inode.root = 0
+        k.rmap = None
     inode.nr_pages = inode.nr_dirty = 0
     k.inodes.pop(inode.id, None)

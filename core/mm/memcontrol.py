@@ -306,11 +306,11 @@ def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
 
 def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
-    found = [cg]
+    found, removed = [cg], [one for one in k.cgroups.values() if one.dying] if dying else []
     for at in found:
         found.extend(at.children.values())
-        if dying:
-            found.extend(child for child in k.cgroups.values() if child.dying and child.parent is at)
+        if removed:
+            found.extend(child for child in removed if child.parent is at)
     return found
 
 

@@ -53,10 +53,13 @@ class Rmap(NamedTuple):
 
 
 def tables(k: Kernel) -> Rmap:
-    """The reverse-mapping tables of this moment, made anew when a mapping has changed since (kept in `k.rmap`)."""
+    """The reverse-mapping tables of this moment, made anew when a mapping has changed since.
+
+    `k.rmap` keeps the moment, the tables, and what vmscan adds to them (`vmscan.workspace`).
+    """
     moment = (k.next_anon_vma, k.next_inode, [(mm.id, mm.generation) for mm in k.mms.values()])
     if k.rmap is None or k.rmap[0] != moment:
-        k.rmap = (moment, _build(k))
+        k.rmap = [moment, _build(k), None]
     rmap: Rmap = k.rmap[1]
     return rmap
 

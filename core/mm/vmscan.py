@@ -27,7 +27,7 @@ import numpy as np
 from core.events import Reclaim, SwapOut
 from core.mm import huge_memory, memcontrol, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import HPAGE_PMD_NR, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import HPAGE_PMD_NR, SC, WMARK_HIGH, ZONES_PER_NODE
 from core.mm.policy import policy_of
 from core.record import keep
 from core.vmstat import EVENT, NODE
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
 
 DEF_PRIORITY = 12
+FRESH = np.zeros(1, SC)
 SWAP_CLUSTER_MAX = 32
 HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch of its shrinker
 DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
@@ -65,9 +66,18 @@ class Workspace:
         self.dropped[:] = 0
 
 
+def workspace(k: Kernel) -> Workspace:
+    """The arrays of this moment: they last as long as the reverse-mapping tables, and no file has got or lost its tree meanwhile."""
+    rmap_walk.tables(k)
+    if k.rmap[2] is None:
+        k.rmap[2] = Workspace(k)
+    space: Workspace = k.rmap[2]
+    return space
+
+
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
     """A fresh scan_control."""
-    k.s.sc[:] = np.zeros(1, k.s.sc.dtype)
+    k.s.sc[:] = FRESH
     c = k.s.sc[0]
     c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
     c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
@@ -81,7 +91,7 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     `nodes`: those that the allocation is confined to by a memory policy; None: all.
     """
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
-    space = Workspace(k)
+    space = workspace(k)
     who = by or ("memcg" if cg.parent is not None else "direct")
     while True:
         c["priority"] = DEF_PRIORITY
@@ -143,11 +153,8 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
     c = k.s.sc[0]
     k.records.nr_visits += 1
     k.clock.spend(scanned * k.costs.scan_page)
-    lists = {}
-    for lru, name in enumerate(LISTS):
-        looked, got = int(c["list_scanned"][lru] - before[0][lru]), int(c["list_reclaimed"][lru] - before[1][lru])
-        if looked:
-            lists[name] = [looked, got]
+    looked, got = (c["list_scanned"] - before[0]).tolist(), (c["list_reclaimed"] - before[1]).tolist()
+    lists = {name: [looked[lru], got[lru]] for lru, name in enumerate(LISTS) if looked[lru]}
     keep(k.records.visits, {"visit": int(c["visit"]), "event": k.nr_events + 1, "clock_ns": k.clock.now, "by": who, "node": node,
                             "cgroup": cg.path, "priority": int(c["priority"])})  # fmt: skip
     number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
@@ -166,16 +173,16 @@ def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
     may = DEACTIVATE_ANON | DEACTIVATE_FILE
     if not c["force_deactivate"]:
         may = 0
+        now, before = refaults(k, node, cg), vec["refaults"].tolist()
         for kind, bit in enumerate((DEACTIVATE_ANON, DEACTIVATE_FILE)):
-            if refaults(k, node, cg)[kind] != int(vec["refaults"][kind]) or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
+            if now[kind] != before[kind] or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
                 may |= bit
     c["may_deactivate"] = may
     c["cache_trim_mode"] = int(int(tree[2]) >> int(c["priority"]) > 0 and not may & DEACTIVATE_FILE)
     c["file_is_tiny"] = 0
     if cg.parent is None:
-        zones = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
-        free = sum(int(s.zones["free"][zid]) for zid in zones)
-        high = sum(int(s.zones["wmark"][zid][WMARK_HIGH]) for zid in zones)
+        zones = s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+        free, high = sum(zones["free"].tolist()), sum(zones["wmark"][:, WMARK_HIGH].tolist())
         tiny = int(tree[2]) + int(tree[3]) + free <= high
         c["file_is_tiny"] = int(tiny and not may & DEACTIVATE_ANON and int(tree[0]) >> int(c["priority"]) > 0)
 
@@ -200,14 +207,9 @@ def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
 
 def pgdat_balanced(k: Kernel, node: int) -> bool:
     """Is some zone of the node above its high mark, boost included (pgdat_balanced)?"""
-    zones = k.s.zones
-    for kind in range(ZONES_PER_NODE):
-        zid = node * ZONES_PER_NODE + kind
-        if zones["managed"][zid]:
-            mark = int(zones["wmark"][zid][WMARK_HIGH]) + int(zones["boost"][zid]) + int(zones["lowmem_reserve"][zid][3])
-            if int(zones["free"][zid]) > mark:
-                return True
-    return False
+    zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+    marks = zones["wmark"][:, WMARK_HIGH] + zones["boost"] + zones["lowmem_reserve"][:, 3]
+    return bool(((zones["free"] > marks) & (zones["managed"] > 0)).any())
 
 
 def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
@@ -219,17 +221,19 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     if not state["awake"]:
         state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space, age = Workspace(k), policy_of(k).age
+    space, age = workspace(k), policy_of(k).age
     if pgdat_balanced(k, node):
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
-        high = sum(max(int(k.s.zones["wmark"][zid][WMARK_HIGH]), SWAP_CLUSTER_MAX)
-                   for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE) if k.s.zones["managed"][zid])  # fmt: skip
+        zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+        marks, managed = zones["wmark"][:, WMARK_HIGH].tolist(), zones["managed"].tolist()
+        high = sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         c["may_writepage"] = 1
+        r = rmap_walk.tables(k)
         for at in memcontrol.reclaim_order(k, k.root_cgroup):
-            age(k.s, rmap_walk.tables(k), at.id)
+            age(k.s, r, at.id)
         with k.because(state["cause"]):
             shrink_node(k, node, k.root_cgroup, space, "kswapd")
         freed = int(c["nr_reclaimed"])
@@ -258,7 +262,7 @@ def pageout(k: Kernel, node: int) -> int:
     """Reclaim the pages that `vmf` names for MADV_PAGEOUT: how many were freed at once (reclaim_pages)."""
     c = begin(k, 0, 0)
     c["node"] = node
-    space = Workspace(k)
+    space = workspace(k)
     c["visit"] = k.records.nr_visits
     k.records.nr_visits += 1
     keep(k.records.visits, {"visit": int(c["visit"]), "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
