@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import monitor, sysctl
+from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, page_alloc, page_writeback, pcp, tlb
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, tlb
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -139,6 +139,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
+    k.numa = dict(numa_balancing.DEFAULTS)
     k.mounts = {}
     hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
@@ -151,9 +152,19 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     image.start_init(k)
     pcp.start(k)
     hugetlb.boot_settings(k)
+    boot_parameters(k)
     k.order_events()
     k.drain()
     k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
+
+
+def boot_parameters(k: Kernel) -> None:
+    """What the command line asks for, beyond what the machine says itself."""
+    given = k.machine.cmdline
+    hugetlb.boot_parameters(k, [(name, value) for name, value in given if name in ("hugepages", "hugepagesz", "default_hugepagesz")])
+    balancing = cmdline.value_of(given, "numa_balancing", "")
+    if balancing:
+        k.sysctl["kernel.numa_balancing"] = int(balancing == "enable")
 
 
 def columns(k: Kernel, max_pfn: int) -> State:

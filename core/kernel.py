@@ -95,6 +95,7 @@ class Kernel:
     tlb: Tlb
     tlb_columns: TlbColumns
     tlb_costs: tuple[int, int, bool]
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core import sysctl
+from core import cmdline, sysctl
 
 PAGE = 4096
 SUFFIX = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -114,6 +114,7 @@ class Costs:
     tlb_flush: int = 200  # forget an ASID: a write to CR3
     ipi: int = 2_000  # interrupt another CPU and wait for it (published measurements of shootdowns: 1 to 6 us)
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
+    oom_look: int = 240  # find that the last victim has not died yet: four looks in the time of 16 pages' unmapping, as recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class Machine:
     reclaim_policy: str = "classic"
     distances: tuple[tuple[int, ...], ...] = ((10,),)
     cgroup_mount: tuple[str, ...] = ()
+    cmdline: cmdline.Parameters = ()
     preset: str | None = None
 
     @property
@@ -141,6 +143,16 @@ class Machine:
     def total(self) -> int:
         """Installed memory of all nodes, bytes."""
         return sum(self.memory)
+
+    @property
+    def psi(self) -> bool:
+        """Is stall information there (psi=)?"""
+        return cmdline.is_on(self.cmdline, "psi")
+
+    @property
+    def swapaccount(self) -> bool:
+        """Is swap charged to cgroups (swapaccount=)?"""
+        return cmdline.is_on(self.cmdline, "swapaccount")
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Machine:
@@ -154,17 +166,23 @@ class Machine:
         if unknown:
             raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
         memory = _memory(merged.get("memory", "512M"), _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES))
+        parameters = cmdline.parse(merged.get("cmdline", ""))
+        thp = _choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES)
+        said = cmdline.value_of(parameters, "transparent_hugepage", thp)
+        if "transparent_hugepage" in given and said != thp:
+            raise ValueError(f"machine.transparent_hugepage is {thp}, machine.cmdline says {said}: say it once")
         return cls(
             memory=memory,
             swap=_swap(merged.get("swap", "0")),
             cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
-            transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
+            transparent_hugepage=said,
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
             distances=_distances(merged.get("distances"), len(memory)),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
+            cmdline=parameters,
             preset=name,
         )
 
@@ -182,12 +200,13 @@ class Machine:
             "reclaim_policy": self.reclaim_policy,
             "distances": [list(row) for row in self.distances],
             "cgroup_mount": list(self.cgroup_mount),
+            "cmdline": " ".join(f"{name}={value}" if value else name for name, value in self.cmdline),
             "preset": self.preset,
         }
 
 
 _FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
-           "preset")  # fmt: skip
+           "cmdline", "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

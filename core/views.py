@@ -41,6 +41,7 @@ from core.mm.pgtable import (
     PTE_SPECIAL,
     PTE_US,
 )
+from core.mm.util import total_swap_pages, totalram_pages
 from core.sched import task as sched
 
 if TYPE_CHECKING:
@@ -470,6 +471,11 @@ def _zone(k: Kernel, zid: int) -> dict[str, Any]:
     }
 
 
+def installed(k: Kernel) -> tuple[int, int]:
+    """Bytes of memory (MemTotal) and of swap."""
+    return totalram_pages(k) * 4096, total_swap_pages(k) * 4096
+
+
 def oom(k: Kernel) -> list[dict[str, Any]]:
     """Every kill of the OOM killer, in order of time."""
     return [dict(row) for row in k.oom_kills]
@@ -488,6 +494,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_oom": explain.explain_oom,
     "vmstat": monitor.vmstat,
     "oom": oom,
+    "installed": installed,
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
     "explain_psi": explain_pressure.explain_psi,

@@ -232,9 +232,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
         "required": ["path"],
         "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]},
-        "examples": [{"path": "/app", "memory.max": "50M"}],
+        "description": "path, and settings: files of the cgroup (memory.max), systemd's properties (MemoryMin, MemoryLow, MemoryHigh, MemoryMax, "
+                       "MemorySwapMax, with its sizes, percentages and infinity), or a pasted unit as `service`.",
+        "examples": [{"path": "/app", "memory.max": "50M"}, {"path": "/web", "service": "[Service]\nMemoryHigh=40M\nMemoryMax=10%\n"}],
     },
-    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
+    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"MemoryMax": "20%"}]},
     "Audit": AUDIT,
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),

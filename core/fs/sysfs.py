@@ -12,7 +12,7 @@ from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
 from core.fs.node import Row, bit_list, bit_map, choice, parse_choice, parse_int, show
 from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters
-from core.mm import huge_memory, mmzone
+from core.mm import huge_memory, mmzone, numa_balancing
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -107,6 +107,26 @@ def rows() -> tuple[Row, ...]:
         Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),
         *(khugepaged(key, low, high, doc) for key, low, high, doc in KHUGEPAGED),
         *(Row(THP + "khugepaged/" + key, 0o444, doc, partial(read_number, "thp", "khugepaged." + key)) for key, doc in KHUGEPAGED_COUNTS),
+    )  # fmt: skip
+
+
+def read_balancing(name: str, k: Kernel) -> str:
+    """One tunable of NUMA balancing."""
+    return show(k.numa[name])
+
+
+def write_balancing(name: str, k: Kernel, text: str) -> None:
+    """Range-check and keep."""
+    k.numa[name] = parse_int(text, 0, UINT_MAX, name)
+
+
+def balancing_rows() -> tuple[Row, ...]:
+    """/sys/kernel/debug/sched/numa_balancing."""
+    unused = "hot_threshold_ms"
+    return tuple(
+        Row(f"/sys/kernel/debug/sched/numa_balancing/{name}", 0o644, f"NUMA balancing: {name.replace('_', ' ')}", partial(read_balancing, name),
+            partial(write_balancing, name), "partial" if name == unused else "full", "no memory tiers" if name == unused else "")
+        for name in numa_balancing.DEFAULTS
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ ROWS: tuple[Row, ...] = (
         support="partial", note="per-CPU lists stay as boot left them"),
     Row("/proc/swaps", 0o444, "swap areas, kB", proc.swaps),
     *(Row(f"/proc/pressure/{name}", 0o666, f"stall information: {what}; writing `some 150000 1000000` sets a trigger", partial(proc.pressure, resource),
-          partial(proc.write_pressure, resource), "partial", PSI_NOTE)
+          partial(proc.write_pressure, resource), "partial", PSI_NOTE, present=proc.has_psi)
       for name, what, resource in (("memory", "memory", psi.MEM), ("cpu", "CPU", psi.CPU), ("io", "I/O", psi.IO))),
     Row("/proc/stat", 0o444, "CPU time, boot time, processes", proc.stat, support="partial", note="user, system, idle and iowait; no interrupts"),
     Row("/proc/uptime", 0o444, "seconds since boot, seconds idle", proc.uptime),
@@ -111,6 +111,7 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "cpulist", 0o444, "its CPUs", sysfs.cpulist),
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
     *hugepages.node_rows(NODE),
+    *sysfs.balancing_rows(),
     Row("/sys/devices/system/cpu/online", 0o444, "CPUs that are there", sysfs.cpu_list),
     Row("/sys/devices/system/cpu/possible", 0o444, "CPUs that could be", sysfs.cpu_list),
     # ---- /sys/fs/cgroup

@@ -29,7 +29,7 @@ Source: mm/memory.c; facts PF-01..22.
 
 from __future__ import annotations
 
-from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
+from core.abi.mman import VM_LOCKED, VM_RAND_READ, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
@@ -60,6 +60,7 @@ from core.mm.page_ops import (
     DONE,
     GFP_USER,
     MISS,
+    NUMA_HINT,
     OUT_OF_VMA,
     OVER_HIGH,
     READAHEAD,
@@ -138,7 +139,7 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
-    v["nr_runs"] = v["dirtied"] = v["read_run"] = 0
+    v["nr_runs"] = v["dirtied"] = v["read_run"] = v["cache_hits"] = 0
     for kind in range(len(v["count"])):
         v["count"][kind] = 0
     i = v["done"]
@@ -322,6 +323,9 @@ def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, con
         return do_fault(s, v, tid, vpn, write, content)
     if not pte & PTE_PRESENT:
         return do_swap_page(s, v, tid, pte, vpn, write, content)
+    if not pte & PTE_P:
+        v["reason"] = NUMA_HINT
+        return 0
     if write and not pte & PTE_RW:
         return do_wp_page(s, v, tid, pte, vpn, content)
     s.pt[tid, vpn & 511] = pte | PTE_A
@@ -523,6 +527,8 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
+    if not v["major"] and not v["vm_flags"] & VM_RAND_READ:
+        v["cache_hits"] += 1
     if private_write:
         copy = alloc_charged(s, v, GFP_USER, vpn)
         if copy == 0:
@@ -567,7 +573,10 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
         if leaf < 0 or at & 511 == 0:
             leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511] if leaf else 0
-        if pfn <= 0 or s.pt[tid, page & 511] != 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+        if pfn <= 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+            continue
+        v["cache_hits"] += 1
+        if s.pt[tid, page & 511] != 0:
             continue
         page_add_file_rmap(s, zone_of(s, pfn), pfn)
         if v["vm_flags"] & VM_LOCKED:

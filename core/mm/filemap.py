@@ -366,6 +366,14 @@ def window_for(k: Kernel, inode: Inode, ra: FileRa, index: int, request: int, *,
 # ---------------------------------------------------------------- faults
 
 
+def found_cached(k: Kernel, vma: Vma) -> None:
+    """Faults found pages in the cache: each counts against the misses that would end read-around (mmap_miss)."""
+    hits, file = int(k.s.vmf["cache_hits"][0]), vma.file
+    if hits and file is not None and vma.mm.id in file.ra:
+        ra = ra_state(file, vma.mm.id)
+        ra.mmap_miss = max(0, ra.mmap_miss - hits)
+
+
 def fault_miss(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
     """filemap_fault on a page that is not cached: read it with read-ahead around it; a major fault."""
     inode = vma.file
@@ -408,6 +416,7 @@ def retry_major(k: Kernel, task: Task, vpn: int) -> None:
     """
     task.majflt += 1
     task.minflt -= 1  # the loop counts the second try as minor
+    k.s.vmf["major"][0] = 1
     k.s.vm_event[PGFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1
     k.emit(Fault(k.clock.now, task.pid, "file", True, vpn << 12, 1, 1, task.cgroup.path))

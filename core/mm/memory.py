@@ -50,6 +50,7 @@ from core.mm import (
     memcontrol,
     mempolicy,
     numa_access,
+    numa_balancing,
     oom_kill,
     page_writeback,
     rmap,
@@ -75,7 +76,7 @@ from core.mm.fault import (
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_readahead import read_slot
 from core.panic import KernelBug, Signal, TaskKilled
@@ -167,13 +168,18 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     if n >= MANY:
         for column in (k.s.mem, k.s.pt, k.s.buddy):
             back_with_huge_pages(column)
+    balancing = numa_balancing.watching(k, task)
     for _ in range(repeat):
         done = 0
         while done < n:
             vpn = first + (int(perm[done]) if perm is not None else done * step)
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
-            done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            stop = min(n, done + numa_balancing.budget(k, task)) if balancing else n
+            began = k.clock.now
+            done = run(k, task, vma, access, first, step, stop, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if balancing:
+                numa_balancing.task_tick_numa(k, task, k.clock.now - began)
             if done < n and k.clock.over():
                 outcome.touched += done
                 return outcome
@@ -238,7 +244,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
-        decide(k, task, vma, end)
+        decide(k, task, vma, end, order, outcome)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
@@ -303,6 +309,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         count = k.s.vmf["count"][0]
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
     k.clock.run_user(left * costs.access)
     k.clock.spend(ns)
@@ -329,7 +336,7 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
     k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
-def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
+def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     reason, vpn = end.reason, end.vpn
     if reason in (NO_PAGE, LIMIT):
@@ -352,6 +359,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason == NUMA_HINT:
+        outcome.faults += numa_balancing.hint_faults(k, task, end, order)
     elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
         huge_fault.decide(k, task, vma, end)
     elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already

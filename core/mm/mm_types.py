@@ -105,6 +105,7 @@ TASK_RSS_EVENTS_THRESH = 64
 # mems: the nodes that the task's cpuset allows, as a mask (0: all).
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
+# major: this access is tried again after a wait for the disk; cache_hits: pages found in the page cache.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 # cluster: most pages to read from swap at once; sliced: the task runs on a slice, which ends when it sleeps for a read.
 # ra_*: the read from swap that is under way: its fault's slot, where to go on (0: none is), its end, pages so far, the mark of before.
@@ -123,7 +124,7 @@ VMF = np.dtype([
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
     ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
-    ("no_thp", "i8"), ("ready", "i8"),
+    ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
@@ -411,7 +412,8 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
+                 "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -427,6 +429,8 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
+        self.numa_next_scan = 0  # NUMA balancing: not before this time (ns), from this page on, after so many passes
+        self.numa_scan_offset = self.numa_scan_seq = 0
         self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
