@@ -18,18 +18,23 @@ from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
 from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, tlb
 from core.mm.mm_types import (
+    BLOOM_WORDS,
     CTL_BUDDY,
+    CTL_FALLBACK,
     CTL_MAX_PFN,
     CTL_NR_NODES,
     CTL_POLICY,
     CTL_PT_NEXT,
+    CTL_RANDOM,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    FIFO,
     KSM,
     KSM_ITEM,
     KSM_NODE,
     LOOK,
+    LRUGEN,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -121,8 +126,12 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
     k.kswapd = [
-        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
+        for _ in range(k.nr_nodes)
     ]
+    on = machine.reclaim_policy == "mglru"
+    k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
+    k.policy_client = {"answers": []}
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
@@ -137,6 +146,8 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.tlb, k.tlb_columns, k.tlb_costs = tlb.Tlb(machine.cpus), tlb.columns(machine), tlb.costs(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
+    k.s.ctl[CTL_FALLBACK] = FIFO
+    k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
     k.numa = dict(numa_balancing.DEFAULTS)
@@ -196,6 +207,10 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
+        gens=arena((max_pfn + 1,), "i1"),
+        lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
+        blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
+        stamps=arena((max_pfn + 1,), "i8"),
     )
     at = 0
     for order, count in enumerate(links):

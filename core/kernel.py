@@ -21,6 +21,7 @@ from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
 from core.mm import filemap, gfp, memcontrol, page_writeback, pcp, tlb
+from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.mm.policy_client import Advisor
     from core.mm.tlb import Tlb, TlbColumns
     from core.monitor import Monitor
     from core.record import Records
@@ -96,9 +98,12 @@ class Kernel:
     tlb_columns: TlbColumns
     tlb_costs: tuple[int, int, bool]
     numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
+    lru_gen: dict[str, int]  # on; mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
+    policy_client: dict[str, list[int]]  # answers: what a client's policy will take (`policy_client`)
+    advisor: Advisor | None = None  # the client itself, while it is asked; no part of the state
     swap_devices: list[Any]
     committed_pages: int
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
@@ -209,6 +214,7 @@ class Kernel:
             self.current = None
             answer.tlb = dict(zip(tlb.COUNTED, self.tlb.call, strict=True)) if self.tlb.call[0] else None
             tlb.enter_lazy_tlb(self)
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
             pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs
                 gfp.kswapd_finish(self)
@@ -299,6 +305,7 @@ class Kernel:
             memcontrol.resume_user_mode(self, task)
             sched.exit_to_user(self, task)
             self.current = None
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
         return refusal
 
     def syscall(self, name: str, task: Task, **args: Any) -> Any:

@@ -23,7 +23,7 @@ THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
-RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
+RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru", "client")  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {
@@ -180,7 +180,7 @@ class Machine:
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
             distances=_distances(merged.get("distances"), len(memory)),
-            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES[:-1]),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             cmdline=parameters,
             preset=name,

@@ -30,7 +30,7 @@ import zstandard
 from core import boot
 from core.abi.mman import PAGE_SIZE
 from core.mm import tlb
-from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, NR_LOOKS, Array, State
+from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL_XA_NEXT, NR_LOOKS, Array, State
 from core.mm.tlb import TlbColumns
 from core.mm.tlb_walk import CLOCK
 
@@ -41,7 +41,7 @@ VERSION = 1
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
 SCRATCH = ("runs",)  # columns that hold nothing between two calls
-TLB = ("tags", "stamps", "state")  # of TlbColumns; its geometry is the machine's
+TLB = ("tlb_tags", "tlb_stamps", "tlb_state")  # tags, stamps, state of TlbColumns; its geometry is the machine's
 _PLAIN = (int, str, bool, type(None))
 
 
@@ -61,6 +61,10 @@ def used_rows(k: Kernel, name: str) -> int:
         "mms": max([*k.mms, *k.free_mm_ids, *k.ksmd.slots], default=0) + 1,
         "ksm_items": int(k.s.ksm[0]["item_next"]) + 1,
         "ksm_nodes": int(k.s.ksm[0]["node_next"]) + 1,
+        "lrugens": groups * k.nr_nodes,
+        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"].any() else 0,
+        "gens": len(k.s.gens) if k.lru_gen["on"] else 0,
+        "stamps": len(k.s.stamps) if k.s.ctl[CTL_STAMP] else 0,
         **dict.fromkeys(TLB, int(np.flatnonzero(k.tlb_columns.state[:, CLOCK]).max(initial=-1)) + 1),
     }
     return min(known.get(name, len(column)), len(column))
@@ -68,7 +72,7 @@ def used_rows(k: Kernel, name: str) -> int:
 
 def column_of(k: Kernel, name: str) -> Array:
     """A column by its name: of the state, or of the TLBs."""
-    column: Array = getattr(k.tlb_columns if name in TLB else k.s, name)
+    column: Array = getattr(k.tlb_columns, name.removeprefix("tlb_")) if name in TLB else getattr(k.s, name)
     return column
 
 

@@ -21,12 +21,36 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_HEAD, PG_KSM, PG_SHMEM, PG_TAIL
+from core.abi.page_flags import (
+    KPAGEFLAGS,
+    PG_ACTIVE,
+    PG_ANON,
+    PG_ANON_EXCLUSIVE,
+    PG_HEAD,
+    PG_KSM,
+    PG_LRU,
+    PG_SHMEM,
+    PG_SWAPBACKED,
+    PG_TAIL,
+    PG_UNEVICTABLE,
+)
 from core.fs import proc_pid
-from core.mm import huge_memory, hugetlb, hugetlb_fault, memcontrol, memory, mmzone, pgtable, smaps, tlb
+from core.machine import RECLAIM_POLICIES
+from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mmzone, pgtable, smaps, tlb
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
-from core.mm.mm_types import CTL_HUGE_ZERO, CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
+from core.mm.mm_types import (
+    CTL_HUGE_ZERO,
+    CTL_POLICY,
+    CTL_ZERO_PFN,
+    MM_SWAPENTS,
+    PAGE_COUNTER_MAX,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    ZONE_NAMES,
+    get_mm_counters,
+)
 from core.mm.pgtable import (
     LEVELS,
     PFN_MASK,
@@ -251,7 +275,20 @@ def frame(k: Kernel, pfn: int) -> dict[str, Any]:
         "ksm": bool(flags & PG_KSM),
         "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
         "cgroup": owner.path if owner else None,
+        "lru": place(k, pfn),
     }
+
+
+def place(k: Kernel, pfn: int) -> dict[str, Any] | None:
+    """Where reclaim would come along a frame: its list, or for the multi-gen LRU its generation and tier; None for a frame on no list."""
+    flags, policy = int(k.s.mem["flags"][pfn]), RECLAIM_POLICIES[int(k.s.ctl[CTL_POLICY])]
+    if not flags & PG_LRU:
+        return None
+    kind = "anon" if flags & PG_SWAPBACKED else "file"
+    if policy == "mglru" and not flags & PG_UNEVICTABLE:
+        return {"policy": policy, "type": kind, **lru_gen.describe(k, pfn)}
+    name = "unevictable" if flags & PG_UNEVICTABLE else f"{'active' if flags & PG_ACTIVE else 'inactive'}_{kind}"
+    return {"policy": policy, "list": name} | ({"stamp": int(k.s.stamps[pfn])} if k.s.stamps[pfn] else {})
 
 
 def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.schemas.calls import BODIES, OPS, Batch, Body
+from app.schemas.replay import Replay
 from core import CALLS
 
 Schema = dict[str, Any]
@@ -260,6 +261,22 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         },
         doc="What would have avoided an OOM kill.",
     ),
+    "Comparison": _object(
+        {
+            "length": INT,
+            "pages": INT,
+            "frames": {"type": "array", "items": INT},
+            "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+            "hit_ratio": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}},
+            "anomalies": {
+                "type": "array",
+                "items": _object({"policy": STR, "frames": {"type": "array", "items": INT}, "faults": {"type": "array", "items": INT}}),
+                "description": "Where more memory made more faults.",
+            },
+            "policies": {"type": "object", "additionalProperties": STR, "description": "Each policy in one sentence."},
+        },
+        doc="Columns: faults and hit ratio of each policy, in the order of `frames`.",
+    ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
     "OomTable": _object({"items": {"type": "array", "items": _object({
         **dict.fromkeys(("event", "clock_ns", "pid", "uid", "oom_score_adj", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes",
@@ -335,6 +352,18 @@ def body(name: str) -> Schema:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref(name)}}}}
 
 
+def replay_body() -> Schema:
+    """A trace: JSON, or raw page numbers."""
+    content = {"application/json": {"schema": ref("Replay")}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def replayed() -> dict[int | str, Any]:
+    """A comparison: columns, or a picture."""
+    content = {"application/json": {"schema": ref("Comparison")}, "image/svg+xml": {"schema": STR}}
+    return {200: {"description": "Faults against memory, by policy.", "content": content}}
+
+
 def raw_body() -> Schema:
     """A body of plain text or bytes."""
     return {"requestBody": {"required": True, "content": {"text/plain": {"schema": STR, "example": "50M"}}}}
@@ -343,7 +372,7 @@ def raw_body() -> Schema:
 def model_schemas() -> dict[str, Schema]:
     """The schemas of the models made from the table of calls."""
     found: dict[str, Schema] = {}
-    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch]
+    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch, Replay]
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         found |= schema.pop("$defs", {})

@@ -45,8 +45,10 @@ from core.mm.huge_memory import (
 from core.mm.mm_types import (
     CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
+    CTL_POLICY,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
+    LRU,
     MAX_RUNS,
     MM_ANONPAGES,
     MM_FILEPAGES,
@@ -135,7 +137,7 @@ def access_pages(s: State, perm) -> None:
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     numbered, apart = content == -1, 1 if v["flags"] & F_PERM else abs(step)
     permuted = v["flags"] & F_PERM
-    populate = v["flags"] & F_POPULATE
+    told = v["flags"] & F_POPULATE or s.ctl[CTL_POLICY] == LRU  # get_user_pages marks what it finds; exact LRU hears of every access
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
@@ -176,7 +178,7 @@ def access_pages(s: State, perm) -> None:
                 page["content"] = stored(page["content"], content)
             elif not pte & PTE_A:
                 s.pt[tid, vpn & 511] = pte | PTE_A
-            if populate and not pte & PTE_SPECIAL:
+            if told and not pte & PTE_SPECIAL:
                 pfn = (pte & PFN_MASK) >> 12
                 mark_page_accessed(s, zone_of(s, pfn), pfn)
             i += 1
@@ -206,6 +208,9 @@ def access_pages(s: State, perm) -> None:
         else:
             end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+        if kind == REUSE and tid and s.ctl[CTL_POLICY] == LRU:
+            old = (pte & PFN_MASK) >> 12
+            mark_page_accessed(s, zone_of(s, old), old)
             run_step = huge_step(step) if kind >= HUGE else step
         run_last = vpn
         i += 1

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import SysError
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
-from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
+from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_RECLAIM, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
 from core.mm.gfp_types import GFP_KERNEL
+from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
@@ -209,6 +210,9 @@ def clean_page(s: State, root: int, index: int) -> int:
     clear_dirty(s, zid, pfn)
     s.node_stat[s.zones[zid]["node"], NR_WRITTEN] += 1
     s.memcgs[s.mem[pfn]["memcg"]]["stat"][NR_WRITTEN] += 1
+    if s.mem[pfn]["flags"] & PG_RECLAIM:  # reclaim waits for it (folio_end_writeback)
+        s.mem[pfn]["flags"] &= ~PG_RECLAIM
+        rotate_reclaimable(s, pfn)
     return 1
 
 

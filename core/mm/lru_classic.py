@@ -41,7 +41,17 @@ from core.jit import inline, njit, step
 from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount, total_mapcount
 from core.mm.huge_memory import put_split_head, split_huge_page
 from core.mm.looks import begin_look, end_look, note_uses
-from core.mm.mm_types import CTL_HUGE_ZERO, CTL_NR_NODES, HPAGE_PMD_NR, State
+from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled
+from core.mm.mm_types import (
+    CTL_HUGE_ZERO,
+    CTL_NR_NODES,
+    CTL_POLICY,
+    CTL_TRACE_FREE,
+    CTL_TRACE_TABLES,
+    HPAGE_PMD_NR,
+    MGLRU,
+    State,
+)
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry
@@ -128,11 +138,18 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
         return ACTIVATED
     if not c["may_unmap"] and is_mapped(s, pfn):
         return KEPT
-    references = check_references(s, r, pfn, c["target"])
+    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED and is_mapped(s, pfn):
+        return KEPT  # promoted while it was in our hands
+    references = RECLAIM if s.ctl[CTL_POLICY] > MGLRU else check_references(s, r, pfn, c["target"])
     if references == ACTIVATE:
         return activate(s, zid, pfn)
     if references == KEEP:
         return KEPT
+    if s.ctl[CTL_TRACE_TABLES]:
+        s.xa[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = workingset_eviction(s, 0, 0, pfn)
+        drop_traced(s, pfn)
+        c["nr_pageout"] += 1
+        return FREED
     anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
     swapbacked = page["flags"] & PG_SWAPBACKED
     if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
@@ -245,6 +262,17 @@ def queue_frames(s: State, batch, at: int, taken: int, head: int) -> int:
 
 
 @step
+def drop_traced(s: State, pfn: int) -> None:
+    """A machine that replays a trace (`core.replay.frames`) has no swap and no files: what may go is gone, its frame is free."""
+    page = s.mem[pfn]
+    s.pt[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = 0
+    page["flags"] = 0
+    s.gens[pfn] = 0
+    page["next"] = s.ctl[CTL_TRACE_FREE]
+    s.ctl[CTL_TRACE_FREE] = pfn
+
+
+@step
 def write_to_swap(s: State, zid: int, pfn: int) -> None:
     """swap_writepage: the slot holds the page's content now."""
     page = s.mem[pfn]
@@ -352,9 +380,13 @@ def rotate_reclaimable(s: State, pfn: int) -> None:
         return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page["memcg"], s.zones[zone_of(s, pfn)]["node"])
+    s.vm_event[PGROTATED] += lru_pages(page["flags"])
+    if lru_gen_enabled(s):
+        lru_gen_del(s, zone_of(s, pfn), pfn, True)
+        lru_gen_add(s, zone_of(s, pfn), pfn, True)
+        return
     list_del(s, lruvec, lru, pfn)
     list_add_tail(s, lruvec, lru, pfn)
-    s.vm_event[PGROTATED] += lru_pages(page["flags"])
 
 
 @njit

@@ -52,6 +52,7 @@ from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_ma
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
@@ -341,7 +342,7 @@ def deactivate_page(s: State, zid: int, pfn: int) -> None:
     """To the inactive list, unreferenced (deactivate_page)."""
     page = s.mem[pfn]
     page["flags"] &= ~PG_REFERENCED
-    if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
+    if (page["flags"] & PG_ACTIVE or lru_gen_enabled(s)) and not page["flags"] & PG_UNEVICTABLE:
         nr = lru_pages(page["flags"])
         lru_del(s, zid, pfn)
         page["flags"] &= ~PG_ACTIVE

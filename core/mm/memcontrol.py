@@ -42,7 +42,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import hugetlb_cgroup, oom_kill, vmscan
+from core.mm import hugetlb_cgroup, lru_gen, oom_kill, vmscan
 from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
@@ -165,6 +165,7 @@ def _reset_row(k: Kernel, cg: Cgroup) -> None:
     for node in range(k.nr_nodes):
         lruvec = k.s.lruvecs[cg.id * k.nr_nodes + node : cg.id * k.nr_nodes + node + 1]
         lruvec[:] = np.zeros(1, lruvec.dtype)
+        lru_gen.init_lruvec(k, cg.id * k.nr_nodes + node)
 
 
 def create(k: Kernel, path: str) -> Cgroup:
@@ -256,7 +257,7 @@ def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     cg.pids.append(pid)
     task.cgroup = cg
     if task.mm is not None:
-        k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+        k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = cg.memcg.id, -1
     psi.move(k, task)
 
 
@@ -302,7 +303,7 @@ def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
     for at in subtree(k, cg):
         for pid in at.pids:
             if (task := k.tasks.get(pid)) is not None and task.mm is not None:
-                k.s.mms["memcg"][task.mm.id] = at.memcg.id
+                k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = at.memcg.id, -1
 
 
 def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:

@@ -34,7 +34,9 @@ from core.abi.mman import (
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
+    VM_RAND_READ,
     VM_READ,
+    VM_SEQ_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
     VM_WRITE,
@@ -74,7 +76,7 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
-from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
@@ -217,6 +219,8 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)
     order = perm if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
         reached = hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
@@ -254,6 +258,15 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
+
+
+def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
+    """For the multi-gen LRU: the address space is in use, and pages that a fault brings in count as used, unless the mapping says otherwise.
+
+    `Kernel.call` puts an end to it (lru_gen_exit_fault).
+    """
+    k.s.mms["used"][vma.mm.id] = -1
+    k.s.ctl[CTL_IN_LRU_FAULT] = not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
 
 
 def livelocked(k: Kernel, task: Task, end: Answer) -> None:
@@ -339,6 +352,8 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
 def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     reason, vpn = end.reason, end.vpn
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)  # it waited, and runs again
     if reason in (NO_PAGE, LIMIT):
         try:
             with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():

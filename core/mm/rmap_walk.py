@@ -21,6 +21,8 @@ from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HEAD, P
 from core.jit import inline, step
 from core.mm.compound import total_mapcount
 from core.mm.huge_pmd import split_huge_pmd
+from core.mm.lru_gen_walk import lru_gen_look_around
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import (
@@ -122,7 +124,12 @@ def referenced_one(s: State, r: Rmap, row: int, at: int, target: int) -> int:
     pte = s.pt[at >> 9, at & 511]
     young = 0
     if pte & PTE_A:
-        s.pt[at >> 9, at & 511] = pte & ~PTE_A
+        page = s.mem[(pte & PFN_MASK) >> 12]
+        if lru_gen_enabled(s) and not page["flags"] & PG_KSM:
+            vma = r.vt[row]
+            vpn = vma["start"] + page["index"] - vma["pgoff"]
+            lru_gen_look_around(s, s.mms[vma["mm"]]["pgd"], vpn, vma["start"], vma["end"], vma["flags"], (pte & PFN_MASK) >> 12)
+        s.pt[at >> 9, at & 511] &= ~PTE_A
         if not r.vt[row]["flags"] & VM_SEQ_READ:
             young = 1
     return young | r.vt[row]["flags"] << 16

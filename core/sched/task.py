@@ -242,6 +242,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
     row.pgd = tid
     row.memcg = memcg
     row.il_prev = -1
+    row.new = -1
     for i in range(4):
         row.rss[i] = 0
     for i in range(3):
