@@ -43,6 +43,9 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, simulated.reclaim_by_size())
         note(ours, simulated.ksm_scan())
         note(ours, simulated.tlb_trace())
+        note(real, real_kernel.measure("thp", 1024))
+        note(ours, simulated.huge_pages())
+        note(ours, simulated.khugepaged_scan())
         note(ours, simulated.five_programs())
     sequential, rand = real["anon_first_write_seq"], real["anon_first_write_rand"]
     return [
@@ -55,6 +58,9 @@ def core_rows(repetitions: int) -> list[Row]:
         faster("fork of 512 MiB", "ns/page", ours["fork"], real["fork_copy_per_page"], 4),
         faster("munmap of 1 GiB", "ns/page", ours["seq_munmap"], real["munmap_after_seq"], 9, 40),
         faster("  the same after writes in random order", "ns/page", ours["random_munmap"], real["munmap_after_rand"], 6),
+        faster("first write of huge pages, 4 GiB", "ns/4K", ours["huge_write"], real["thp_first_write_seq_per4K"], 20),
+        at_most("khugepaged collapses 1 GiB", "ms", ours["khugepaged_collapse"], 200),
+        at_most("khugepaged looks at 1 GiB of huge pages", "ms", ours["khugepaged_look"], 200),
         at_most("touch of one page, a fault, Kernel.call", "us", ours["fault"], 20),
         at_most("touch of one page, mapped, Kernel.call", "us", ours["mapped"], 20),
         within("1,000 pages over 1 TiB against over 2 GiB", "ms", ours["sparse"], ours["dense"], high=2.5),

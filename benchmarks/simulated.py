@@ -27,8 +27,8 @@ ANONYMOUS = {"prot": "rw", "flags": ["private", "anonymous"]}
 class Program:
     """One process on one freshly booted machine without huge pages, and a clock around its calls."""
 
-    def __init__(self, memory: str = "2G") -> None:
-        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"})))
+    def __init__(self, memory: str = "2G", **machine: Any) -> None:
+        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never", **machine})))
 
     @classmethod
     def of(cls, kernel: Kernel) -> Program:
@@ -123,6 +123,31 @@ def single_calls(count: int = 5_000) -> dict[str, float]:
         return spent / count / 1e3
 
     return {"fault": each(), "mapped": each()}
+
+
+def huge_pages(length: int = 4 << 30) -> dict[str, float]:
+    """First writes to a region of huge pages, on frames that the host backs already."""
+    program = Program("8G", transparent_hugepage="always")
+    for _ in range(3):
+        address = program.mmap(length, align=2 * MIB)
+        spent = program.timed("touch", address=address, length=length, access="write")
+        program.call("munmap", address=address, length=length)
+    return {"huge_write": per_page(spent, length)}
+
+
+def khugepaged_scan(length: int = 1 << 30) -> dict[str, float]:
+    """khugepaged makes huge pages of 1 GiB of small ones, and then finds nothing to do; milliseconds."""
+    program = Program("4G", transparent_hugepage="madvise")
+    program.kernel.call("put", path="/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", data=b"1000000")
+    address = program.mmap(length, align=2 * MIB)
+    program.call("touch", address=address, length=length, access="write")
+    program.call("madvise", address=address, length=length, advice="hugepage")
+    spent = []
+    for _ in range(2):
+        begin = time.process_time_ns()
+        program.kernel.advance(20_000_000_000)
+        spent.append((time.process_time_ns() - begin) / 1e6)
+    return {"khugepaged_collapse": spent[0], "khugepaged_look": spent[1]}
 
 
 def ksm_scan(pages: int = 100_000) -> dict[str, float]:

@@ -289,7 +289,7 @@ class Kernel:
 
     def perform(self, task: Task, work: Callable[[], None]) -> str | None:
         """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
-        self.current, self.rmap = task, None
+        self.current = task
         refusal = None
         try:
             image.run_user(self, task)
@@ -310,6 +310,7 @@ class Kernel:
 
     def syscall(self, name: str, task: Task, **args: Any) -> Any:
         """A program's system call, by the table's handler."""
+        self.rmap = None
         self.clock.spend(self.costs.syscall)
         return CALLS[name].handler(self, task, **args)
 

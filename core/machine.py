@@ -293,7 +293,7 @@ def _device(given: dict[str, Any]) -> SwapDevice:
     priority = given.get("priority")
     if priority is not None:
         priority = _int(priority, "machine.swap.priority", 0, 32767)
-    return SwapDevice(size, priority, _choice(given.get("kind", "ssd"), "machine.swap.kind", SWAP_KINDS))
+    return SwapDevice(size, priority, _choice(given.get("kind", "virtio"), "machine.swap.kind", SWAP_KINDS))
 
 
 def _storage(value: object) -> Storage:

@@ -16,6 +16,7 @@ from typing import Any
 import core
 from core import Kernel, Machine
 from core.jit import cache_dir
+from core.mm import huge_memory
 
 M = 1 << 20
 K = 1 << 10
@@ -45,11 +46,47 @@ def story(k: Kernel) -> None:
         k.view(name, **args)
     samepages(k)
     huge(k, a)
+    transparent(k)
     pressure(k)
     k.verify()
     generations(k, a, heap)
     k.verify()
     Kernel.restore(k.snapshot()).digest()
+
+
+def transparent(k: Kernel) -> None:
+    """Huge pages that come by themselves: read, written, split, swapped in part, collapsed; the huge zero page goes again."""
+    thp = "/sys/kernel/mm/transparent_hugepage/"
+    call(k, "put", path=thp + "enabled", data=b"always")
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=8 * M, prot="rw", flags=PRIVATE, align=2 * M)["address"]
+    for offset, access in ((0, "write"), (2 * M, "write"), (4 * M, "read")):
+        call(k, "touch", d, address=at + offset, length=2 * M, access=access)
+    k.view("explain_thp", pid=d, address=at)
+    call(k, "mprotect", d, address=at, length=M, prot="r")
+    for advice in ("dontneed", "pageout", "free", "cold"):
+        call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice=advice)
+    call(k, "madvise", d, address=at + 2 * M, length=512 * K, advice="pageout")
+    call(k, "madvise", d, address=at + 2 * M, length=2 * M, advice="collapse")
+    call(k, "touch", d, address=at + 6 * M, length=M, access="write")
+    k.advance(1_000_000)
+    call(k, "madvise", d, address=at, length=512 * K, advice="dontneed")
+    k.advance(11_000_000_000)
+    call(k, "munmap", d, address=at + M, length=512 * K)
+    call(k, "put", path=thp + "enabled", data=b"madvise")
+    small = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", d, address=small, length=4 * M, access="write")
+    call(k, "put", path=thp + "enabled", data=b"always")  # khugepaged wakes, takes a block, and then the process is gone
+    call(k, "exit", d)
+    k.advance(1_000_000)
+    huge_memory.shrink_huge_zero_page(k)
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE, align=2 * M)["address"]
+    call(k, "touch", d, address=at, length=2 * M, access="write")
+    call(k, "madvise", d, address=at, length=M, advice="dontneed")
+    huge_memory.deferred_split_shrink(k, k.root_cgroup, 0)
+    call(k, "exit", d)
+    call(k, "put", path=thp + "enabled", data=b"never")
 
 
 def files(k: Kernel, a: int) -> None:

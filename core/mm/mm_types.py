@@ -195,11 +195,11 @@ SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8")
 MAX_SWAPFILES = 29
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
-# split: the page looked at last was a huge one and has been split.
+# split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
 # walk .. visited: the multi-gen LRU's (`lru_gen`); walk: somebody keeps book of promotions, so that none need be counted one by one.
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
-    ("may_unmap", "i8"), ("split", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
+    ("may_unmap", "i8"), ("split", "i8"), ("in_flight", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
