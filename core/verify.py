@@ -26,6 +26,7 @@ import numpy as np
 
 from core.abi.mman import VM_ACCOUNT, VM_LOCKED, VM_SHARED
 from core.abi.page_flags import (
+    PG_ACTIVE,
     PG_ANON,
     PG_DIRTY,
     PG_HEAD,
@@ -38,24 +39,33 @@ from core.abi.page_flags import (
     PG_SWAPCACHE,
     PG_TABLE,
     PG_TAIL,
+    PG_UNEVICTABLE,
     PG_ZERO,
 )
 from core.jit import njit
 from core.mm.compound import PG_COMPOUND, compound_head
+from core.mm.mm_inline import HOME_SHIFT, gen_list, lru_gen, lru_type
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_HUGE_ZERO,
     CTL_MAX_PFN,
+    CTL_POLICY,
     CTL_SLAB_BYTES,
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
     CTL_SLABU_PAGES,
     HPAGE_PMD_NR,
+    LRU_UNEVICTABLE,
+    MAX_NR_GENS,
     MAX_ORDER,
+    MGLRU,
+    MIN_NR_GENS,
     NR_LRU,
+    ZONES_PER_NODE,
     Array,
     State,
 )
+from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import lru_pages, page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
@@ -68,6 +78,7 @@ from core.vmstat import MEMCG, NODE, ZONE
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.hugetlb_types import Hstate
+    from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm
 
 OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb", "zero")
@@ -292,6 +303,25 @@ def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int,
         before = pfn
         pfn = page["next"]
     return n if s.lruvecs[lruvec]["tail"][lru] == before else -1 - before
+
+
+@njit
+def walk_gen(s: State, lruvec: int, memcg: int, zid: int, row: int, sizes, seen) -> int:
+    """One list of a generation: 0, or -1 - pfn at the first page that does not belong there. `sizes` counts by the pages' own generation."""
+    before = 0
+    pfn = s.lrugens[lruvec]["head"][row]
+    while pfn:
+        page = s.mem[pfn]
+        seen[pfn] += 1
+        kind = lru_type(page["flags"])
+        own, home = lru_gen(s, pfn), s.gens[pfn] >> HOME_SHIFT
+        right = page["flags"] & PG_LRU and not page["flags"] & (PG_ACTIVE | PG_UNEVICTABLE) and page["memcg"] == memcg and own >= 0
+        if seen[pfn] > 1 or not right or zone_of(s, pfn) != zid or gen_list(home, kind, zid) != row or page["prev"] != before:
+            return -1 - pfn
+        sizes[gen_list(own, kind, zid)] += lru_pages(page["flags"])
+        before = pfn
+        pfn = page["next"]
+    return 0 if s.lrugens[lruvec]["tail"][row] == before else -1 - before
 
 
 @njit
@@ -553,10 +583,16 @@ def lists_add_up(k: Kernel, r: Recount) -> None:
     seen = np.zeros(len(r.owner), np.int32)
     by_node = np.zeros((k.nr_nodes, NR_LRU), np.int64)
     spans = [_node_span(k, node) for node in range(k.nr_nodes)]
+    is_gen = int(k.s.ctl[CTL_POLICY]) == MGLRU
     for cg in k.cgroups.values():
         for node in range(k.nr_nodes):
             lruvec = cg.id * k.nr_nodes + node
+            if is_gen:
+                _generations(k, cg, node, seen)
             for lru in range(NR_LRU):
+                if is_gen and lru != LRU_UNEVICTABLE:
+                    by_node[node, lru] += int(k.s.lruvecs["nr"][lruvec][lru])
+                    continue
                 n = int(walk_lru(k.s, lruvec, cg.id, *spans[node], lru, seen))
                 if n < 0:
                     broken("lru", f"frame {-1 - n:#x} does not belong on list {lru} of {cg.path}, node {node}: {k.s.mem[-1 - n]}")
@@ -569,6 +605,29 @@ def lists_add_up(k: Kernel, r: Recount) -> None:
     zones = k.s.zones["stat"][:, :NR_LRU].reshape(k.nr_nodes, -1, NR_LRU).sum(axis=1)
     if (zones != by_node).any():
         broken("lru", f"the zones count {zones.tolist()}, the lists hold {by_node.tolist()}")
+
+
+def _generations(k: Kernel, cg: Cgroup, node: int, seen: Array) -> None:
+    """Each page is on one list of one generation, the sizes are the pages', and the two youngest count as the active lists."""
+    lruvec = cg.id * k.nr_nodes + node
+    vec = k.s.lrugens[lruvec]
+    sizes = np.zeros(len(vec["nr"]), np.int64)
+    for row in range(len(sizes)):
+        zid = node * ZONES_PER_NODE + row % ZONES_PER_NODE
+        wrong = int(walk_gen(k.s, lruvec, cg.id, zid, row, sizes, seen))
+        if wrong < 0:
+            broken("lru_gen", f"frame {-1 - wrong:#x} does not belong on list {row} of {cg.path}, node {node}: {k.s.mem[-1 - wrong]}")
+    if (sizes != vec["nr"]).any():
+        broken("lru_gen", f"{cg.path}, node {node} counts {vec['nr'].tolist()}, its lists hold {sizes.tolist()}")
+    newest, oldest = int(vec["max_seq"]), [int(seq) for seq in vec["min_seq"]]
+    if not MIN_NR_GENS <= newest - oldest[1] + 1 <= newest - oldest[0] + 1 <= MAX_NR_GENS:
+        broken("lru_gen", f"{cg.path}, node {node} has generations {oldest} to {newest}")
+    active = {newest % MAX_NR_GENS, (newest - 1) % MAX_NR_GENS}
+    for lru in range(4):
+        rows = [gen * 2 + lru // 2 for gen in range(MAX_NR_GENS) if (gen in active) == bool(lru & 1)]
+        pages = sum(int(sizes[row * ZONES_PER_NODE : (row + 1) * ZONES_PER_NODE].sum()) for row in rows)
+        if pages != int(k.s.lruvecs["nr"][lruvec][lru]):
+            broken("lru_gen", f"{cg.path}, node {node} shows {int(k.s.lruvecs['nr'][lruvec][lru])} pages as list {lru}, has {pages}")
 
 
 def _node_span(k: Kernel, node: int) -> tuple[int, int]:

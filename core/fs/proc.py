@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import cmdline as boot_parameters
 from core.abi.page_flags import (
     KPAGEFLAGS,
     KPF_BUDDY,
@@ -259,6 +260,11 @@ def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str
     return f"{path}{' ' * max(1, 40 - len(path))}{kind}\t{size}\t{tabs[0]}{used}\t{tabs[1]}{priority}\n"
 
 
+def has_psi(k: Kernel, subject: object = None) -> bool:
+    """psi=0 leaves the pressure files out (psi_proc_init)."""
+    return k.machine.psi
+
+
 def pressure(resource: int, k: Kernel) -> str:
     """/proc/pressure/{memory,io,cpu}: the machine's stalls (kernel/sched/psi.c:psi_show)."""
     return k.root_cgroup.psi.show(k.clock.now, resource, system=True)
@@ -321,7 +327,7 @@ def loadavg(k: Kernel) -> str:
 
 def cmdline(k: Kernel) -> str:
     """The boot parameters that the simulated machine behaves by."""
-    return f"norandmaps psi=1 transparent_hugepage={k.machine.transparent_hugepage} numa_balancing=disable\n"
+    return boot_parameters.show(k.machine.cmdline, k.machine.transparent_hugepage) + "\n"
 
 
 def cpuinfo(k: Kernel) -> str:

@@ -135,11 +135,6 @@ def vma_ra_enabled(k: Kernel) -> str:
     return ("false" if any(device["kind"] == "disk" for device in k.swap_devices) else "true") + "\n"
 
 
-def lru_gen_enabled(k: Kernel) -> str:
-    """The multi-generational LRU is not what this kernel runs."""
-    return "0x0000\n"
-
-
 def numa_demotion(k: Kernel) -> str:
     """Pages are not demoted to slower nodes."""
     return "false\n"

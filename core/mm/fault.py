@@ -29,7 +29,7 @@ Source: mm/memory.c; facts PF-01..22.
 
 from __future__ import annotations
 
-from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
+from core.abi.mman import VM_LOCKED, VM_RAND_READ, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
@@ -45,8 +45,10 @@ from core.mm.huge_memory import (
 from core.mm.mm_types import (
     CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
+    CTL_POLICY,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
+    LRU,
     MAX_RUNS,
     MM_ANONPAGES,
     MM_FILEPAGES,
@@ -135,11 +137,11 @@ def access_pages(s: State, perm) -> None:
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     numbered, apart = content == -1, 1 if v["flags"] & F_PERM else abs(step)
     permuted = v["flags"] & F_PERM
-    populate = v["flags"] & F_POPULATE
+    told = v["flags"] & F_POPULATE or s.ctl[CTL_POLICY] == LRU  # get_user_pages marks what it finds; exact LRU hears of every access
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
-    v["nr_runs"] = v["dirtied"] = v["read_run"] = 0
+    v["nr_runs"] = v["dirtied"] = v["read_run"] = v["cache_hits"] = 0
     for kind in range(len(v["count"])):
         v["count"][kind] = 0
     i = v["done"]
@@ -176,7 +178,7 @@ def access_pages(s: State, perm) -> None:
                 page["content"] = stored(page["content"], content)
             elif not pte & PTE_A:
                 s.pt[tid, vpn & 511] = pte | PTE_A
-            if populate and not pte & PTE_SPECIAL:
+            if told and not pte & PTE_SPECIAL:
                 pfn = (pte & PFN_MASK) >> 12
                 mark_page_accessed(s, zone_of(s, pfn), pfn)
             i += 1
@@ -206,6 +208,9 @@ def access_pages(s: State, perm) -> None:
         else:
             end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+        if kind == REUSE and tid and s.ctl[CTL_POLICY] == LRU:
+            old = (pte & PFN_MASK) >> 12
+            mark_page_accessed(s, zone_of(s, old), old)
             run_step = huge_step(step) if kind >= HUGE else step
         run_last = vpn
         i += 1
@@ -527,6 +532,8 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
+    if not v["major"] and not v["vm_flags"] & VM_RAND_READ:
+        v["cache_hits"] += 1
     if private_write:
         copy = alloc_charged(s, v, GFP_USER, vpn)
         if copy == 0:
@@ -571,7 +578,10 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
         if leaf < 0 or at & 511 == 0:
             leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511] if leaf else 0
-        if pfn <= 0 or s.pt[tid, page & 511] != 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+        if pfn <= 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+            continue
+        v["cache_hits"] += 1
+        if s.pt[tid, page & 511] != 0:
             continue
         page_add_file_rmap(s, zone_of(s, pfn), pfn)
         if v["vm_flags"] & VM_LOCKED:

@@ -47,11 +47,12 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit, step
-from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, memory, mmzone, rmap_walk, shmem_swap, vmscan
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, memory, mmzone, rmap_walk, shmem_swap, tlb, vmscan
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
@@ -181,6 +182,7 @@ def _free(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
         raise SysError(Errno.EINVAL, "only private anonymous memory can be freed lazily")
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     lazyfree_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_FREE) made its pages clean")
 
 
 def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
@@ -246,6 +248,7 @@ def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     _check_lru(vma)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     cold_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_COLD) made its pages old")
 
 
 def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
@@ -339,7 +342,7 @@ def deactivate_page(s: State, zid: int, pfn: int) -> None:
     """To the inactive list, unreferenced (deactivate_page)."""
     page = s.mem[pfn]
     page["flags"] &= ~PG_REFERENCED
-    if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
+    if (page["flags"] & PG_ACTIVE or lru_gen_enabled(s)) and not page["flags"] & PG_UNEVICTABLE:
         nr = lru_pages(page["flags"])
         lru_del(s, zid, pfn)
         page["flags"] &= ~PG_ACTIVE

@@ -42,7 +42,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import hugetlb_cgroup, oom_kill, vmscan
+from core.mm import hugetlb_cgroup, lru_gen, oom_kill, vmscan
 from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
@@ -85,6 +85,7 @@ MEMCG_CHARGE_BATCH = 64
 MAX_HIGH_DELAY_NS = 2_000_000_000
 LOCAL_EVENTS, RECURSIVE_PROT = "memory_localevents", "memory_recursiveprot"  # mount options
 PAGE_ALLOC_COSTLY_ORDER = 3
+MMU_GATHER_PAGES = 8 + 19 * 510  # pages that an exit takes out of the page tables before it frees them all (mm/mmu_gather.c)
 SHORT_SLEEP_NS = 1_000_000_000 // 100  # HZ / 100: an excess that costs no more is not slept for
 
 
@@ -164,6 +165,7 @@ def _reset_row(k: Kernel, cg: Cgroup) -> None:
     for node in range(k.nr_nodes):
         lruvec = k.s.lruvecs[cg.id * k.nr_nodes + node : cg.id * k.nr_nodes + node + 1]
         lruvec[:] = np.zeros(1, lruvec.dtype)
+        lru_gen.init_lruvec(k, cg.id * k.nr_nodes + node)
 
 
 def create(k: Kernel, path: str) -> Cgroup:
@@ -255,7 +257,7 @@ def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     cg.pids.append(pid)
     task.cgroup = cg
     if task.mm is not None:
-        k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+        k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = cg.memcg.id, -1
     psi.move(k, task)
 
 
@@ -301,7 +303,7 @@ def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
     for at in subtree(k, cg):
         for pid in at.pids:
             if (task := k.tasks.get(pid)) is not None and task.mm is not None:
-                k.s.mms["memcg"][task.mm.id] = at.memcg.id
+                k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = at.memcg.id, -1
 
 
 def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
@@ -316,12 +318,17 @@ def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
 
 def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
     """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
-    cg.events_local[kind] += 1
-    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
-        at.events[kind] += 1
+    count_event(k, cg, kind, 1)
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
     return k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
+
+
+def count_event(k: Kernel, cg: Cgroup, kind: str, times: int) -> None:
+    """An event in memory.events of a cgroup and, unless it is mounted with memory_localevents, of every ancestor but the root."""
+    cg.events_local[kind] += times
+    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
+        at.events[kind] += times
 
 
 # ---------------------------------------------------------------- charging
@@ -418,10 +425,15 @@ def mem_cgroup_oom(k: Kernel, task: Task | None, cg: Cgroup, order: int) -> bool
 
 
 def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
-    """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails."""
+    """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails.
+
+    The writer looks again and again while the victim dies on another processor. The victim counts as dead (MMF_OOM_SKIP) before the
+    last of its pages are uncharged, so one more process may die than had to: 25M in use, 24M allowed, of two processes with 8M and
+    16M of their own both are killed.
+    """
     k.s.memcgs["max"][cg.id] = pages
-    retries, drained = MAX_RECLAIM_RETRIES, False
-    while (usage := int(k.s.memcgs["usage"][cg.id])) > pages:
+    retries, drained, gathered = MAX_RECLAIM_RETRIES, False, 0
+    while (usage := int(k.s.memcgs["usage"][cg.id])) + gathered > pages:
         if not drained:
             drain_all_stock(k.s, cg.id)
             drained = True
@@ -430,6 +442,11 @@ def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
                 retries -= 1
         elif not mem_cgroup_oom(k, None, cg, 0):
             return
+        else:
+            freed = max(usage - int(k.s.memcgs["usage"][cg.id]), 0)
+            gathered = freed % MMU_GATHER_PAGES
+            k.clock.spend(freed * k.costs.zap_pte)
+            count_event(k, cg, "oom", freed * k.costs.zap_pte // k.costs.oom_look)
 
 
 def set_high(k: Kernel, cg: Cgroup, pages: int) -> None:

@@ -19,6 +19,9 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
     State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
+    State.gens      one number a frame            generation, refs and list of the multi-gen LRU (`mm_inline`)
+    State.lrugens, State.blooms                   its numbers and filters, a row a (cgroup, node)
+    State.stamps    one number a frame            order of arrival or use, for the classroom's policies
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
 in one anonymous mapping of the host (`arena`): an untouched row costs nothing, and zero is the empty value.
@@ -78,6 +81,18 @@ LRUVEC = np.dtype([
     ("cost", "i8", (2,)), ("refaults", "i8", (2,)), ("age", "i8"),
 ])  # fmt: skip
 
+# The multi-gen LRU of a cgroup on a node (struct lru_gen_struct, lru_gen_mm_state). head, tail, nr: rows as `mm_inline` numbers them.
+# birth: of each generation, in jiffies. By type and tier (type * 4 + tier): avg_*: over the generations evicted before; refaulted,
+# evicted, protected: in the oldest one. filters: which of the two Bloom filters are in use. mm_stats: what page-table walks saw.
+LRUGEN = np.dtype([
+    ("max_seq", "i8"), ("min_seq", "i8", (2,)), ("birth", "i8", (4,)), ("head", "i8", (32,)), ("tail", "i8", (32,)), ("nr", "i8", (32,)),
+    ("avg_refaulted", "i8", (8,)), ("avg_total", "i8", (8,)), ("refaulted", "i8", (8,)), ("evicted", "i8", (8,)), ("protected", "i8", (8,)),
+    ("filters", "i8", (2,)), ("mm_stats", "i8", (6,)),
+])  # fmt: skip
+MIN_NR_GENS, MAX_NR_GENS, MAX_NR_TIERS = 2, 4, 4
+LRU_GEN_ANON, LRU_GEN_FILE = 0, 1
+BLOOM_WORDS = 512  # of 64 bits, a filter
+
 # page_counter of memory (pages) and the cgroup's own (not its children's) statistics
 # split_*: its queue of huge pages that wait to be split, and what its shrinker has put off (deferred_split_queue)
 MEMCG = np.dtype([
@@ -91,11 +106,14 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
 # huge_zero: 1 once the address space has mapped the huge zero page (MMF_HUGE_ZERO_PAGE)
+# used: nodes, as a mask, whose page-table walks have not seen the address space since it last ran; new: since it was made (mm->lru_gen)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# tlb_gen: how many changes of its page tables the CPUs had to be told of (mm->context.tlb_gen)
 # ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"), ("huge_zero", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"),
+    ("il_prev", "i8"), ("huge_zero", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"), ("used", "i8"), ("new", "i8"),
+    ("tlb_gen", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
@@ -104,6 +122,7 @@ TASK_RSS_EVENTS_THRESH = 64
 # mems: the nodes that the task's cpuset allows, as a mask (0: all).
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
+# major: this access is tried again after a wait for the disk; cache_hits: pages found in the page cache.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
 # cluster: most pages to read from swap at once; sliced: the task runs on a slice, which ends when it sleeps for a read.
 # ra_*: the read from swap that is under way: its fault's slot, where to go on (0: none is), its end, pages so far, the mark of before.
@@ -122,7 +141,7 @@ VMF = np.dtype([
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
     ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
-    ("no_thp", "i8"), ("ready", "i8"),
+    ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
@@ -176,14 +195,17 @@ SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8")
 MAX_SWAPFILES = 29
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
-# split: the page looked at last was a huge one and has been split.
+# split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
+# walk .. visited: the multi-gen LRU's (`lru_gen`); walk: somebody keeps book of promotions, so that none need be counted one by one.
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
-    ("may_unmap", "i8"), ("split", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
+    ("may_unmap", "i8"), ("split", "i8"), ("in_flight", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
     ("list_reclaimed", "i8", (NR_LRU,)), ("visit", "i8"),
+    ("walk", "i8"), ("start_seq", "i8"), ("can_swap", "i8"), ("need_aging", "i8"), ("need_swapping", "i8"), ("gen_total", "i8"),
+    ("gen_scanned", "i8"), ("visited", "i8"),
 ])  # fmt: skip
 
 # One page that reclaim looked at. flags, lru: as they were; young: entries that had used it since the last look; before: PG_referenced.
@@ -244,6 +266,10 @@ class State(NamedTuple):
     ksm: Array
     ksm_items: Array
     ksm_nodes: Array
+    gens: Array
+    lrugens: Array
+    blooms: Array
+    stamps: Array
 
 
 # ctl columns
@@ -262,7 +288,15 @@ CTL_HUGE_ZERO = 41  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
+CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
+CTL_STAMP = 42  # the last stamp given
+CTL_RANDOM = 43  # state of the random policy's generator
+CTL_FALLBACK = 46  # the policy that chooses where a client's does not
+CTL_TRACE_TABLES = 44  # a machine that replays a trace: the first of its page tables; 0: an ordinary machine
+CTL_TRACE_FREE = 45  # its free frames, linked by `next`
 NR_CTL = 64
+
+CLASSIC, MGLRU, FIFO, CLOCK, RANDOM, LRU, CLIENT = range(7)  # ctl[CTL_POLICY]
 
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000
@@ -410,7 +444,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
                  "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
@@ -433,6 +467,7 @@ class Mm:
         self.thp_disable = False
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
+        self.ctx_id = 0  # never used twice (mm->context.ctx_id)
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 
     @property

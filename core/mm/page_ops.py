@@ -47,6 +47,7 @@ from core.mm.compound import (
     deferred_split_huge_page,
     undefer,
 )
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
     MAX_NUMNODES,
@@ -61,7 +62,7 @@ from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_free
 from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, huge_entry, take_node, take_table_row
 from core.mm.slab import account_slab
-from core.mm.swap import lru_add, lru_del, lru_pages
+from core.mm.swap import folio_add_lru, lru_del, lru_pages
 from core.mm.swap import mlock_page as mlock_page
 from core.mm.swap import munlock_page as munlock_page
 from core.mm.swap import stat_add as stat_add
@@ -239,6 +240,8 @@ def free_page(s: State, zid: int, pfn: int) -> None:
         s.vm_event[UNEVICTABLE_PGCLEARED] += 1
     if flags & PG_LRU:
         lru_del(s, zid, pfn)
+    if lru_gen_enabled(s):
+        s.gens[pfn] = 0
     uncharge(s, page["memcg"], 1)
     clear_page_row(s, pfn)
     free_one_page(s, zid, pfn, 0)
@@ -282,7 +285,7 @@ def lru_add_new(s: State, zid: int, pfn: int, vm_flags: int) -> None:
         s.zones[zid]["stat"][NR_MLOCK] += nr
         s.vm_event[UNEVICTABLE_PGMLOCKED] += nr
         s.vm_event[UNEVICTABLE_PGCULLED] += nr
-    lru_add(s, zid, pfn)
+    folio_add_lru(s, zid, pfn)
 
 
 
@@ -475,7 +478,7 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
     if shmem:
         stat_add(s, zid, page["memcg"], NR_SHMEM, 1)
     account_slab(s, page["memcg"], XA_NODE_SHARE)
-    lru_add(s, zid, pfn)
+    folio_add_lru(s, zid, pfn)
 
 
 @step

@@ -17,16 +17,20 @@ from __future__ import annotations
 
 from core.abi.page_flags import (
     PG_ACTIVE,
-    PG_HEAD,
     PG_LRU,
     PG_MLOCKED,
     PG_REFERENCED,
     PG_SWAPBACKED,
     PG_TAIL,
     PG_UNEVICTABLE,
+    PG_WORKINGSET,
 )
 from core.jit import inline, step
-from core.mm.mm_types import CTL_NR_NODES, HPAGE_PMD_NR, State
+from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_add, lru_gen_del, lru_gen_enabled
+from core.mm.mm_inline import lru_pages as lru_pages
+from core.mm.mm_inline import lruvec_of as lruvec_of
+from core.mm.mm_inline import update_lru_size as update_lru_size
+from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, CTL_POLICY, CTL_STAMP, LRU, State
 from core.vmstat import (
     MEMCG_PGACTIVATE,
     MEMCG_PGDEACTIVATE,
@@ -54,26 +58,6 @@ def page_lru(flags: int) -> int:
         return 4
     lru = 0 if flags & PG_SWAPBACKED else 2
     return lru + 1 if flags & PG_ACTIVE else lru
-
-
-@inline
-def lru_pages(flags: int) -> int:
-    """How many pages an entry of a list stands for: the compound pages on the lists are huge pages of 2 MiB."""
-    return HPAGE_PMD_NR if flags & PG_HEAD else 1
-
-
-@inline
-def update_lru_size(s: State, zid: int, lruvec: int, lru: int, nr: int) -> None:
-    """Lengths of a list: its own, the zone's and the node's."""
-    s.lruvecs[lruvec].nr[lru] += nr
-    s.zones[zid].stat[lru] += nr
-    s.node_stat[s.zones[zid].node, lru] += nr
-    nodes = s.ctl[CTL_NR_NODES]
-    memcg = lruvec // nodes
-    while memcg > 0:
-        s.lruvecs[memcg * nodes + lruvec % nodes].tree[lru] += nr
-        memcg = s.memcgs[memcg].parent
-    s.lruvecs[lruvec % nodes].tree[lru] += nr
 
 
 @inline
@@ -123,16 +107,35 @@ def list_del(s: State, lruvec: int, lru: int, pfn: int) -> None:
     page.prev = 0
 
 
+@step
+def lru_add_by_policy(s: State, zid: int, pfn: int) -> None:
+    """`lru_add` where another than the classic policy is in force."""
+    page = s.mem[pfn]
+    if lru_gen_enabled(s):
+        lru_gen_add(s, zid, pfn, False)
+        return
+    page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_LRU
+    stamp(s, pfn)
+    lru = page_lru(page["flags"])
+    lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
+    list_add(s, lruvec, lru, pfn)
+    update_lru_size(s, zid, lruvec, lru, lru_pages(page["flags"]))
+
+
 @inline
-def lruvec_of(s: State, memcg: int, node: int) -> int:
-    """The row of a cgroup's lists on a node."""
-    return memcg * s.ctl[CTL_NR_NODES] + node
+def stamp(s: State, pfn: int) -> None:
+    """Note that a page is the last to have come, or to have been used."""
+    s.ctl[CTL_STAMP] += 1
+    s.stamps[pfn] = s.ctl[CTL_STAMP]
 
 
 @inline
 def lru_add(s: State, zid: int, pfn: int) -> None:
     """Put a page on the list its flags name."""
     page = s.mem[pfn]
+    if s.ctl[CTL_POLICY] and not page["flags"] & PG_UNEVICTABLE:
+        lru_add_by_policy(s, zid, pfn)
+        return
     page["flags"] |= PG_LRU
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
@@ -144,11 +147,61 @@ def lru_add(s: State, zid: int, pfn: int) -> None:
 def lru_del(s: State, zid: int, pfn: int) -> None:
     """Take a page off its list; PG_LRU is cleared."""
     page = s.mem[pfn]
+    if lru_gen_enabled(s) and not page["flags"] & PG_UNEVICTABLE:
+        lru_gen_del(s, zid, pfn, False)
+        return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page.memcg, s.zones[zid].node)
     list_del(s, lruvec, lru, pfn)
     update_lru_size(s, zid, lruvec, lru, -lru_pages(page["flags"]))
     page["flags"] &= ~PG_LRU
+
+
+@inline
+def folio_add_lru(s: State, zid: int, pfn: int) -> None:
+    """A page that is new in memory joins a list; for the multi-gen LRU one that a fault brought in has been used (folio_add_lru)."""
+    if lru_gen_enabled(s) and s.ctl[CTL_IN_LRU_FAULT] and not s.mem[pfn]["flags"] & PG_UNEVICTABLE:
+        s.mem[pfn]["flags"] |= PG_ACTIVE
+    lru_add(s, zid, pfn)
+
+
+@step
+def inc_refs(s: State, pfn: int) -> None:
+    """A use through a file: PG_referenced, then PG_workingset, then up to three more are counted (folio_inc_refs)."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_UNEVICTABLE:
+        return
+    if not page["flags"] & PG_REFERENCED:
+        page["flags"] |= PG_REFERENCED
+    elif not page["flags"] & PG_WORKINGSET:
+        page["flags"] |= PG_WORKINGSET
+    elif (s.gens[pfn] >> REFS_SHIFT) & MAX_REFS < MAX_REFS:
+        s.gens[pfn] += 1 << REFS_SHIFT
+
+
+@inline
+def move_to_front(s: State, zid: int, pfn: int) -> None:
+    """The page is the youngest of its list."""
+    page = s.mem[pfn]
+    if not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE:
+        return
+    lru = page_lru(page["flags"])
+    lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
+    stamp(s, pfn)
+    if s.lruvecs[lruvec]["head"][lru] != pfn:
+        list_del(s, lruvec, lru, pfn)
+        list_add(s, lruvec, lru, pfn)
+
+
+@step
+def accessed_by_policy(s: State, zid: int, pfn: int) -> None:
+    """`mark_page_accessed` where another than the classic policy is in force."""
+    if lru_gen_enabled(s):
+        inc_refs(s, pfn)
+    elif s.ctl[CTL_POLICY] == LRU:
+        move_to_front(s, zid, pfn)
+    else:
+        s.mem[pfn]["flags"] |= PG_REFERENCED  # CLOCK looks for it
 
 
 @step
@@ -181,7 +234,9 @@ def mark_page_accessed(s: State, zid: int, pfn: int) -> None:
     if s.mem[pfn]["flags"] & PG_TAIL:
         pfn = s.mem[pfn]["private"]
     page = s.mem[pfn]
-    if not page["flags"] & PG_REFERENCED:
+    if s.ctl[CTL_POLICY]:
+        accessed_by_policy(s, zid, pfn)
+    elif not page["flags"] & PG_REFERENCED:
         page["flags"] |= PG_REFERENCED
     elif page["flags"] & PG_UNEVICTABLE:
         return
@@ -200,10 +255,13 @@ def deactivate_file_page(s: State, zid: int, pfn: int) -> None:
     page = s.mem[pfn]
     if not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE or page.mapcount > 0:
         return
-    was_active = page["flags"] & PG_ACTIVE
     lru_del(s, zid, pfn)
+    was_active = page["flags"] & PG_ACTIVE
     page["flags"] &= ~(PG_ACTIVE | PG_REFERENCED)
-    lru_add(s, zid, pfn)
+    if lru_gen_enabled(s):
+        lru_gen_add(s, zid, pfn, True)
+    else:
+        lru_add(s, zid, pfn)
     if was_active:
         s.vm_event[PGDEACTIVATE] += 1
         s.memcgs[page.memcg].stat[MEMCG_PGDEACTIVATE] += 1

@@ -21,7 +21,7 @@ from core.mm.compound import compound_head, total_mapcount
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import GFP_USER, alloc_charged, put_page, stat_add
-from core.mm.swap import lru_add, lru_pages
+from core.mm.swap import folio_add_lru, lru_pages
 from core.mm.swapfile import SLOT_SHMEM, free_slot, swap_free
 from core.mm.workingset import workingset_refault
 from core.vmstat import EVENT, NR_FILE_PAGES, NR_SWAPCACHE
@@ -129,7 +129,7 @@ def swap_cache_page(s: State, pfn: int, slot: int, ahead: bool) -> None:
     if shadow < 0:
         workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
     row["shadow"] = 0
-    lru_add(s, zid, pfn)
+    folio_add_lru(s, zid, pfn)
     s.vm_event[PSWPIN] += 1
     s.vm_event[PGPGIN] += 4
     if ahead:

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import huge_memory, memcontrol, rmap_walk
+from core.mm import huge_memory, lru_gen, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
 from core.mm.mm_types import HPAGE_PMD_NR, SC, WMARK_HIGH, ZONES_PER_NODE
-from core.mm.policy import policy_of
 from core.record import keep
 from core.vmstat import EVENT, NODE
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 DEF_PRIORITY = 12
 FRESH = np.zeros(1, SC)
 SWAP_CLUSTER_MAX = 32
+BATCH = 64  # pages that a policy may take at once
 HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch of its shrinker
 DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
@@ -52,7 +52,7 @@ class Workspace:
     __slots__ = ("batch", "nr", "roots", "dropped")
 
     def __init__(self, k: Kernel) -> None:
-        self.batch = np.zeros(SWAP_CLUSTER_MAX + HPAGE_PMD_NR, np.int64)
+        self.batch = np.zeros(BATCH + HPAGE_PMD_NR, np.int64)
         self.nr = np.zeros(8, np.int64)
         self.roots = np.zeros(k.next_inode + 1, np.int64)
         self.dropped = np.zeros(k.next_inode + 1, np.int64)
@@ -125,7 +125,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
     c["node"] = node
     prepare_scan_count(k, node, cg)
     r = rmap_walk.tables(k)
-    isolate = policy_of(k).isolate
+    isolate = policy.policy_of(k).isolate
     nodes = k.nr_nodes
     immediate = int(k.s.node_stat[node, IMMEDIATE])
     for at in memcontrol.reclaim_order(k, cg):
@@ -133,12 +133,12 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
             continue
         if not k.s.lruvecs["nr"][at.id * nodes + node].any():
             continue  # its children may have pages: it was asked for what it passes on to them
-        scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
+        scanned, freed, io = int(c["nr_scanned"]), int(c["list_reclaimed"].sum()), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
         c["visit"] = k.records.nr_visits
-        isolate(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
+        isolate(k, r, at.id, space)
         huge_memory.deferred_split_shrink(k, at, int(c["priority"]))
-        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
+        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["list_reclaimed"].sum()) - freed, int(c["nr_io"]) - io, before)
     if cg.parent is None and int(c["priority"]) <= HUGE_ZERO_PRIORITY:
         huge_memory.shrink_huge_zero_page(k)
     space.settle(k)
@@ -166,6 +166,8 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
 
 def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
     """What holds for the whole round: costs, whether to deactivate, whether the file lists are worth it (prepare_scan_count)."""
+    if lru_gen.is_on(k):
+        return
     s, c = k.s, k.s.sc[0]
     vec = s.lruvecs[cg.id * k.nr_nodes + node]
     tree = vec["tree"]
@@ -198,6 +200,8 @@ def refaults(k: Kernel, node: int, cg: Cgroup) -> tuple[int, int]:
 
 def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
     """Remember them: only new ones count at the next reclaim."""
+    if lru_gen.is_on(k):
+        return
     for node in range(k.nr_nodes):
         k.s.lruvecs["refaults"][cg.id * k.nr_nodes + node] = refaults(k, node, cg)
 
@@ -219,9 +223,9 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
-        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False)
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space, age = workspace(k), policy_of(k).age
+    space, age = workspace(k), policy.policy_of(k).age
     if pgdat_balanced(k, node):
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
@@ -231,9 +235,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         c["may_writepage"] = 1
-        r = rmap_walk.tables(k)
-        for at in memcontrol.reclaim_order(k, k.root_cgroup):
-            age(k.s, r, at.id)
+        age(k, node)
         with k.because(state["cause"]):
             shrink_node(k, node, k.root_cgroup, space, "kswapd")
         freed = int(c["nr_reclaimed"])
