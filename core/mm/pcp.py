@@ -1,24 +1,21 @@
 """Per-CPU lists of free pages, as counts (mm/page_alloc.c: struct per_cpu_pages).
 
-A page that a CPU frees does not go back to its zone at once: it stays on a list of the CPU and is what the CPU takes next. Such pages
-are free, but not in MemFree. A list that reaches `high` is given back in chunks that double each time, down to `batch` pages; an empty
-one takes `batch` pages from the zone. Huge pages are filled two at a time:
+A page that a CPU frees does not go back to its zone at once: it stays on a list of the CPU, up to `high` pages, and is what the CPU takes next. Such
+pages are free, but not in MemFree. Huge pages have a list of their own, filled two at a time:
 
-    512M, 2 CPUs: high 405, batch 31
-    a process frees 1 MiB of small pages        MemFree as before: they stand on the CPU's list (free_pcp)
-    and then touches 1 MiB                      MemFree as before: the CPU had them
-    it frees 16 MiB                             the list was full again and again: 31 pages are left on it
+    a process frees 8 MiB of small pages        MemFree as before: they stand on the CPU's list (free_pcp)
+    and then touches 4 MiB                      MemFree as before: the CPU had them
     one huge page is allocated                  MemFree 4 MiB less: two were taken; the next one costs nothing
 
 Here the frames themselves go straight to their zone. What would stand on the lists is *counted*, after each call and each run of a daemon, from
 what the zones gained and lost meanwhile, and taken off where user space reads free pages (MemFree, nr_free_pages). Watermarks see the zones.
 The pages that boot left on the lists are a range of their own (`boot.give_zone`) and stay there.
 
-`high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. Direct reclaim empties the lists
-(drain_all_pages).
+`high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. A list that
+reaches it goes back in bulk, in ever larger batches as long as nothing is allocated: after a large munmap next to nothing is left on it. Direct
+reclaim empties the lists (drain_all_pages).
 
-Simplified: counts, so buddyinfo shows the pages in the zone; what a call frees in one go past `high` leaves `batch` pages, wherever in
-its last chunk Linux would be (up to `high`); a process does not move from CPU to CPU by itself.
+Simplified: counts, so buddyinfo shows the pages in the zone; no batches for small pages; a process does not move from CPU to CPU by itself.
 
 Source: mm/page_alloc.c of 6.1: free_unref_page_commit, rmqueue_pcplist, nr_pcp_high.
 """
@@ -28,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.mm.mm_types import HPAGE_PMD_NR
-from core.mm.mmzone import cpu_to_node, pcp_batch, pcp_high
+from core.mm.mmzone import cpu_to_node, pcp_high
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -37,7 +34,7 @@ HUGE_BATCH = 2  # huge pages that a CPU takes from the zone at a time
 
 
 def start(k: Kernel) -> None:
-    """Boot: nothing stands on the lists but what boot left there. `small` counts from there, so it may be negative."""
+    """Boot: nothing stands on the lists but what boot left there."""
     zones, cpus = len(k.s.zones), k.nr_cpus
     k.pcp = {"small": [[0] * cpus for _ in range(zones)], "huge": [[0] * cpus for _ in range(zones)], "seen": []}
     k.pcp["seen"] = _now(k)
@@ -62,19 +59,15 @@ def settle(k: Kernel, cpu: int) -> None:
 
 def _settle_zone(k: Kernel, zid: int, cpu: int, gained: int, taken: int, freed: int) -> None:
     small, huge = k.pcp["small"][zid], k.pcp["huge"][zid]
-    boot = k.boot_facts.pcp_counts.get(zid, 0) if cpu_to_node(k, cpu) == int(k.s.zones["node"][zid]) else 0
-    room = max(0, pcp_high(k, zid) - boot)
+    room = max(0, pcp_high(k, zid) - k.boot_facts.pcp_counts.get(zid, 0))
     huge[cpu] += freed - taken
     if huge[cpu] < 0:
         huge[cpu] += -(huge[cpu] // HUGE_BATCH) * HUGE_BATCH  # so many pairs
     huge[cpu] = min(huge[cpu], room // HPAGE_PMD_NR)
-    gained += (taken - freed) * HPAGE_PMD_NR
-    left = boot + small[cpu] + gained
-    if left < 0:
-        left %= pcp_batch(k, zid)  # so many batches from the zone
-    elif left >= boot + room - huge[cpu] * HPAGE_PMD_NR:
-        left = pcp_batch(k, zid)
-    small[cpu] = left - boot
+    small[cpu] = max(0, small[cpu] + gained + (taken - freed) * HPAGE_PMD_NR)
+    limit = room - huge[cpu] * HPAGE_PMD_NR
+    if small[cpu] > limit:
+        small[cpu] = limit if taken else 0  # frees and nothing else: it went back in bulk, again and again (nr_pcp_free)
 
 
 def drain_all_pages(k: Kernel) -> None:
