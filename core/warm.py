@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import core
-from core import Kernel, Machine
+from core import REPLAY_POLICIES, Kernel, Machine, compare_policies, generate_trace
 from core.jit import cache_dir
 from core.mm import huge_memory
 
@@ -50,6 +50,8 @@ def story(k: Kernel) -> None:
     pressure(k)
     k.verify()
     generations(k, a, heap)
+    k.verify()
+    policies(k)
     k.verify()
     Kernel.restore(k.snapshot()).digest()
 
@@ -135,6 +137,7 @@ def samepages(k: Kernel) -> None:
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
     k.advance(10**8)
     k.view("explain_ksm", pid=d)
+    k.view("tlb_reach", pid=d)
     call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
     call(k, "exit", d)
@@ -180,6 +183,16 @@ def generations(k: Kernel, a: int, heap: int) -> None:
     pressure(k, "y")
     k.verify()
     call(k, "put", path="/sys/kernel/mm/lru_gen/enabled", data=b"n")
+
+
+def policies(k: Kernel) -> None:
+    """The classroom's policies in a session, a client's, and all of them on a trace."""
+    for policy in ("fifo", "client"):
+        call(k, "reclaim_policy", policy=policy)
+        pressure(k, policy)
+    call(k, "reclaim_policy", policy="classic")
+    trace = generate_trace("zipf", 300, 3000)
+    compare_policies(trace, list(REPLAY_POLICIES), [40, 80])
 
 
 READS = (
