@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import real_kernel, service, simulated
-from benchmarks.report import Row, at_most, faster, repeat, table, within, write_json
+from benchmarks.report import Row, at_least, at_most, faster, repeat, table, within, write_json
 
 
 def core_rows(repetitions: int) -> list[Row]:
@@ -42,6 +42,7 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, {"clean": simulated.clean_reclaim()})
         note(ours, simulated.reclaim_by_size())
         note(ours, simulated.ksm_scan())
+        note(ours, simulated.tlb_trace())
         note(real, real_kernel.measure("thp", 1024))
         note(ours, simulated.huge_pages())
         note(ours, simulated.khugepaged_scan())
@@ -71,6 +72,9 @@ def core_rows(repetitions: int) -> list[Row]:
         within("  cost a page on 1 GiB against 64 MiB", "ns/page", ours["reclaim_1G"], ours["reclaim_64M"], high=1.5),
         at_most("ksmd's scan of 100,000 pages, all alike: merged", "ms", ours["ksm_merge"], 1000),
         at_most("ksmd's scan of 100,000 pages, each its own", "ms", ours["ksm_unique"], 1000),
+        at_least("TLB trace, 256 MiB at random", "M/s", ours["tlb_uniform"], 40),
+        at_least("TLB trace, 256 MiB by Zipf's law", "M/s", ours["tlb_zipf"], 40),
+        at_least("touch of mapped pages in random order, all told", "M/s", ours["touch_random"], 20),
         at_most("five programs compete for 60 simulated seconds on 512M", "s", ours["programs"], 5),
         at_most("boot of the default machine", "ms", repeat(15, simulated.boot_ms), 5),
         at_most("one idle session more, resident", "MB", [simulated.idle_session_mb()], 1),

@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from core import Event, Kernel, Machine, parse_program
+from core.mm import tlb
+from core.mm.tlb_walk import access_tlb
 
 PAGE = 4096
 MIB = 1 << 20
@@ -174,6 +178,31 @@ def ksm_scan(pages: int = 100_000) -> dict[str, float]:
     return {"ksm_merge": scan(None), "ksm_unique": scan("/data/unique")}
 
 
+def tlb_trace(accesses: int = 10_000_000) -> dict[str, float]:
+    """Millions of accesses a second through the TLB of the default machine: 256 MiB touched at random, and by Zipf's law.
+
+    The loop behind `touch`, on a trace made beforehand; the whole call, page-table side and all, is `touch`.
+    """
+    program = Program("512M")
+    kernel, pages = program.kernel, 65_536
+    address = program.mmap(pages * PAGE)
+    program.call("touch", address=address, length=pages * PAGE, access="write")
+    rng = np.random.default_rng(1)
+    ranks = np.arange(1, pages + 1)
+    traces = {"tlb_uniform": rng.integers(0, pages, accesses), "tlb_zipf": rng.choice(pages, accesses, p=1 / ranks / (1 / ranks).sum())}
+    cols = tlb.columns(kernel.machine)
+    pgd = int(kernel.s.mms["pgd"][kernel.tasks[program.pid].mm.id])
+    figures = {}
+    for name, trace in traces.items():
+        begin = time.process_time_ns()
+        access_tlb((cols.tags, cols.stamps), cols.state, cols.geom, kernel.s.pt, kernel.s.mem, 0, pgd, 0, address // PAGE, 1, trace, True, 0,
+                   accesses, True)  # fmt: skip
+        figures[name] = accesses / (time.process_time_ns() - begin) * 1e3
+    begin = time.process_time_ns()
+    program.call("touch", address=address, length=pages * PAGE, access="read", order="random", repeat=max(1, accesses // pages))
+    return figures | {"touch_random": accesses / (time.process_time_ns() - begin) * 1e3}
+
+
 def boot_ms() -> float:
     """Milliseconds to boot the default machine."""
     begin = time.process_time_ns()
@@ -251,7 +280,7 @@ def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
         lambda: first_write("sequential", 4 * MIB), lambda: first_write("random", 4 * MIB), lambda: zero_page_read(4 * MIB),
-        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512),
+        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512), lambda: tlb_trace(1000),
         lambda: thrash("zipf", "64M"), reclaim_by_size,
     ]
     for step in steps:

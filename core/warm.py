@@ -137,6 +137,7 @@ def samepages(k: Kernel) -> None:
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
     k.advance(10**8)
     k.view("explain_ksm", pid=d)
+    k.view("tlb_reach", pid=d)
     call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
     call(k, "exit", d)

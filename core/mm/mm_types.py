@@ -108,10 +108,12 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 # huge_zero: 1 once the address space has mapped the huge zero page (MMF_HUGE_ZERO_PAGE)
 # used: nodes, as a mask, whose page-table walks have not seen the address space since it last ran; new: since it was made (mm->lru_gen)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# tlb_gen: how many changes of its page tables the CPUs had to be told of (mm->context.tlb_gen)
 # ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
     ("il_prev", "i8"), ("huge_zero", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"), ("used", "i8"), ("new", "i8"),
+    ("tlb_gen", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
@@ -282,7 +284,7 @@ CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
-CTL_HUGE_ZERO = 41  # the huge zero page's first frame; 0: there is none now
+CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
@@ -442,7 +444,7 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
                  "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
@@ -465,6 +467,7 @@ class Mm:
         self.thp_disable = False
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
+        self.ctx_id = 0  # never used twice (mm->context.ctx_id)
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 
     @property

@@ -240,6 +240,7 @@ def try_to_unmap_huge(s: State, r: Rmap, zid: int, head: int) -> bool:
                 swap_duplicate(s, slot)
                 s.mms[mm]["rss"][MM_SWAPENTS] += 1
             s.pt[at >> 9, at & 511] = entry
+            s.mms[mm]["tlb_gen"] += 1
             s.mms[mm]["rss"][MM_ANONPAGES] -= 1
             page_remove_rmap(s, zid, head + sub)
             page["refcount"] -= 1
@@ -377,6 +378,7 @@ def unmap_one(s: State, r: Rmap, row: int, at: int, zid: int, pfn: int) -> bool:
     else:
         s.pt[at >> 9, at & 511] = 0
         s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+    s.mms[mm]["tlb_gen"] += 1
     page_remove_rmap(s, zid, pfn)
     page["refcount"] -= 1
     return True
