@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
+from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
 from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_BUDDY,
@@ -114,7 +114,6 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
-    k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
     ]
@@ -276,7 +275,7 @@ def add_swap(k: Kernel) -> None:
         k.swap_devices.append({
             "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": pages, "priority": priority, "kind": device.kind,
         })  # fmt: skip
-        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind))
+        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind), *STORAGE_NS[device.kind])
         base += pages + 1
 
 

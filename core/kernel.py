@@ -92,7 +92,6 @@ class Kernel:
     mounts: dict[str, Mount]  # of hugetlbfs, by path
     swap_devices: list[Any]
     committed_pages: int
-    swap_ra: dict[str, int]
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     psi: psi.PsiTasks

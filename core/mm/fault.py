@@ -55,7 +55,7 @@ from core.mm.page_ops import (
     READAHEAD,
     RUNS_FULL,
     SIGBUS,
-    SWAP,
+    SLEPT,
     add_new_anon,
     add_to_page_cache,
     alloc_charged,
@@ -91,8 +91,9 @@ from core.mm.pgtable import (
 )
 from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
+from core.mm.swap_readahead import swapin_readahead
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
-from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
+from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_area, swap_duplicate, swap_free, swap_full, swp_slot
 from core.vmstat import COW_KSM, KSM_SWPIN_COPY, MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
 # what kind of mapping (vmf.kind)
@@ -100,6 +101,7 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 # what a fault was (index of vmf.count; a run has one of these)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
+READ_IN = 11  # no fault: reads from swap
 KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
 MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 # vmf.flags
@@ -125,7 +127,7 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
-    v["nr_runs"] = v["dirtied"] = 0
+    v["nr_runs"] = v["dirtied"] = v["read_run"] = 0
     for kind in range(len(v["count"])):
         v["count"][kind] = 0
     i = v["done"]
@@ -162,11 +164,17 @@ def access_pages(s: State, perm) -> None:
                 mark_page_accessed(s, zone_of(s, pfn), pfn)
             i += 1
             continue
-        if v["nr_runs"] >= MAX_RUNS - 1:
+        if v["nr_runs"] >= MAX_RUNS - 3:
             v["reason"] = RUNS_FULL
             break
-        check_sync_rss_stat(s, v["mm"])
+        if v["ra_next"] == 0:  # else the same fault goes on
+            check_sync_rss_stat(s, v["mm"])
         kind = handle_pte_fault(s, v, tid, pte, vpn, write, content)
+        if v["reads"]:
+            if v["read_stall"]:
+                end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+                run_kind, run_n = -1, 0
+            note_reads(s, v, vpn, i)
         if kind <= 0:
             break
         if kind == run_kind and (permuted or vpn == run_last + step):
@@ -175,8 +183,12 @@ def access_pages(s: State, perm) -> None:
             end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
             run_kind, run_vpn, run_n = kind, vpn, 1
         run_last = vpn
-        v["major"] = 0
         i += 1
+        if v["major"]:
+            v["major"] = 0
+            if v["sliced"]:
+                v["reason"] = SLEPT
+                break
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
             break
@@ -202,6 +214,23 @@ def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:
     v["count"][kind] += n
     s.vm_event[PGFAULT] += n
     s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += n
+
+
+@step
+def note_reads(s: State, v, vpn: int, at: int) -> None:
+    """Write down the reads from swap that an access took, with those before it unless the task stalled for one of them."""
+    area = swap_area(s, v["read_slot"])
+    run = s.runs[v["read_run"] - 1]
+    if v["read_run"] == 0 or v["read_stall"] or run["stall"] or swap_area(s, run["slot"]) != area:
+        run = s.runs[v["nr_runs"]]
+        v["nr_runs"] += 1
+        v["read_run"] = v["nr_runs"]
+        run["kind"], run["vpn"], run["at"], run["slot"], run["stall"] = READ_IN, vpn, at, v["read_slot"], v["read_stall"]
+        run["n"] = run["pages"] = run["ns"] = run["step"] = 0
+    run["n"] += v["reads"]
+    run["pages"] += v["read_pages"]
+    run["ns"] += v["read_ns"]
+    v["reads"] = v["read_pages"] = v["read_ns"] = v["read_stall"] = 0
 
 
 @inline
@@ -286,14 +315,22 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
 
 
 @step
+def in_swap_cache(s: State, v, slot: int, vpn: int) -> bool:
+    """The page of a slot is in the swap cache, after a read if it was not: then the fault is handled a second time. False with vmf.reason."""
+    while s.slots[slot]["pfn"] == 0 or v["ra_next"]:
+        if not swapin_readahead(s, v, slot, vpn):
+            return False
+        check_sync_rss_stat(s, v["mm"])
+    return True
+
+
+@step
 def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
-    """A swapped page: in the swap cache it is mapped at once (minor); else vmf.victim names the slot to read (reason SWAP)."""
+    """A swapped page: in the swap cache it is mapped at once (minor); else it is read first, and the fault handled once more."""
     slot = swp_slot(s, pte)
-    pfn = s.slots[slot]["pfn"]
-    if pfn == 0:
-        v["reason"] = SWAP
-        v["victim"] = slot
+    if not in_swap_cache(s, v, slot, vpn):
         return 0
+    pfn = s.slots[slot]["pfn"]
     page = s.mem[pfn]
     zid = zone_of(s, pfn)
     if page["flags"] & PG_READAHEAD:
@@ -382,7 +419,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
             v["reason"] = MISS
             return 0
         swapped = pfn < 0
-        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn, vpn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
         kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
@@ -462,15 +499,12 @@ def shmem_get_page(s: State, v, index: int) -> int:
 
 
 @step
-def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
-    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
-    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
-    if pfn:
-        v["count"][15] += 1
-    else:
-        v["reason"] = SWAP
-        v["victim"] = slot
-    return pfn
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int, vpn: int) -> int:
+    """A swapped page of a shared-memory object is back in it from the swap cache, where it is read to if need be; 0 with vmf.reason."""
+    if not in_swap_cache(s, v, slot, vpn):
+        return 0
+    v["count"][NEW_PAGES] += 1
+    return shmem_swapin_folio(s, v["file"], leaf, index, slot)
 
 
 # ---------------------------------------------------------------- fork

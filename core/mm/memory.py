@@ -38,9 +38,8 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_WRITE,
 )
-from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -48,6 +47,7 @@ from core.mm.fault import (
     KIND_NAMES,
     MAPPED_AROUND,
     NEW_PAGES,
+    READ_IN,
     V_ANON,
     V_FILE,
     V_SHMEM,
@@ -56,12 +56,11 @@ from core.mm.fault import (
 )
 from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
-from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
+from core.vmstat import NR_FILE_DIRTY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -123,6 +122,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
         flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
+        cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
 
@@ -199,13 +199,18 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         end = answer(k.s)
-        tries = tries + 1 if end.done == done else 0
+        if end.done != done:
+            tries = 0
+        elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
+            tries += 1
         settle(k, task, vma, end, end.done - done, outcome)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end)
         if k.clock.over():
+            if end.reason == SLEPT:
+                return done
             k.s.vmf["n"][0] = n = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
             livelocked(k, task, end)
@@ -237,26 +242,44 @@ def prepare(k: Kernel, vma: Vma, access: int) -> None:
 
 def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome: TouchOutcome) -> None:
     """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
-    costs = k.costs
-    ns = 0
-    if end.nr_runs:
-        faults = 0
-        for kind, vpn, pages, step in k.s.runs[: end.nr_runs].tolist():
-            faults += pages
-            ns += pages * (costs.fault + fault_price(k, kind))
-            emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
-        task.minflt += faults
-        outcome.faults += faults
+    costs, left = k.costs, accesses
+    ns, faults, first = 0, 0, end.done - accesses
+    for kind, vpn, n, step, at, slot, pages, read_ns, stall in k.s.runs[: end.nr_runs].tolist() if end.nr_runs else ():
+        if kind != READ_IN:
+            faults += n
+            ns += n * (costs.fault + fault_price(k, kind))
+            emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+            continue
+        if stall:  # everything before it has had its time: the stall begins then
+            before = at - first - (accesses - left)
+            left -= before
+            k.clock.run_user(before * costs.access)
+            k.clock.spend(ns)
+            ns = 0
+        with psi.memstall(k, task, "reading a page of the workingset back from swap") if stall else nullcontext():
+            psi.io_schedule(k, read_ns)
+        device = swap_device(k, slot)
+        k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
+        task.majflt += n
+        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+    task.minflt += faults
+    outcome.faults += faults
     if vma.file is not None:
         count = k.s.vmf["count"][0]
-        ns += int(count[MAPPED_AROUND]) * costs.map_file if ns or accesses else 0
+        ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
-    k.clock.run_user(accesses * costs.access)
+    k.clock.run_user(left * costs.access)
     k.clock.spend(ns)
     if vma.file is not None and end.dirtied:
         with gfp.saved(k):
             page_writeback.dirtied(k, task, vma.file, end.dirtied)
+
+
+def swap_device(k: Kernel, slot: int) -> int:
+    """The swap area that a slot belongs to."""
+    areas = k.s.swaps
+    return max(i for i in range(len(k.swap_devices)) if int(areas["base"][i]) <= slot)
 
 
 def fault_price(k: Kernel, kind: int) -> int:
@@ -275,7 +298,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     reason, vpn = end.reason, end.vpn
     if reason in (NO_PAGE, LIMIT):
         try:
-            with held(k, vma, vpn):
+            with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():
                 if reason == NO_PAGE:
                     gfp.slowpath(k, task)
                 else:
@@ -286,8 +309,6 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
         filemap.fault_miss(k, task, vma, vpn)
     elif reason == READAHEAD:
         filemap.fault_readahead(k, task, vma, vpn)
-    elif reason == SWAP:
-        swap_in(k, task, vma)
     elif reason == OVER_HIGH:
         with gfp.saved(k):
             memcontrol.handle_over_high(k, task)
@@ -295,7 +316,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
-    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
+    elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 
@@ -314,40 +335,6 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
     finally:
         if pfn:
             k.s.mem["refcount"][pfn] -= 1
-
-
-def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
-    """The page is in swap only: read it, with its neighbours; a major fault (do_swap_page, swapin_readahead)."""
-    v = k.s.vmf[0]
-    slot, vpn = int(v["victim"]), int(v["vpn"])
-    with gfp.saved(k):
-        first, last = swap_readahead.window(k, slot)
-        begin(k, task, vma, READ, vpn, 1, 1)
-        while True:
-            swapin_cluster(k.s, slot, first, last)
-            if int(v["reason"]) == DONE:
-                break
-            try:
-                if int(v["reason"]) == NO_PAGE:
-                    gfp.slowpath(k, task)
-                else:
-                    charge_slowpath(k, task)
-            except SysError:
-                pagefault_out_of_memory(k, task)
-        pages = int(v["count"][15])
-    with psi.memstall(k, task, "reading a page of the workingset back from swap") if thrashing(k, slot) else nullcontext():
-        psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
-    k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
-    k.s.vm_event[PGMAJFAULT] += 1
-    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
-
-
-def thrashing(k: Kernel, slot: int) -> bool:
-    """Was the page that comes back from a slot in the workingset before: is waiting for it a memory stall?"""
-    pfn = int(k.s.slots["pfn"][slot])
-    return bool(pfn and int(k.s.mem["flags"][pfn]) & PG_WORKINGSET)
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

@@ -96,6 +96,9 @@ TASK_RSS_EVENTS_THRESH = 64
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
+# cluster: most pages to read from swap at once; sliced: the task runs on a slice, which ends when it sleeps for a read.
+# ra_*: the read from swap that is under way: its fault's slot, where to go on (0: none is), its end, pages so far, the mark of before.
+# read_*: a read that is done and not written down yet: where, how many, pages, ns; stall: the page was missed (workingset).
 VMF = np.dtype([
     # asked
     ("mm", "i8"), ("memcg", "i8"), ("node", "i8"), ("cpu", "i8"),
@@ -105,25 +108,28 @@ VMF = np.dtype([
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"),
+    ("cluster", "i8"), ("sliced", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
+    ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
+    ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
 _ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
-_ANSWERED: Any = struct.Struct("7q")
+_ANSWERED: Any = struct.Struct("9q")
 
 
 def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
-        done: int = 0) -> None:  # fmt: skip
+        cluster: int = 1, sliced: bool = False, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
-        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, done,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, cluster, sliced, done,
     )  # fmt: skip
 
 
@@ -137,6 +143,8 @@ class Answer(NamedTuple):
     nr_runs: int
     dirtied: int
     tried: int
+    ra_slot: int
+    ra_next: int
 
 
 def answer(s: State) -> Answer:
@@ -144,14 +152,17 @@ def answer(s: State) -> Answer:
     return Answer._make(_ANSWERED.unpack_from(s.vmf, _DONE_AT))
 
 
-RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
+# What a loop reports in order. A run of like faults: kind, first page, how many, stride. Reads from swap (kind READ_IN): n of them, the
+# first one's page and slot, pages in all, their ns; stall: it was one for a page that was missed; at: accesses that came before.
+RUN = np.dtype([(name, "i8") for name in ("kind", "vpn", "n", "step", "at", "slot", "pages", "ns", "stall")])
 MAX_RUNS = 1024
 
 
 # One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
 # A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's).
-SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8")])
+SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
+                 ("latency", "i8"), ("bandwidth", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
@@ -237,6 +248,7 @@ CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 NR_CTL = 64
 

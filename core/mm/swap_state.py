@@ -16,10 +16,10 @@ Source: __swapin_nr_pages, swap_cluster_readahead, read_swap_cache_async, __remo
 from __future__ import annotations
 
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_READAHEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE
-from core.jit import njit, step
+from core.jit import inline, step
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import DONE, GFP_USER, alloc_charged, put_page, stat_add
+from core.mm.page_ops import GFP_USER, alloc_charged, put_page, stat_add
 from core.mm.swap import lru_add
 from core.mm.swapfile import SLOT_SHMEM, free_slot, swap_free
 from core.mm.workingset import workingset_refault
@@ -74,40 +74,45 @@ def free_swap_and_cache(s: State, slot: int) -> None:
         free_swap(s, zone_of(s, pfn), pfn)
 
 
-@njit
-def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
-    """Read the slots start .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
+@step
+def read_swap_cache(s: State, v, target: int, at: int, end: int, vpn: int) -> int:
+    """Read the slots at .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
 
-    vmf: `count[15]` pages read, `done` the slot to go on with, and a reason where a frame cannot be had.
+    Answers the slot to go on with: end + 1, or the one that no frame could be had for (vmf.reason). vmf: `ra_pages` pages read.
     """
-    v = s.vmf[0]
-    v["reason"] = DONE
     own = v["memcg"]
-    slot = start + v["done"]
+    slot = at
     while slot <= end:
         row = s.slots[slot]
         if row["pfn"] == 0 and row["count"] > 0:
             memcg = row["memcg"]
             v["memcg"] = own if memcg > 0 and s.memcgs[memcg]["offline"] else memcg
-            pfn = alloc_charged(s, v, GFP_USER, v["first"])
+            pfn = alloc_charged(s, v, GFP_USER, vpn)
             if pfn == 0:
                 break
-            zid = zone_of(s, pfn)
-            page = s.mem[pfn]
-            page["flags"] = PG_UPTODATE | PG_SWAPBACKED | (0 if row["flags"] & SLOT_SHMEM else PG_ANON) | (0 if slot == target else PG_READAHEAD)
-            page["content"] = row["content"]
-            shadow = row["shadow"]
-            page["refcount"] = 0
-            add_to_swap_cache(s, zid, pfn, slot)
-            if shadow < 0:
-                workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
-            row["shadow"] = 0
-            lru_add(s, zid, pfn)
-            v["count"][15] += 1
-            s.vm_event[PSWPIN] += 1
-            s.vm_event[PGPGIN] += 4
-            if slot != target:
-                s.vm_event[SWAP_RA] += 1
+            swap_cache_page(s, pfn, slot, slot != target)
+            v["ra_pages"] += 1
         slot += 1
     v["memcg"] = own
-    v["done"] = slot - start
+    return slot
+
+
+@inline
+def swap_cache_page(s: State, pfn: int, slot: int, ahead: bool) -> None:
+    """A charged frame holds what the slot holds, in the swap cache and on the lists."""
+    row = s.slots[slot]
+    zid = zone_of(s, pfn)
+    page = s.mem[pfn]
+    page["flags"] = PG_UPTODATE | PG_SWAPBACKED | (0 if row["flags"] & SLOT_SHMEM else PG_ANON) | (PG_READAHEAD if ahead else 0)
+    page["content"] = row["content"]
+    shadow = row["shadow"]
+    page["refcount"] = 0
+    add_to_swap_cache(s, zid, pfn, slot)
+    if shadow < 0:
+        workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
+    row["shadow"] = 0
+    lru_add(s, zid, pfn)
+    s.vm_event[PSWPIN] += 1
+    s.vm_event[PGPGIN] += 4
+    if ahead:
+        s.vm_event[SWAP_RA] += 1

@@ -28,11 +28,18 @@ SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
 @inline
-def swp_entry(s: State, slot: int) -> int:
-    """The page-table entry that names a slot."""
+def swap_area(s: State, slot: int) -> int:
+    """The swap area that a slot belongs to."""
     kind = 0
     while kind + 1 < len(s.swaps) and s.swaps[kind + 1]["pages"] > 0 and slot >= s.swaps[kind + 1]["base"]:
         kind += 1
+    return kind
+
+
+@inline
+def swp_entry(s: State, slot: int) -> int:
+    """The page-table entry that names a slot."""
+    kind = swap_area(s, slot)
     offset = slot - s.swaps[kind]["base"]
     return (kind << SWP_TYPE_SHIFT) | ((~offset & OFFSET_MASK) << SWP_OFFSET_SHIFT)
 
@@ -105,10 +112,7 @@ def get_swap_page(s: State, memcg: int) -> int:
 @step
 def free_slot(s: State, slot: int) -> None:
     """Nobody needs the slot any more."""
-    kind = 0
-    while kind + 1 < len(s.swaps) and s.swaps[kind + 1]["pages"] > 0 and slot >= s.swaps[kind + 1]["base"]:
-        kind += 1
-    s.swaps[kind]["used"] -= 1
+    s.swaps[swap_area(s, slot)]["used"] -= 1
     row = s.slots[slot]
     uncharge_swap(s, row["memcg"])
     row["memcg"] = 0
