@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.machine import RECLAIM_POLICIES, Costs, Machine
+from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback, swapon
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_MAX_PFN,
@@ -113,7 +113,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
-    k.swap_devices, k.committed_pages = [], 0
+    k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
     ]
@@ -127,6 +127,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
+    swapon.plug_in(k, machine.swap)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
@@ -136,7 +137,8 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
-    add_swap(k)
+    for device in k.swap_devices:
+        swapon.enable(k, device)
     banner(k)
     page_writeback.flusher(k)
     fair.calc_load(k)
@@ -169,7 +171,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ctl=arena((NR_CTL,), "i8"),
         vmf=arena((1,), VMF),
         runs=arena((MAX_RUNS,), RUN),
-        slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
+        slots=arena((swapon.rows(k.swap_devices),), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
         looks=arena((NR_LOOKS,), LOOK),
@@ -264,21 +266,6 @@ def take_zero_page(k: Kernel) -> None:
     k.s.ctl[CTL_ZERO_PFN] = start
 
 
-def add_swap(k: Kernel) -> None:
-    """swapon for the machine's devices: the header takes a page, priorities count down from -2."""
-    auto, base = -2, 1
-    for i, device in enumerate(k.machine.swap):
-        priority = device.priority
-        if priority is None:
-            priority, auto = auto, auto - 1
-        pages = (device.size >> 12) - 1
-        k.swap_devices.append({
-            "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": pages, "priority": priority, "kind": device.kind,
-        })  # fmt: skip
-        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind), *STORAGE_NS[device.kind])
-        base += pages + 1
-
-
 def banner(k: Kernel) -> None:
     """The first lines of the log."""
     k.log(5, "Linux version 6.1.192 (pagewalk) #1 SMP PREEMPT_DYNAMIC simulated")
@@ -286,4 +273,4 @@ def banner(k: Kernel) -> None:
     present = int(k.s.zones["present"].sum()) * 4
     k.log(6, f"Memory: {total}K/{present}K available")
     for device in k.swap_devices:
-        k.log(6, f"Adding {device['pages'] * 4}k swap on {device['path']}.  Priority:{device['priority']} extents:1 across:{device['pages'] * 4}k")
+        swapon.announce(k, device)

@@ -90,7 +90,8 @@ class Kernel:
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
-    swap_devices: list[Any]
+    swap_devices: list[dict[str, Any]]
+    vma_ra_enabled: int  # /sys/kernel/mm/swap/vma_ra_enabled
     committed_pages: int
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]

@@ -20,7 +20,8 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
+ROTATIONAL = ("disk", "virtio")  # as Linux sees them: QEMU's virtio disk does not say that it does not rotate
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
@@ -31,6 +32,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),
 }
 
 # The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
@@ -58,7 +60,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ def _device(given: dict[str, Any]) -> SwapDevice:
     priority = given.get("priority")
     if priority is not None:
         priority = _int(priority, "machine.swap.priority", 0, 32767)
-    return SwapDevice(size, priority, _choice(given.get("kind", "ssd"), "machine.swap.kind", SWAP_KINDS))
+    kind = _choice(given.get("kind", "virtio"), "machine.swap.kind", SWAP_KINDS)
+    return SwapDevice(size, priority, kind)
 
 
 def _storage(value: object) -> Storage:
