@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core import Kernel, Machine
+from core import Event, Kernel, Machine, parse_program
 
 PAGE = 4096
 MIB = 1 << 20
@@ -24,7 +24,17 @@ class Program:
     """One process on one freshly booted machine without huge pages, and a clock around its calls."""
 
     def __init__(self, memory: str = "2G") -> None:
-        self.kernel = Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"}))
+        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"})))
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> Program:
+        """One on a machine that is there."""
+        program = cls.__new__(cls)
+        program._spawn(kernel)
+        return program
+
+    def _spawn(self, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.pid = int(self._result("spawn", None, comm="bench")["pid"])
 
     def _result(self, op: str, pid: int | None, **args: Any) -> dict[str, Any]:
@@ -186,11 +196,59 @@ def sparse_terabyte(pages: int = 1_000) -> dict[str, float]:
     return {"sparse": cost(pages * step * PAGE, step), "dense": cost(pages * 2 * MIB, 2 * MIB // PAGE)}
 
 
+def thrash(order: str, memory: str = "1G") -> float:
+    """CPU nanoseconds a touch over twice the memory, all of it written before, so that most touches find their page in swap only."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": memory, "swap": "4G", "transparent_hugepage": "never"}))
+    program = Program.of(kernel)
+    length = 2 * kernel.machine.total
+    address = program.mmap(length, flags=["private", "anonymous", "noreserve"])
+    program.timed("touch", address=address, length=length, access="write")
+    return per_page(program.timed("touch", address=address, length=length, access="write", order=order), length)
+
+
+def clean_reclaim(pages: int = 1_000_000, memory: str = "8G") -> float:
+    """CPU milliseconds to reclaim `pages` clean pages of a file that was read once (memory.reclaim of the root cgroup)."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"}))
+    program = Program.of(kernel)
+    kernel.call("create_file", path="/data/f", size=pages * PAGE)
+    program.timed("read", path="/data/f", offset=0, length=pages * PAGE)
+    begin = time.process_time_ns()
+    kernel.call("put", path="/sys/fs/cgroup/memory.reclaim", data=str(pages * PAGE).encode())
+    return (time.process_time_ns() - begin) / 1e6
+
+
+def reclaim_by_size(pages: int = 4_096) -> dict[str, float]:
+    """CPU nanoseconds a page to reclaim the same number of clean pages on machines of 64 MiB and of 64 GiB: the best of five."""
+    return {f"reclaim_{memory}": min(clean_reclaim(pages, memory) for _ in range(5)) * 1e6 / pages for memory in ("64M", "1G", "64G")}
+
+
 def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
         lambda: first_write("sequential", 4 * MIB), lambda: first_write("random", 4 * MIB), lambda: zero_page_read(4 * MIB),
         lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512),
+        lambda: thrash("zipf", "64M"), reclaim_by_size,
     ]
     for step in steps:
         step()
+
+
+READY = ("leak", "db-buffer-pool", "web-workers", "batch-scan", "jvm")
+
+
+def five_programs(seconds: int = 60) -> dict[str, float]:
+    """The ready-made programs compete on a machine of 512M: CPU seconds of a minute of simulated time, and how many events it told."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": "512M", "swap": "256M"}))
+    for name in READY:
+        kernel.call("spawn", comm=name, program=parse_program(name))
+    told: list[Event] = []
+    kernel.pause = lambda: told.extend(kernel.drain())
+    begin = time.process_time()
+    answer = kernel.call("advance", duration_ns=seconds * 10**9)
+    spent = time.process_time() - begin
+    kernel.pause = None
+    told += kernel.drain()
+    if answer.errno or len(kernel.view("vmstat", every=10**9, count=seconds)) != seconds:
+        raise SystemExit(f"benchmark: the programs did not run to the end: {answer}")
+    kernel.verify()
+    return {"programs": spent, "programs_events": float(len(told))}

@@ -12,24 +12,29 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import sysctl
+from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback, swapon
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, swapon
 from core.mm.mm_types import (
+    BLOOM_WORDS,
     CTL_BUDDY,
+    CTL_FALLBACK,
     CTL_MAX_PFN,
     CTL_NR_NODES,
     CTL_POLICY,
     CTL_PT_NEXT,
+    CTL_RANDOM,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    FIFO,
     KSM,
     KSM_ITEM,
     KSM_NODE,
     LOOK,
+    LRUGEN,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -87,6 +92,9 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
+# mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
+# progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -99,7 +107,9 @@ KSM_SETTINGS: dict[str, int] = {
 TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
     "flusher": page_writeback.flusher,
     "loadavg": fair.calc_load,
+    "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
+    "khugepaged": khugepaged.daemon,
 }
 
 
@@ -113,10 +123,15 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
+    k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
-        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0} for _ in range(k.nr_nodes)
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
+        for _ in range(k.nr_nodes)
     ]
+    on = machine.reclaim_policy == "mglru"
+    k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
+    k.policy_client = {"answers": []}
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
@@ -126,12 +141,16 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
+    k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
     swapon.plug_in(k, machine.swap)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
+    k.s.ctl[CTL_FALLBACK] = FIFO
+    k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
+    k.numa = dict(numa_balancing.DEFAULTS)
     k.mounts = {}
     hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
@@ -143,10 +162,21 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     fair.calc_load(k)
     image.start_init(k)
+    pcp.start(k)
     hugetlb.boot_settings(k)
+    boot_parameters(k)
     k.order_events()
     k.drain()
     k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
+
+
+def boot_parameters(k: Kernel) -> None:
+    """What the command line asks for, beyond what the machine says itself."""
+    given = k.machine.cmdline
+    hugetlb.boot_parameters(k, [(name, value) for name, value in given if name in ("hugepages", "hugepagesz", "default_hugepagesz")])
+    balancing = cmdline.value_of(given, "numa_balancing", "")
+    if balancing:
+        k.sysctl["kernel.numa_balancing"] = int(balancing == "enable")
 
 
 def columns(k: Kernel, max_pfn: int) -> State:
@@ -178,6 +208,10 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
+        gens=arena((max_pfn + 1,), "i1"),
+        lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
+        blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
+        stamps=arena((max_pfn + 1,), "i8"),
     )
     at = 0
     for order, count in enumerate(links):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 class Clock:
     """`now` in ns since boot; `spend` and its kin move it, `at` arms a named timer, `run_until` lets timers fire."""
 
-    __slots__ = ("now", "timers", "seq", "user_ns", "asleep_ns", "others_ns", "slice_end", "slept_before", "fired")
+    __slots__ = ("now", "timers", "seq", "user_ns", "asleep_ns", "others_ns", "disk_waits", "slice_end", "slept_before", "fired")
 
     def __init__(self, now: int = 0) -> None:
         self.now = now
@@ -29,6 +29,7 @@ class Clock:
         self.seq = 0
         self.user_ns = self.asleep_ns = 0  # how much of the time that passed was of these kinds
         self.others_ns = 0  # and how much a daemon took on the running task's processor
+        self.disk_waits = 0  # how often somebody waited for a disk
         self.fired = now  # when the last timer fell due
         self.slice_end = self.slept_before = -1
 

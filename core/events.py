@@ -352,6 +352,20 @@ class ProgramStep(Event):
 
 
 @dataclass(slots=True)
+class Vmstat(Event):
+    """A line of vmstat(8), once a simulated second while programs run, or as often as the operation `vmstat` says.
+
+    line: its text. columns: its values by vmstat's own names. faults: minor and major faults of each process since the last line, by pid.
+    """
+
+    type: ClassVar[str] = "vmstat"
+
+    line: str
+    columns: dict[str, int]
+    faults: dict[str, list[int]]
+
+
+@dataclass(slots=True)
 class VmaChange(Event):
     """Mappings of a process changed. kind: `map`, `unmap`, `merge`, `split`, `protect`, `move`, `brk`, `grow` (stack).
 
@@ -389,6 +403,7 @@ EVENTS: dict[str, type[Event]] = {
     "psi": Psi,
     "process": Process,
     "program": ProgramStep,
+    "vmstat": Vmstat,
     "vma": VmaChange,
 }
 

@@ -20,7 +20,8 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback
+from core.mm import filemap, gfp, memcontrol, page_writeback, pcp
+from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.mm.policy_client import Advisor
+    from core.monitor import Monitor
     from core.record import Records
     from core.sched.task import Task
 
@@ -85,11 +88,17 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
+    khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
+    lru_gen: dict[str, int]  # on; mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
+    policy_client: dict[str, list[int]]  # answers: what a client's policy will take (`policy_client`)
+    advisor: Advisor | None = None  # the client itself, while it is asked; no part of the state
     swap_devices: list[dict[str, Any]]
     vma_ra_enabled: int  # /sys/kernel/mm/swap/vma_ra_enabled
     committed_pages: int
@@ -115,6 +124,8 @@ class Kernel:
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
+    oom_kills: list[dict[str, Any]]  # every kill of the OOM killer
+    monitor: Monitor  # vmstat's samples
     current: Task | None
 
     # ---- life
@@ -194,6 +205,8 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
                 sched.exit_to_user(self, task)
             self.current = None
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
+            pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs
                 gfp.kswapd_finish(self)
                 page_writeback.flusher_finish(self)
@@ -246,6 +259,7 @@ class Kernel:
             return
         with self.by_itself(name):
             boot.TIMERS[name](self)
+            pcp.settle(self, self.nr_cpus - 1)  # a daemon finds the last CPU idle
 
     @contextmanager
     def by_itself(self, name: str) -> Iterator[None]:
@@ -266,7 +280,7 @@ class Kernel:
 
     def perform(self, task: Task, work: Callable[[], None]) -> str | None:
         """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
-        self.current, self.rmap = task, None
+        self.current = task
         refusal = None
         try:
             image.run_user(self, task)
@@ -282,10 +296,12 @@ class Kernel:
             memcontrol.resume_user_mode(self, task)
             sched.exit_to_user(self, task)
             self.current = None
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
         return refusal
 
     def syscall(self, name: str, task: Task, **args: Any) -> Any:
         """A program's system call, by the table's handler."""
+        self.rmap = None
         self.clock.spend(self.costs.syscall)
         return CALLS[name].handler(self, task, **args)
 
@@ -381,6 +397,8 @@ class Kernel:
             task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
         if self.last_oom is not None:
             self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+        for kill in self.oom_kills:
+            kill["event"] = numbers.get(kill["event"], kill["event"])
         record.renumber(self.records, first, numbers)
         self.nr_ordered += sum(time <= self.clock.now for time in times)
         self.unordered = self.nr_ordered < self.nr_events

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core import sysctl
+from core import cmdline, sysctl
 
 PAGE = 4096
 SUFFIX = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -24,7 +24,7 @@ SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
 ROTATIONAL = ("disk", "virtio")  # as Linux sees them: QEMU's virtio disk does not say that it does not rotate
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
-RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
+RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru", "client")  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {
@@ -32,7 +32,7 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
-    "virtio": (100_000, 500_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
 # The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
@@ -91,6 +91,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around
@@ -107,6 +108,7 @@ class Costs:
     swap_out: int = 5_000  # hand one page to the swap device
     context_switch: int = 1_500  # one task gives its processor to another
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
+    oom_look: int = 240  # find that the last victim has not died yet: four looks in the time of 16 pages' unmapping, as recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    distances: tuple[tuple[int, ...], ...] = ((10,),)
     cgroup_mount: tuple[str, ...] = ()
+    cmdline: cmdline.Parameters = ()
     preset: str | None = None
 
     @property
@@ -134,6 +138,16 @@ class Machine:
         """Installed memory of all nodes, bytes."""
         return sum(self.memory)
 
+    @property
+    def psi(self) -> bool:
+        """Is stall information there (psi=)?"""
+        return cmdline.is_on(self.cmdline, "psi")
+
+    @property
+    def swapaccount(self) -> bool:
+        """Is swap charged to cgroups (swapaccount=)?"""
+        return cmdline.is_on(self.cmdline, "swapaccount")
+
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Machine:
         """A machine from the API's `machine` object; ValueError says what was wrong and what would be right."""
@@ -145,17 +159,24 @@ class Machine:
         unknown = set(merged) - set(_FIELDS)
         if unknown:
             raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
-        nodes = _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES)
+        memory = _memory(merged.get("memory", "512M"), _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES))
+        parameters = cmdline.parse(merged.get("cmdline", ""))
+        thp = _choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES)
+        said = cmdline.value_of(parameters, "transparent_hugepage", thp)
+        if "transparent_hugepage" in given and said != thp:
+            raise ValueError(f"machine.transparent_hugepage is {thp}, machine.cmdline says {said}: say it once")
         return cls(
-            memory=_memory(merged.get("memory", "512M"), nodes),
+            memory=memory,
             swap=_swap(merged.get("swap", "0")),
             cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
-            transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
+            transparent_hugepage=said,
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
-            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            distances=_distances(merged.get("distances"), len(memory)),
+            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES[:-1]),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
+            cmdline=parameters,
             preset=name,
         )
 
@@ -171,13 +192,15 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "distances": [list(row) for row in self.distances],
             "cgroup_mount": list(self.cgroup_mount),
+            "cmdline": " ".join(f"{name}={value}" if value else name for name, value in self.cmdline),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount",
-           "preset")  # fmt: skip
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
+           "cmdline", "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -233,6 +256,19 @@ def _memory(value: object, nodes: int) -> tuple[int, ...]:
     if sum(sizes) > MAX_MEMORY:
         raise ValueError(f"machine.memory: at most {MAX_MEMORY >> 40}T, not {sum(sizes)} bytes")
     return sizes
+
+
+def _distances(value: object, nodes: int) -> tuple[tuple[int, ...], ...]:
+    """A row a node; left out: 10 to itself, 20 to any other."""
+    if value is None:
+        return tuple(tuple(10 if a == b else 20 for b in range(nodes)) for a in range(nodes))
+    if not isinstance(value, list) or len(value) != nodes or not all(isinstance(row, list) and len(row) == nodes for row in value):
+        raise ValueError(f"machine.distances must have {nodes} rows of {nodes} numbers, from each node to each node")
+    rows = tuple(tuple(_int(one, "machine.distances", 10, 254) for one in row) for row in value)
+    for a, row in enumerate(rows):
+        if row[a] != 10 or any(one == 10 for b, one in enumerate(row) if b != a):
+            raise ValueError("machine.distances: a node is at 10 from itself and further from any other")
+    return rows
 
 
 def _swap(value: object) -> tuple[SwapDevice, ...]:

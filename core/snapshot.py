@@ -29,7 +29,7 @@ import zstandard
 
 from core import boot
 from core.abi.mman import PAGE_SIZE
-from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, NR_LOOKS, Array, State
+from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL_XA_NEXT, NR_LOOKS, Array, State
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -57,6 +57,10 @@ def used_rows(k: Kernel, name: str) -> int:
         "mms": max([*k.mms, *k.free_mm_ids, *k.ksmd.slots], default=0) + 1,
         "ksm_items": int(k.s.ksm[0]["item_next"]) + 1,
         "ksm_nodes": int(k.s.ksm[0]["node_next"]) + 1,
+        "lrugens": groups * k.nr_nodes,
+        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"].any() else 0,
+        "gens": len(k.s.gens) if k.lru_gen["on"] else 0,
+        "stamps": len(k.s.stamps) if k.s.ctl[CTL_STAMP] else 0,
     }
     return min(known.get(name, len(column)), len(column))
 

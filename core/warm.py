@@ -47,6 +47,8 @@ def story(k: Kernel) -> None:
     huge(k, a)
     pressure(k)
     k.verify()
+    generations(k, a, heap)
+    k.verify()
     Kernel.restore(k.snapshot()).digest()
 
 
@@ -111,12 +113,12 @@ def huge(k: Kernel, a: int) -> None:
     call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
 
 
-def pressure(k: Kernel) -> None:
+def pressure(k: Kernel, name: str = "x") -> None:
     """A limit that reclaims, then kills."""
     b = call(k, "spawn", comm="b")["pid"]
-    call(k, "mkdir", path="/sys/fs/cgroup/x")
-    call(k, "put", path="/sys/fs/cgroup/x/memory.max", data=b"2M")
-    call(k, "put", path="/sys/fs/cgroup/x/cgroup.procs", data=str(b).encode())
+    call(k, "mkdir", path=f"/sys/fs/cgroup/{name}")
+    call(k, "put", path=f"/sys/fs/cgroup/{name}/memory.max", data=b"2M")
+    call(k, "put", path=f"/sys/fs/cgroup/{name}/cgroup.procs", data=str(b).encode())
     call(k, "create_file", path="/data/g", size=4 * M)
     call(k, "read", b, path="/data/g", offset=0, length=4 * M)
     heap = call(k, "mmap", b, length=8 * M, prot="rw", flags=PRIVATE)["address"]
@@ -132,6 +134,17 @@ def pressure(k: Kernel) -> None:
     call(k, "swapon", c, path="/dev/vdz", size=8 * M, kind="ssd")
     call(k, "fork", c)
     call(k, "exit", c)
+
+
+def generations(k: Kernel, a: int, heap: int) -> None:
+    """The multi-gen LRU, switched on and off."""
+    call(k, "put", path="/sys/kernel/mm/lru_gen/enabled", data=b"y")
+    k.read("/sys/kernel/debug/lru_gen_full")
+    call(k, "touch", a, address=heap, length=4 * M, access="write")
+    call(k, "put", path="/sys/kernel/debug/lru_gen", data=b"+ 2 0 3 1 1;+ 2 0 4 1 1;- 2 0 2 60 64")
+    pressure(k, "y")
+    k.verify()
+    call(k, "put", path="/sys/kernel/mm/lru_gen/enabled", data=b"n")
 
 
 READS = (

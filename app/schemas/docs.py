@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.schemas.calls import BODIES, OPS, Batch, Body
+from app.schemas.replay import Replay
 from core import CALLS
 
 Schema = dict[str, Any]
 TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "thp": True,
     "oom": False,
     "reclaim": True,
     "charge": False,
     "psi": False,
     "ksm": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -207,9 +210,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
         "required": ["path"],
         "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]},
-        "examples": [{"path": "/app", "memory.max": "50M"}],
+        "description": "path, and settings: files of the cgroup (memory.max), systemd's properties (MemoryMin, MemoryLow, MemoryHigh, MemoryMax, "
+                       "MemorySwapMax, with its sizes, percentages and infinity), or a pasted unit as `service`.",
+        "examples": [{"path": "/app", "memory.max": "50M"}, {"path": "/web", "service": "[Service]\nMemoryHigh=40M\nMemoryMax=10%\n"}],
     },
-    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
+    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"MemoryMax": "20%"}]},
     "Audit": AUDIT,
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
@@ -233,7 +238,34 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         },
         doc="What would have avoided an OOM kill.",
     ),
+    "Comparison": _object(
+        {
+            "length": INT,
+            "pages": INT,
+            "frames": {"type": "array", "items": INT},
+            "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+            "hit_ratio": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}},
+            "anomalies": {
+                "type": "array",
+                "items": _object({"policy": STR, "frames": {"type": "array", "items": INT}, "faults": {"type": "array", "items": INT}}),
+                "description": "Where more memory made more faults.",
+            },
+            "policies": {"type": "object", "additionalProperties": STR, "description": "Each policy in one sentence."},
+        },
+        doc="Columns: faults and hit ratio of each policy, in the order of `frames`.",
+    ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
+    "OomTable": _object({"items": {"type": "array", "items": _object({
+        **dict.fromkeys(("event", "clock_ns", "pid", "uid", "oom_score_adj", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes",
+                         "swap_bytes", "pgtables_bytes"), INT),
+        **dict.fromkeys(("comm", "cgroup", "constraint"), STR), "limit_of": NULL_STR, **dict.fromkeys(("victim", "by", "points"), NULL_INT),
+    })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
+    "VmstatLines": _object({"items": {"type": "array", "items": _object({
+        "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
+    })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
@@ -286,9 +318,27 @@ def events() -> dict[int | str, Any]:
     return {200: {"description": "Events, by Accept.", "content": content}}
 
 
+def vmstat() -> dict[int | str, Any]:
+    """vmstat's lines as text, or as JSON."""
+    content: Schema = {"text/plain": {"schema": STR}, "application/json": {"schema": ref("VmstatLines")}}
+    return {200: {"description": "The lines, by Accept.", "content": content}}
+
+
 def body(name: str) -> Schema:
     """A JSON body with a named schema."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref(name)}}}}
+
+
+def replay_body() -> Schema:
+    """A trace: JSON, or raw page numbers."""
+    content = {"application/json": {"schema": ref("Replay")}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def replayed() -> dict[int | str, Any]:
+    """A comparison: columns, or a picture."""
+    content = {"application/json": {"schema": ref("Comparison")}, "image/svg+xml": {"schema": STR}}
+    return {200: {"description": "Faults against memory, by policy.", "content": content}}
 
 
 def raw_body() -> Schema:
@@ -299,7 +349,7 @@ def raw_body() -> Schema:
 def model_schemas() -> dict[str, Schema]:
     """The schemas of the models made from the table of calls."""
     found: dict[str, Schema] = {}
-    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch]
+    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch, Replay]
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         found |= schema.pop("$defs", {})

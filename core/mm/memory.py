@@ -26,6 +26,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -33,13 +34,30 @@ from core.abi.mman import (
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
+    VM_RAND_READ,
     VM_READ,
+    VM_SEQ_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
     VM_WRITE,
 )
-from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, zap
+from core.events import Fault, SwapIn, Thp
+from core.mm import (
+    filemap,
+    gfp,
+    gfp_types,
+    huge_fault,
+    huge_memory,
+    hugetlb_fault,
+    memcontrol,
+    mempolicy,
+    numa_access,
+    numa_balancing,
+    oom_kill,
+    page_writeback,
+    rmap,
+    zap,
+)
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -54,10 +72,12 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import CTL_DIRTY_POLL, CTL_RA_ADDR, CTL_RA_HITS, CTL_VMA_RA, Answer, answer, ask, back_with_huge_pages
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
+from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, CTL_RA_ADDR, CTL_RA_HITS, CTL_VMA_RA, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
+from core.mm.swap_readahead import read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -68,6 +88,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
@@ -111,7 +132,7 @@ def vma_kind(vma: Vma) -> int:
 
 
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
-          flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
+          flags: int = 0, other: int = 0, thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
@@ -121,7 +142,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
-        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
+        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
         cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
@@ -145,13 +166,18 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     if n >= MANY:
         for column in (k.s.mem, k.s.pt, k.s.buddy):
             back_with_huge_pages(column)
+    balancing = numa_balancing.watching(k, task)
     for _ in range(repeat):
         done = 0
         while done < n:
             vpn = first + (int(perm[done]) if perm is not None else done * step)
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
-            done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            stop = min(n, done + numa_balancing.budget(k, task)) if balancing else n
+            began = k.clock.now
+            done = run(k, task, vma, access, first, step, stop, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if balancing:
+                numa_balancing.task_tick_numa(k, task, k.clock.now - began)
             if done < n and k.clock.over():
                 outcome.touched += done
                 return outcome
@@ -189,11 +215,16 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)
     order = perm if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
         return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
     prepare(k, vma, access)
-    begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
+    thp = huge_memory.fault_flags(k, vma)
+    if thp:
+        huge_memory.khugepaged_enter(k, vma)
+    begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     if by_address := bool(k.s.ctl[CTL_VMA_RA]):
         k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1] = vma.swap_ra
@@ -209,10 +240,11 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
             tries += 1
         settle(k, task, vma, end, end.done - done, outcome)
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
-        decide(k, task, vma, end)
+        decide(k, task, vma, end, order, outcome)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
@@ -222,6 +254,15 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
+
+
+def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
+    """For the multi-gen LRU: the address space is in use, and pages that a fault brings in count as used, unless the mapping says otherwise.
+
+    `Kernel.call` puts an end to it (lru_gen_exit_fault).
+    """
+    k.s.mms["used"][vma.mm.id] = -1
+    k.s.ctl[CTL_IN_LRU_FAULT] = not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
 
 
 def livelocked(k: Kernel, task: Task, end: Answer) -> None:
@@ -254,6 +295,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             faults += n
             ns += n * (costs.fault + fault_price(k, kind))
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+            if kind == HUGE:
+                k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
             continue
         if stall:  # everything before it has had its time: the stall begins then
             before = at - first - (accesses - left)
@@ -261,7 +304,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             k.clock.run_user(before * costs.access)
             k.clock.spend(ns)
             ns = 0
-        with psi.memstall(k, task, "reading a page of the workingset back from swap") if stall else nullcontext():
+        with psi.memstall(k, task, REFAULT) if stall else nullcontext():
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
@@ -273,6 +316,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         count = k.s.vmf["count"][0]
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
     k.clock.run_user(left * costs.access)
     k.clock.spend(ns)
@@ -290,7 +334,8 @@ def swap_device(k: Kernel, slot: int) -> int:
 def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse)[kind]
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
+            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -298,9 +343,11 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
     k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
-def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
+def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     reason, vpn = end.reason, end.vpn
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)  # it waited, and runs again
     if reason in (NO_PAGE, LIMIT):
         try:
             with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():
@@ -321,6 +368,10 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason == NUMA_HINT:
+        outcome.faults += numa_balancing.hint_faults(k, task, end, order)
+    elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
+        huge_fault.decide(k, task, vma, end)
     elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
@@ -340,6 +391,29 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
     finally:
         if pfn:
             k.s.mem["refcount"][pfn] -= 1
+
+
+def swapin_readahead(k: Kernel, task: Task | None, vma: Vma) -> None:
+    """A collapse reads the slot that `vmf.victim` names, with its neighbours. For khugepaged (task None) a failure is SysError(ENOMEM)."""
+    v = k.s.vmf[0]
+    slot, vpn = int(v["victim"]), int(v["vpn"])
+    with gfp.saved(k):
+        begin(k, task, vma, READ, vpn, 1, 1)
+        while not read_slot(k.s, slot, vpn):
+            try:
+                if int(v["reason"]) == NO_PAGE:
+                    gfp.slowpath(k, task)
+                else:
+                    charge_slowpath(k, task)
+            except SysError:
+                if task is None:
+                    raise
+                pagefault_out_of_memory(k, task)
+        pages, ns, stall = int(v["read_pages"]), int(v["read_ns"]), bool(v["read_stall"])
+    with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+        psi.io_schedule(k, ns)
+    by, cgroup = (task.pid, task.cgroup.path) if task is not None else (None, None)
+    k.emit(SwapIn(k.clock.now, pages, swap_device(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

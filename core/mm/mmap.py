@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, shmem
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, ksm, memory, shmem
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -390,10 +390,10 @@ def _cut(k: Kernel, mm: Mm, start: int, end: int) -> None:
     if start > vma.start:
         if end < vma.end and mm.map_count >= int(k.sysctl["vm.max_map_count"]):
             raise SysError(Errno.ENOMEM, "a hole would make one mapping more than vm.max_map_count")
-        split_unchecked(vma, start)
+        split_unchecked(k, vma, start)
     last = vmas_between(mm, end - 1, end)
     if last and last[0].end > end:
-        split_unchecked(last[0], end)
+        split_unchecked(k, last[0], end)
 
 
 def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:
@@ -513,6 +513,8 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
     """
     for name in ("start_brk", "brk", "start_stack", "start_code", "end_code", "start_data", "end_data", "mmap_base", "exe", "thp_disable"):
         setattr(mm, name, getattr(old, name))
+    if old.khugepaged:
+        huge_memory.khugepaged_add(k, mm)
     ksm.ksm_fork(k, mm, old)
     for parent in old.vmas:
         if parent.flags & VM_DONTCOPY:
@@ -532,6 +534,7 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
 
 def exit_mmap(k: Kernel, task: Task | None, mm: Mm) -> None:
     """The last user of an address space is gone: free its pages, tables, mappings and commitments (mm/mmap.c)."""
+    huge_memory.khugepaged_exit(k, mm)
     if not mm.vmas:
         return
     unmap_region(k, mm, mm.vmas, 0, PGTABLES_CEILING)

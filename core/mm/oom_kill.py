@@ -28,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from core.abi.mman import PAGE_SIZE
 from core.abi.signal import SIGNALS
 from core.events import Oom
 from core.mm import gfp_types, memcontrol
@@ -124,7 +125,9 @@ def constrained_alloc(k: Kernel, oc: OomControl) -> None:
         oc.constraint, oc.totalpages = "CONSTRAINT_MEMCG", limit or 1
     elif oc.nodes is not None and len(oc.nodes) < k.nr_nodes:
         present = k.s.zones["present"].reshape(-1, ZONES_PER_NODE).sum(axis=1)
-        oc.constraint, oc.totalpages = "CONSTRAINT_MEMORY_POLICY", swap + int(present[oc.nodes].sum())
+        by_cpuset = oc.task is not None and oc.task.mems == sum(1 << node for node in oc.nodes)
+        oc.constraint = "CONSTRAINT_CPUSET" if by_cpuset else "CONSTRAINT_MEMORY_POLICY"
+        oc.totalpages = swap + int(present[oc.nodes].sum())
     else:
         oc.constraint, oc.totalpages = "CONSTRAINT_NONE", totalram_pages(k) + swap
 
@@ -132,8 +135,11 @@ def constrained_alloc(k: Kernel, oc: OomControl) -> None:
 def domain(k: Kernel, oc: OomControl) -> list[Task]:
     """The tasks that may be looked at, in order: all, or those of the cgroup's subtree, each cgroup before its children.
 
-    Where a memory policy is the constraint, a task that is itself bound to other nodes could not help.
+    Where a memory policy is the constraint, a task that is itself bound to other nodes could not help; where a cpuset is, one whose
+    cpuset has none of its nodes.
     """
+    if oc.constraint == "CONSTRAINT_CPUSET" and oc.task is not None:
+        return [task for task in k.tasks.values() if not task.mems or task.mems & oc.task.mems]
     if oc.memcg is None:
         return [task for task in k.tasks.values() if oc.nodes is None or in_oom_domain(task, oc.nodes)]
     return [k.tasks[pid] for cg in memcontrol.subtree(k, oc.memcg) for pid in cg.pids if pid in k.tasks]
@@ -215,6 +221,10 @@ def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> in
     victim = oc.chosen.pid if oc.chosen is not None else None
     path = oc.memcg.path if oc.memcg is not None else None
     number = k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
+    points = {row["pid"]: row.get("points") for row in oc.candidates}
+    for kill in k.oom_kills:
+        if not kill["event"]:
+            kill |= {"event": number, "victim": victim, "by": pid, "constraint": oc.constraint, "limit_of": path, "points": points.get(kill["pid"])}
     k.last_oom = {
         "event": number, "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
         "candidates": oc.candidates, "victim": victim, "killed": killed, "text": text,
@@ -263,6 +273,12 @@ def kill_line(k: Kernel, task: Task, message: str) -> None:
     assert task.mm is not None
     row = k.s.mms[task.mm.id]
     rss, tables = get_mm_counters(k.s, task.mm), int(row["nr_tables"].sum())
+    k.oom_kills.append({
+        "event": 0, "clock_ns": k.clock.now, "pid": task.pid, "comm": task.comm, "uid": task.uid, "cgroup": task.cgroup.path,
+        "oom_score_adj": task.oom_score_adj, "total_vm_bytes": task.mm.total_vm * PAGE_SIZE, "anon_rss_bytes": int(rss[MM_ANONPAGES]) * PAGE_SIZE,
+        "file_rss_bytes": int(rss[MM_FILEPAGES]) * PAGE_SIZE, "shmem_rss_bytes": int(rss[MM_SHMEMPAGES]) * PAGE_SIZE,
+        "swap_bytes": int(rss[MM_SWAPENTS]) * PAGE_SIZE, "pgtables_bytes": tables * PAGE_SIZE,
+    })  # fmt: skip
     k.log(3, f"{message}: Killed process {task.pid} ({task.comm}) total-vm:{task.mm.total_vm * 4}kB, "
              f"anon-rss:{int(rss[MM_ANONPAGES]) * 4}kB, file-rss:{int(rss[MM_FILEPAGES]) * 4}kB, "
              f"shmem-rss:{int(rss[MM_SHMEMPAGES]) * 4}kB, UID:{task.uid} pgtables:{tables * 4}kB "
@@ -327,10 +343,20 @@ def dump_tasks(k: Kernel, oc: OomControl) -> None:
 
 def dump_oom_summary(k: Kernel, oc: OomControl, victim: Task) -> None:
     """The one line that says it all: oom-kill:constraint=…"""
-    nodemask = _ranges(oc.nodes) if oc.nodes is not None else "(null)"
+    nodemask = _ranges(oc.nodes) if oc.nodes is not None and oc.constraint != "CONSTRAINT_CPUSET" else "(null)"
+    mems = [node for node in range(k.nr_nodes) if oc.task is None or not oc.task.mems or oc.task.mems >> node & 1]
+    cpuset = _cpuset_name(oc.task)
     where = f"oom_memcg={oc.memcg.path}" if oc.memcg is not None else "global_oom"
-    k.log(6, f"oom-kill:constraint={oc.constraint},nodemask={nodemask},cpuset=/,mems_allowed={_ranges(list(range(k.nr_nodes)))},"
+    k.log(6, f"oom-kill:constraint={oc.constraint},nodemask={nodemask},cpuset={cpuset},mems_allowed={_ranges(mems)},"
              f"{where},task_memcg={victim.cgroup.memcg.path},task={victim.comm},pid={victim.pid},uid={victim.uid}")  # fmt: skip
+
+
+def _cpuset_name(task: Task | None) -> str:
+    """The name of the cgroup whose cpuset holds (cpuset_print_current_mems_allowed)."""
+    at = task.cgroup if task is not None else None
+    while at is not None and at.parent is not None and "cpuset" not in at.controllers:
+        at = at.parent
+    return at.name if at is not None and at.name else "/"
 
 
 def _ranges(numbers: list[int]) -> str:

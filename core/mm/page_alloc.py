@@ -27,7 +27,7 @@ Source: mm/page_alloc.c: rmqueue, expand, __free_one_page, __zone_watermark_ok, 
 from __future__ import annotations
 
 from core.jit import inline, njit
-from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, MAX_ORDER, SECTION_SHIFT, State
+from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, HPAGE_PMD_ORDER, MAX_ORDER, SECTION_SHIFT, State
 from core.vmstat import NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHER, PGALLOC_DMA, PGFREE
 
 
@@ -110,6 +110,8 @@ def free_one_page(s: State, zid: int, pfn: int, order: int) -> None:
     zone = s.zones[zid]
     zone.free += 1 << order
     s.vm_event[PGFREE] += 1 << order
+    if order == HPAGE_PMD_ORDER:
+        zone.huge_freed += 1
     while order < MAX_ORDER - 1:
         buddy = (pfn >> order) ^ 1
         if s.buddy[s.ctl[CTL_BUDDY + order] + buddy, 0] == 0:
@@ -175,6 +177,8 @@ def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone
             continue
         pfn = rmqueue(s, zid, order)
         if pfn:
+            if order == HPAGE_PMD_ORDER:
+                s.zones[zid].huge_taken += 1
             zone_statistics(s, zid, preferred, local, 1)
             return pfn
     return 0

@@ -159,3 +159,9 @@ def count_read(s: State, v, slot: int) -> None:
     v["read_stall"] = 1 if pfn and s.mem[pfn]["flags"] & PG_WORKINGSET else 0
     s.vm_event[PGMAJFAULT] += 1
     s.memcgs[v["memcg"]]["stat"][MEMCG_PGMAJFAULT] += 1
+
+
+@njit
+def read_slot(s: State, slot: int, vpn: int) -> bool:
+    """`swapin_readahead`, callable from Python."""
+    return swapin_readahead(s, s.vmf[0], slot, vpn)

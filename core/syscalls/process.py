@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core import monitor
 from core.abi.errno import Errno, SysError
 from core.abi.signal import SIGNALS
+from core.mm import cpuset
 from core.mm.util import RLIM_INFINITY, capable
 from core.programs import program as programs
 from core.sched import exec as image
-from core.sched import fair
 from core.sched import task as sched
 
 if TYPE_CHECKING:
@@ -83,14 +84,12 @@ def sys_setuid(k: Kernel, task: Task, uid: int) -> None:
 
 
 def sys_sched_setaffinity(k: Kernel, task: Task, cpus: Sequence[int]) -> None:
-    """sched_setaffinity: EINVAL if none of the CPUs exists."""
-    there = sorted({cpu for cpu in cpus if cpu < k.nr_cpus})
+    """sched_setaffinity: EINVAL if none of the CPUs exists, or the cpuset has none of them."""
+    mine = cpuset.effective(k, task.cgroup)[0]
+    there = sorted({cpu for cpu in cpus if cpu in mine})
     if not there:
-        raise SysError(Errno.EINVAL, f"this machine has CPUs 0 to {k.nr_cpus - 1}")
-    task.cpus_allowed = there
-    fair.affinity_changed(k, task)
-    if task.cpu not in there:
-        task.cpu = there[0]
+        raise SysError(Errno.EINVAL, f"the process may use CPUs {', '.join(map(str, mine))} of this machine's 0 to {k.nr_cpus - 1}")
+    cpuset.set_cpus_allowed(k, task, there)
 
 
 # ---------------------------------------------------------------- by the operator
@@ -106,6 +105,7 @@ def spawn(k: Kernel, comm: str, cgroup: str = "/", oom_score_adj: int = 0, catch
     task = image.spawn(k, comm, cgroup, oom_score_adj, catch_signals, path)
     if isinstance(program, dict):
         programs.install(k, task, program)
+        monitor.arm(k)
     return {"pid": task.pid}
 
 
@@ -114,6 +114,12 @@ def sys_program(k: Kernel, task: Task, program: dict[str, Any] | str | None = No
     if isinstance(program, str):
         raise SysError(Errno.EINVAL, "steps or a ready-made program by name, not a path: exec replaces the executable")
     programs.install(k, task, program)
+    monitor.arm(k)
+
+
+def vmstat(k: Kernel, interval: int | None = None) -> None:
+    """How often a line of vmstat is taken; None: every second while programs run."""
+    monitor.set_interval(k, -1 if interval is None else interval)
 
 
 def advance(k: Kernel, duration_ns: int, max_work: int = MAX_WORK) -> dict[str, Any]:

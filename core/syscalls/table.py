@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from core.machine import RECLAIM_POLICIES
+from core.mm import policy_client
 from core.syscalls import file, mm, numa, process
 
 Support = Literal["full", "partial", "none"]
@@ -248,6 +250,16 @@ _ROWS: tuple[Call, ...] = (
           "page_size": Param("size", "pagesize=: 2M or 1G; left out: the default size.", False, 0),
           "size": Param("size", "size=: bytes that may be promised or used there.", False),
           "min_size": Param("size", "min_size=: bytes that are promised to the mount from the start.", False)}, process=False),
+    Call("reclaim_policy", None, policy_client.reclaim_policy, "full", "Not a call of Linux, which chooses when it is built or by lru_gen/enabled. It takes no simulated time.",
+         "Let another policy choose the pages that reclaim takes; client: a program on …/policy.",
+         {"policy": Param("choice", "The policy.", choices=RECLAIM_POLICIES),
+          "fallback": Param("choice", "Of client: who chooses where the program does not.", False, "fifo", choices=policy_client.FALLBACKS)}, process=False),
+    Call("policy_answers", None, policy_client.policy_answers, "full", "Written by the service beside the operation that asked.",
+         "What a client's policy answers when the next operation reclaims: the number of pages, the pages, and so on; -1: no answer.",
+         {"answers": Param("ints", "Frames.")}, process=False),
+    Call("vmstat", None, process.vmstat, "full", "", "Say how often a line of vmstat becomes an event and is kept.",
+         {"interval": Param("duration", "Simulated time between two lines; 0: none; left out: a second, while programs run.", False,
+                            minimum=0, maximum=10**15)}, process=False),
     Call("advance", None, process.advance, "full", "", "Let simulated time pass; the daemons and the programs run.",
          {"duration_ns": Param("duration", "How long.", minimum=0),
           "max_work": Param("int", "Accesses that programs may make meanwhile; then it ends early with EDQUOT, the clock where they came. A step counts as 16.",
