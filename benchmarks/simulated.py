@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from core import Event, Kernel, Machine, parse_program
+from core.mm import tlb
+from core.mm.tlb_walk import access_tlb
 
 PAGE = 4096
 MIB = 1 << 20
@@ -23,8 +27,8 @@ ANONYMOUS = {"prot": "rw", "flags": ["private", "anonymous"]}
 class Program:
     """One process on one freshly booted machine without huge pages, and a clock around its calls."""
 
-    def __init__(self, memory: str = "2G") -> None:
-        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"})))
+    def __init__(self, memory: str = "2G", **machine: Any) -> None:
+        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never", **machine})))
 
     @classmethod
     def of(cls, kernel: Kernel) -> Program:
@@ -121,6 +125,31 @@ def single_calls(count: int = 5_000) -> dict[str, float]:
     return {"fault": each(), "mapped": each()}
 
 
+def huge_pages(length: int = 4 << 30) -> dict[str, float]:
+    """First writes to a region of huge pages, on frames that the host backs already."""
+    program = Program("8G", transparent_hugepage="always")
+    for _ in range(3):
+        address = program.mmap(length, align=2 * MIB)
+        spent = program.timed("touch", address=address, length=length, access="write")
+        program.call("munmap", address=address, length=length)
+    return {"huge_write": per_page(spent, length)}
+
+
+def khugepaged_scan(length: int = 1 << 30) -> dict[str, float]:
+    """khugepaged makes huge pages of 1 GiB of small ones, and then finds nothing to do; milliseconds."""
+    program = Program("4G", transparent_hugepage="madvise")
+    program.kernel.call("put", path="/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", data=b"1000000")
+    address = program.mmap(length, align=2 * MIB)
+    program.call("touch", address=address, length=length, access="write")
+    program.call("madvise", address=address, length=length, advice="hugepage")
+    spent = []
+    for _ in range(2):
+        begin = time.process_time_ns()
+        program.kernel.advance(20_000_000_000)
+        spent.append((time.process_time_ns() - begin) / 1e6)
+    return {"khugepaged_collapse": spent[0], "khugepaged_look": spent[1]}
+
+
 def ksm_scan(pages: int = 100_000) -> dict[str, float]:
     """Milliseconds of one full scan of `pages` pages by ksmd: the one that merges them all, and the one that finds each to be like no other.
 
@@ -147,6 +176,31 @@ def ksm_scan(pages: int = 100_000) -> dict[str, float]:
         return spent / 1e6
 
     return {"ksm_merge": scan(None), "ksm_unique": scan("/data/unique")}
+
+
+def tlb_trace(accesses: int = 10_000_000) -> dict[str, float]:
+    """Millions of accesses a second through the TLB of the default machine: 256 MiB touched at random, and by Zipf's law.
+
+    The loop behind `touch`, on a trace made beforehand; the whole call, page-table side and all, is `touch`.
+    """
+    program = Program("512M")
+    kernel, pages = program.kernel, 65_536
+    address = program.mmap(pages * PAGE)
+    program.call("touch", address=address, length=pages * PAGE, access="write")
+    rng = np.random.default_rng(1)
+    ranks = np.arange(1, pages + 1)
+    traces = {"tlb_uniform": rng.integers(0, pages, accesses), "tlb_zipf": rng.choice(pages, accesses, p=1 / ranks / (1 / ranks).sum())}
+    cols = tlb.columns(kernel.machine)
+    pgd = int(kernel.s.mms["pgd"][kernel.tasks[program.pid].mm.id])
+    figures = {}
+    for name, trace in traces.items():
+        begin = time.process_time_ns()
+        access_tlb((cols.tags, cols.stamps), cols.state, cols.geom, kernel.s.pt, kernel.s.mem, 0, pgd, 0, address // PAGE, 1, trace, True, 0,
+                   accesses, True)  # fmt: skip
+        figures[name] = accesses / (time.process_time_ns() - begin) * 1e3
+    begin = time.process_time_ns()
+    program.call("touch", address=address, length=pages * PAGE, access="read", order="random", repeat=max(1, accesses // pages))
+    return figures | {"touch_random": accesses / (time.process_time_ns() - begin) * 1e3}
 
 
 def boot_ms() -> float:
@@ -226,7 +280,7 @@ def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
         lambda: first_write("sequential", 4 * MIB), lambda: first_write("random", 4 * MIB), lambda: zero_page_read(4 * MIB),
-        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512),
+        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512), lambda: tlb_trace(1000),
         lambda: thrash("zipf", "64M"), reclaim_by_size,
     ]
     for step in steps:

@@ -20,7 +20,7 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback, pcp
+from core.mm import filemap, gfp, memcontrol, page_writeback, pcp, tlb
 from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
     from core.mm.policy_client import Advisor
+    from core.mm.tlb import Tlb, TlbColumns
     from core.monitor import Monitor
     from core.record import Records
     from core.sched.task import Task
@@ -60,6 +61,7 @@ class Result:
     major: int = 0
     killed: list[int] = field(default_factory=list)
     elapsed_ns: int = 0
+    tlb: dict[str, int] | None = None  # what the call's accesses found in the TLB (tlb.COUNTED); None: it made none
 
 
 class Kernel:
@@ -92,6 +94,9 @@ class Kernel:
     pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    tlb: Tlb
+    tlb_columns: TlbColumns
+    tlb_costs: tuple[int, int, bool]
     numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
     lru_gen: dict[str, int]  # on; mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
@@ -183,8 +188,11 @@ class Kernel:
         self.rmap = None
         clock, self.work_left = self.clock, CATCH_UP_WORK
         used = (clock.user_ns, clock.asleep_ns, clock.others_ns)
+        self.tlb.call = [0] * len(tlb.COUNTED)
         if task is not None:
             psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
+            if task.mm is not None:
+                tlb.switch_mm(self, task.cpu, task.mm)
         clock.spend(self.costs.syscall)
         try:
             if task is None:
@@ -205,6 +213,8 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
                 sched.exit_to_user(self, task)
             self.current = None
+            answer.tlb = dict(zip(tlb.COUNTED, self.tlb.call, strict=True)) if self.tlb.call[0] else None
+            tlb.enter_lazy_tlb(self)
             self.s.ctl[CTL_IN_LRU_FAULT] = 0
             pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs

@@ -35,8 +35,12 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
-# The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
-TLB = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60))
+# The default translation caches (a Skylake-era core): entries and ways by level and page size, the page-walk caches, cycles of a walk through
+# all four levels and of a level-2 hit, and whether the processor has PCIDs (without them every context switch empties the TLB).
+TLB = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60), ("l1_4k_ways", 4), ("l1_2m_ways", 4), ("l2_ways", 12),
+       ("pde", 32), ("pde_ways", 4), ("pdpte", 4), ("pml4e", 4), ("l2_cycles", 7), ("pcid", 1))  # fmt: skip
+TLB_WAYS = {"l1_4k": "l1_4k_ways", "l1_2m": "l1_2m_ways", "l2": "l2_ways", "pde": "pde_ways", "pdpte": "pdpte", "pml4e": "pml4e"}
+MAX_WAYS = 32
 
 
 def parse_size(value: object, what: str) -> int:
@@ -107,6 +111,9 @@ class Costs:
     ksm_round: int = 10_000  # and wakes up for a round
     swap_out: int = 5_000  # hand one page to the swap device
     context_switch: int = 1_500  # one task gives its processor to another
+    invlpg: int = 100  # forget one page: "each single flush is about 100 ns" (arch/x86/mm/tlb.c)
+    tlb_flush: int = 200  # forget an ASID: a write to CR3
+    ipi: int = 2_000  # interrupt another CPU and wait for it (published measurements of shootdowns: 1 to 6 us)
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
     oom_look: int = 240  # find that the last victim has not died yet: four looks in the time of 16 pages' unmapping, as recorded
 
@@ -287,8 +294,7 @@ def _device(given: dict[str, Any]) -> SwapDevice:
     priority = given.get("priority")
     if priority is not None:
         priority = _int(priority, "machine.swap.priority", 0, 32767)
-    kind = _choice(given.get("kind", "virtio"), "machine.swap.kind", SWAP_KINDS)
-    return SwapDevice(size, priority, kind)
+    return SwapDevice(size, priority, _choice(given.get("kind", "virtio"), "machine.swap.kind", SWAP_KINDS))
 
 
 def _storage(value: object) -> Storage:
@@ -306,7 +312,36 @@ def _storage(value: object) -> Storage:
 def _tlb(value: object) -> tuple[tuple[str, int], ...]:
     known = dict(TLB)
     given = _object(value, "machine.tlb", tuple(known))
-    return tuple((name, _int(given.get(name, default), f"machine.tlb.{name}", 1, 1 << 20)) for name, default in known.items())
+    got = {name: _int(given.get(name, default), f"machine.tlb.{name}", *TLB_LIMITS.get(name, (1, 1 << 20))) for name, default in known.items()}
+    for name, ways in TLB_WAYS.items():
+        if ways in given or ways == name:
+            _check_sets(name, got[name], got[ways])
+        else:
+            got[ways] = _fitting_ways(name, got[name], got[ways])
+    return tuple(got.items())
+
+
+TLB_LIMITS = {"pdpte": (1, MAX_WAYS), "pml4e": (1, MAX_WAYS), "l1_4k_ways": (1, MAX_WAYS), "l1_2m_ways": (1, MAX_WAYS), "l2_ways": (1, MAX_WAYS),
+              "pde_ways": (1, MAX_WAYS), "miss_cycles": (0, 1 << 20), "l2_cycles": (0, 1 << 20), "pcid": (0, 1)}  # fmt: skip
+
+
+def _sets(entries: int, ways: int) -> int:
+    """How many sets that makes, 0 if it is no number that address bits can choose from."""
+    sets = entries // ways
+    return sets if sets * ways == entries and sets & (sets - 1) == 0 else 0
+
+
+def _check_sets(name: str, entries: int, ways: int) -> None:
+    if not _sets(entries, ways):
+        raise ValueError(f"machine.tlb.{name}: {entries} entries in sets of {ways} is no power of two of sets, which address bits could choose from")
+
+
+def _fitting_ways(name: str, entries: int, usual: int) -> int:
+    """The ways nearest to the usual number that make a power of two of sets."""
+    fitting = [ways for ways in range(1, MAX_WAYS + 1) if _sets(entries, ways)]
+    if not fitting:
+        raise ValueError(f"machine.tlb.{name}: {entries} entries cannot be a power of two of sets of at most {MAX_WAYS}; 1024 or 1536 could")
+    return min(fitting, key=lambda ways: (abs(ways - usual), ways))
 
 
 def _sysctl(value: object) -> tuple[tuple[str, int | str], ...]:

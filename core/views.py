@@ -36,7 +36,7 @@ from core.abi.page_flags import (
 )
 from core.fs import proc_pid
 from core.machine import RECLAIM_POLICIES
-from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mmzone, pgtable, smaps
+from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mmzone, pgtable, smaps, tlb
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
 from core.mm.mm_types import (
@@ -201,9 +201,16 @@ def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
             answer["physical"] = pfn * 4096 + (address & 0xFFF)
         vma = vmas_of.vma_lookup(task.mm, vpn)
         answer["vma"] = _vma(k, task, vma) if vma else None
+    answer["tlb"] = tlb_finds(k, task, vpn, answer) if answer["present"] else None
     answer["read"] = outcome(k, task, address, memory.READ, answer)
     answer["write"] = outcome(k, task, address, memory.WRITE, answer)
     return answer
+
+
+def tlb_finds(k: Kernel, task: Task, vpn: int, walked: dict[str, Any]) -> dict[str, Any]:
+    """What the TLB of the process's CPU holds for a page that is mapped: which level has it, or what the walk would fetch."""
+    assert task.mm is not None
+    return tlb.probe(k, task.cpu, task.mm, vpn, walked["levels"][-1]["level"] != "pte")
 
 
 def binary(address: int) -> str:
@@ -382,6 +389,50 @@ def _absent(k: Kernel, vma: Vma, address: int, access: int, path: list[str]) -> 
     return _does("fault", what, [*path, "do_fault", step])
 
 
+# ---------------------------------------------------------------- the TLB
+
+SHOWN = 64  # entries
+
+
+def tlb_view(k: Kernel, pid: int) -> dict[str, Any]:
+    """What the TLB of a process's CPU holds for it, and what its accesses found there; LookupError for an unknown process.
+
+    counts: over the process's life. held: entries by structure. entries: the 64 used last. processor: the CPU's context switches, flushes and
+    shootdowns. flushed: why and when everything of the process was last forgotten.
+    """
+    task = _task(k, pid)
+    c = k.tlb.cpus[task.cpu]
+    entries = tlb.held(k, task.cpu, task.mm) if task.mm is not None else []
+    held = dict.fromkeys(tlb.STRUCTURES, 0)
+    for entry in entries:
+        held[entry["structure"]] += 1
+    asid = c.ctxs.index(task.mm.ctx_id) if task.mm is not None and task.mm.ctx_id in c.ctxs else None
+    flushed = c.flushed[asid] if asid is not None else None
+    return {
+        "pid": pid,
+        "cpu": task.cpu,
+        "asid": asid,
+        "counts": dict(zip(tlb.COUNTED, task.tlb, strict=True)),
+        "held": held,
+        "entries": entries[:SHOWN],
+        "processor": {name: getattr(c, name) for name in ("switches", "switch_flushes", "local_all", "local_one", "ipis_sent", "ipis_received")},
+        "geometry": dict(k.machine.tlb),
+        "flushed": {"why": flushed[0], "clock_ns": flushed[1]} if flushed is not None else None,
+    }
+
+
+def tlb_reach(k: Kernel, pid: int) -> dict[str, Any]:
+    """How much memory each level of the machine's TLB covers, by its entries and measured; LookupError for an unknown process.
+
+    share: of the process's resident memory, 1.0 where all of it is within reach.
+    """
+    task = _task(k, pid)
+    rss = get_mm_counters(k.s, task.mm) if task.mm else [0, 0, 0, 0]
+    resident = (sum(rss) - rss[MM_SWAPENTS]) * 4096
+    rows = [{**row, "share": min(1.0, row["reach_bytes"] / resident) if resident else 1.0} for row in tlb.reach(k.machine)]
+    return {"pid": pid, "resident_bytes": resident, "rows": rows}
+
+
 # ---------------------------------------------------------------- cgroups
 
 
@@ -487,4 +538,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_ksm": explain.explain_ksm,
     "explain_thp": explain.explain_thp,
     "explain_node": explain_node.explain_node,
+    "explain_tlb": explain.explain_tlb,
+    "tlb": tlb_view,
+    "tlb_reach": tlb_reach,
 }

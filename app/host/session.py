@@ -241,6 +241,7 @@ class Session:
             "clock_ns": outcome.clock_ns,
             "events": None if first is None else {"first": first, "last": last},
             "seq": self.seq,
+            **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
 
     def _limited(self, op: Op) -> Op:

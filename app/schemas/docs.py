@@ -15,6 +15,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "charge": False,
     "psi": False,
     "ksm": True,
+    "tlb": True,
     "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
@@ -46,6 +47,10 @@ NULL_INT: Final = _or_null(INT)
 HEX: Final[Schema] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
 FREE: Final[Schema] = {"type": "object"}
 
+TLB_COUNTS: Final = _object(
+    {"accesses": INT, "l1_hits": INT, "l2_hits": INT, "misses": INT, "walk_cycles": INT},
+    doc="What memory accesses found in the processor's TLB; only where there were any.",
+)
 ANSWER: Final[Mapping[str, Schema]] = {
     "result": _or_null(FREE),
     "errno": NULL_STR,
@@ -58,6 +63,7 @@ ANSWER: Final[Mapping[str, Schema]] = {
     "events": _or_null(_object({"first": INT, "last": INT})),
     "seq": INT,
 }
+WITH_ACCESSES: Final[Mapping[str, Schema]] = {"tlb": TLB_COUNTS}  # of calls whose program accessed memory
 
 PROBLEM: Final = _object(
     {"type": STR, "title": STR, "status": INT, "detail": STR},
@@ -114,6 +120,19 @@ LEVEL: Final = _object({
     "bits": {"type": "object", "additionalProperties": BOOL},
 })  # fmt: skip
 OUTCOME: Final = _object({"outcome": STR, "why": STR, "path": STRINGS}, doc="What an access would do, and the kernel's functions on the way.")
+TLB_ENTRY: Final = _object(
+    {"structure": STR, "address": HEX, "size": INT, "set": INT, "way": INT, "writable": BOOL, "age": INT},
+    doc="age: accesses of this CPU since it was last used.",
+)
+TLB: Final = _object(
+    {"pid": INT, "cpu": INT, "asid": NULL_INT, "counts": TLB_COUNTS, "held": FREE, "entries": {"type": "array", "items": TLB_ENTRY},
+     "processor": FREE, "geometry": FREE, "flushed": _or_null(FREE)},
+    doc="What the TLB of a process's CPU holds for it: how many entries by structure, and the 64 that were used last.",
+)  # fmt: skip
+TLB_REACH: Final = _object(
+    {"pid": INT, "resident_bytes": INT, "rows": {"type": "array", "items": FREE}},
+    doc="How much memory each level covers, by its entries and measured, and how much of it the process's resident memory is.",
+)
 WALK: Final = _object(
     {
         "address": HEX,
@@ -178,7 +197,9 @@ SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "dige
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Answer": _object(
-        ANSWER, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
+        ANSWER,
+        WITH_ACCESSES,
+        doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds.",
     ),
     "BatchAnswer": _object(
         {
@@ -200,6 +221,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Vma": _object(VMA),
     "VmaList": _list("Vma"),
     "Walk": WALK,
+    "Tlb": TLB,
+    "TlbReach": TLB_REACH,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
@@ -365,7 +388,7 @@ def _result_schema(name: str) -> Schema:
 def call_operation(name: str) -> Schema:
     """The OpenAPI operation of one call's route."""
     row = CALLS[name]
-    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))})
+    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))}, WITH_ACCESSES)
     notes = [row.doc, f"Support: {row.support}." if row.support != "full" else "", row.note]
     required = any(param.required for param in row.params.values())
     return {

@@ -25,7 +25,7 @@ from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
 from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_RECLAIM, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
-from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
+from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
 from core.mm.gfp_types import GFP_KERNEL
 from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
@@ -526,6 +526,7 @@ def collect_dirty_mappings(k: Kernel, inode: Inode, start: int, end: int) -> Non
             if low < high:
                 pgd = int(k.s.mms["pgd"][vma.mm.id])
                 inode.nr_dirty += int(clean_mapping(k.s, pgd, low, high, k.machine.storage.buffers))
+                tlb.flush_tlb_mm_range(k, vma.mm, low, high, "writeback write-protected its pages")
 
 
 @njit

@@ -420,6 +420,7 @@ def move_huge_pmd(s: State, v, vpn: int, to: int) -> bool:
     tid = s.mem[source]["private"]
     entry = s.pt[tid, (vpn >> 9) & 511]
     s.pt[tid, (vpn >> 9) & 511] = 0
+    s.mms[mm]["tlb_gen"] += 1
     deposit(s, target, withdraw(s, source))
     s.pt[s.mem[target]["private"], (to >> 9) & 511] = entry | PTE_SOFT_DIRTY
     return True

@@ -58,6 +58,7 @@ def split_huge_pmd(s: State, mm: int, vpn: int, vm_flags: int) -> None:
     entry = s.pt[tid, slot]
     head = (entry & PFN_MASK) >> 12
     s.vm_event[THP_SPLIT_PMD] += 1
+    s.mms[mm]["tlb_gen"] += 1
     table = withdraw(s, pmd)
     s.pt[tid, slot] = (table << 12) | TABLE_ENTRY
     row = s.mem[table]["private"]

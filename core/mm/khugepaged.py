@@ -201,6 +201,7 @@ def collapse_pmd(s: State, head: int, limits, found) -> int:
     result = look(s, row, limits, found, True)
     if result != SUCCEED:
         return result
+    s.mms[mm]["tlb_gen"] += 1
     for i in range(HPAGE_PMD_NR):
         pte = s.pt[row, i]
         s.pt[row, i] = 0

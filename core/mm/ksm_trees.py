@@ -641,6 +641,7 @@ def try_to_merge_one_page(s: State, vt, at: int, vpn: int, pfn: int, kpfn: int) 
         return False
     if not write_protect_page(s, tid, vpn, pfn):
         return False
+    s.mms[vt[at]["mm"]]["tlb_gen"] += 1
     if kpfn == 0:
         page["flags"] |= PG_KSM | PG_DIRTY
         page["mapping"] = 0
@@ -772,6 +773,7 @@ def break_ksm_pages(s: State) -> None:
             if not v["vm_flags"] & VM_WRITE:  # maybe_mkwrite
                 s.pt[tid, at & 511] &= ~PTE_RW
             v["count"][COW] += 1
+            s.mms[v["mm"]]["tlb_gen"] += 1
             s.vm_event[PGFAULT] += 1
             s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += 1
         at += 1

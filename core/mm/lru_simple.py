@@ -18,7 +18,7 @@ import numpy as np
 from core.abi.page_flags import PG_MLOCKED, PG_UNEVICTABLE
 from core.jit import njit, step
 from core.mm import memcontrol
-from core.mm.classroom import clock, fifo, lru, random
+from core.mm.classroom import any_page, clock, fifo, lru
 from core.mm.classroom.order import oldest
 from core.mm.lru_classic import FREED, GONE, WRITTEN, count_reclaim, queue_frames, shrink_page
 from core.mm.mm_inline import lru_pages, lruvec_of
@@ -50,7 +50,7 @@ def next_page(s: State, r: Rmap, lruvec: int) -> int:
         return clock.isolate(s, r, lruvec)
     if policy == LRU:
         return lru.isolate(s, r, lruvec)
-    return random.isolate(s, r, lruvec)
+    return any_page.isolate(s, r, lruvec)
 
 
 @step

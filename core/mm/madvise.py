@@ -48,7 +48,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit, step
-from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, memory, mmzone, rmap_walk, shmem_swap, vmscan
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, memory, mmzone, rmap_walk, shmem_swap, tlb, vmscan
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
@@ -186,6 +186,7 @@ def _free(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
         raise SysError(Errno.EINVAL, "only private anonymous memory can be freed lazily")
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     lazyfree_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_FREE) made its pages clean")
 
 
 def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
@@ -268,6 +269,7 @@ def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     _check_lru(vma)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     cold_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_COLD) made its pages old")
 
 
 def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:

@@ -56,10 +56,12 @@ from core.mm import (
     oom_kill,
     page_writeback,
     rmap,
+    tlb,
     zap,
 )
 from core.mm import vma as vmas
 from core.mm.fault import (
+    COW,
     F_PERM,
     F_POPULATE,
     KIND_NAMES,
@@ -69,6 +71,7 @@ from core.mm.fault import (
     V_ANON,
     V_FILE,
     V_SHMEM,
+    ZERO_COW,
     access_pages,
     copy_pages,
 )
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+PTRS_PER_PMD = 512
 REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
@@ -219,7 +223,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         lru_gen_enter_fault(k, vma)
     order = perm if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
-        return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        reached = hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        if not flags & F_POPULATE:
+            k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, reached, access == WRITE))
+        return reached
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
     if thp:
@@ -240,6 +247,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
             tries += 1
         settle(k, task, vma, end, end.done - done, outcome)
+        if end.done > done and not flags & F_POPULATE:
+            k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
@@ -295,6 +304,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             faults += n
             ns += n * (costs.fault + fault_price(k, kind))
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+            if kind in (COW, ZERO_COW):
+                k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
             if kind == HUGE:
                 k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
             continue
@@ -470,10 +481,17 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 # ---------------------------------------------------------------- whole mappings
 
 
-def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
-    """Unmap the pages [start, end) of a mapping; page tables stay."""
+def zap_page_range(k: Kernel, vma: Vma, start: int, end: int, gather: list[int] | None = None) -> None:
+    """Unmap the pages [start, end) of a mapping; page tables stay.
+
+    The TLBs forget them at once, or, with `gather` (struct mmu_gather), when the caller is done: the ends of what was unmapped are added to it.
+    """
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
+        if gather is None:
+            tlb.flush_tlb_mm_range(k, vma.mm, start, end, "pages were given up", stride=PTRS_PER_PMD)
+        else:
+            gather += (start, end)
         return
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
@@ -483,6 +501,16 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
+    if int(v["count"][0]):
+        _unmapped(k, vma, int(v["count"][zap.LOW]), int(v["count"][zap.HIGH]), gather)
+
+
+def _unmapped(k: Kernel, vma: Vma, low: int, high: int, gather: list[int] | None) -> None:
+    """Pages [low, high) are mapped no more: flush, or remember to."""
+    if gather is not None:
+        gather += (low, high)
+    else:
+        tlb.flush_tlb_mm_range(k, vma.mm, low, high, "pages were given up")
 
 
 def sync_mm_rss(k: Kernel, mm: Mm) -> None:
@@ -528,20 +556,28 @@ def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writ
     """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.hugetlb_change_protection(k, vma, start, end)
+        tlb.flush_tlb_mm_range(k, vma.mm, start, end, "mprotect", stride=PTRS_PER_PMD)
         return
     begin(k, None, vma, READ, start, 1, end)
     zap.change_prot(k.s, int(try_change_writable))
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
+    count = k.s.vmf[0]["count"]
+    k.clock.spend(int(count[0]) * k.costs.protect_pte)
+    if int(count[zap.HIGH]):
+        tlb.flush_tlb_mm_range(k, vma.mm, int(count[zap.LOW]), int(count[zap.HIGH]), "mprotect")
 
 
 def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.move_hugetlb_page_tables(k, vma, old_start, new_start, pages)
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap", stride=PTRS_PER_PMD)
         return
     begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
     finish(k, vma, zap.move_entries)
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
+    moved = int(k.s.vmf[0]["count"][0])
+    k.clock.spend(moved * k.costs.fork_pte)
+    if moved:
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap")
 
 
 def truncate(k: Kernel, inode: Inode, size: int) -> None:

@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, ksm, memory, shmem
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, ksm, memory, shmem, tlb
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -416,8 +416,10 @@ def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:
 def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
     """Free the pages of these mappings and every page table that nothing between floor and ceiling needs any more."""
     update_hiwater_rss(k, mm)
+    gather: list[int] = []
+    tables = int(k.s.mms["nr_tables"][mm.id].sum())
     for vma in vmas:
-        memory.zap_page_range(k, vma, vma.start, vma.end)
+        memory.zap_page_range(k, vma, vma.start, vma.end, gather)
     run = 0
     for i, vma in enumerate(vmas):
         near = i + 1 < len(vmas) and vmas[i + 1].start <= vma.end + PMD_PAGES
@@ -425,6 +427,9 @@ def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -
             top = vmas[i + 1].start if i + 1 < len(vmas) else ceiling
             memory.free_pgtables(k, mm, vmas[run].start, vma.end, floor, top)
             run = i + 1
+    if gather and mm.users:
+        freed = int(k.s.mms["nr_tables"][mm.id].sum()) != tables
+        tlb.flush_tlb_mm_range(k, mm, min(gather), max(gather), "munmap", freed)
 
 
 def close_vma(k: Kernel, vma: Vma) -> None:
@@ -530,6 +535,7 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
         if not parent.flags & VM_WIPEONFORK:
             memory.copy_page_range(k, child, parent)
     mm.hiwater_vm = mm.total_vm
+    tlb.flush_tlb_mm(k, old, "fork made its pages read-only")
 
 
 def exit_mmap(k: Kernel, task: Task | None, mm: Mm) -> None:

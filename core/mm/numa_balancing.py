@@ -43,6 +43,7 @@ from core.mm.numa_move import move_page
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import GFP_USER, check_sync_rss_stat, get_page_on
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, find_pte_table
+from core.mm.tlb import flush_tlb_mm_range
 from core.vmstat import EVENT, MEMCG_PGFAULT, PGFAULT
 
 if TYPE_CHECKING:
@@ -201,6 +202,8 @@ def mark(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> int:
     here = cpu_to_node(k, task.cpu) if alone else NO_NODE
     found = int(change_prot_numa(k.s, int(k.s.mms["pgd"][vma.mm.id]), start, end, here, int(not vma.flags & VM_SHARED)))
     k.clock.spend(found * k.costs.protect_pte)
+    if found:
+        flush_tlb_mm_range(k, vma.mm, start, end, "NUMA balancing set hints")
     return found
 
 

@@ -100,6 +100,7 @@ def move_huge(s: State, v, pgd: int, vpn: int, sources: int, target: int) -> int
     clear_compound_page(s, old, HPAGE_PMD_ORDER)
     free_one_page(s, before, old, HPAGE_PMD_ORDER)
     s.pt[find_table(s, pgd, vpn, 2), (vpn >> 9) & 511] = (entry & ~PFN_MASK) | (new << 12)
+    s.mms[v["mm"]]["tlb_gen"] += 1
     v["count"][MOVED] += HPAGE_PMD_NR
     s.vm_event[PGMIGRATE_SUCCESS] += HPAGE_PMD_NR
     s.vm_event[THP_MIGRATION_SUCCESS] += 1
@@ -140,6 +141,7 @@ def move_range(s: State, sources: int, target: int) -> None:
             continue
         move_page(s, v, old, new)
         s.pt[tid, vpn & 511] = (pte & ~PFN_MASK) | (new << 12)
+        s.mms[v["mm"]]["tlb_gen"] += 1
         v["count"][MOVED] += 1
         s.vm_event[PGMIGRATE_SUCCESS] += 1
     v["reason"] = DONE

@@ -11,8 +11,9 @@ Here the frames themselves go straight to their zone. What would stand on the li
 what the zones gained and lost meanwhile, and taken off where user space reads free pages (MemFree, nr_free_pages). Watermarks see the zones.
 The pages that boot left on the lists are a range of their own (`boot.give_zone`) and stay there.
 
-`high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. Direct reclaim empties the lists
-(drain_all_pages).
+`high` is the low watermark divided by the node's CPUs: 512M 405 pages a CPU, 1G with huge pages on 7,040. A list that
+reaches it goes back in bulk, in ever larger batches as long as nothing is allocated: after a large munmap next to nothing is left on it. Direct
+reclaim empties the lists (drain_all_pages).
 
 Simplified: counts, so buddyinfo shows the pages in the zone; no batches for small pages; a process does not move from CPU to CPU by itself.
 
@@ -63,8 +64,10 @@ def _settle_zone(k: Kernel, zid: int, cpu: int, gained: int, taken: int, freed: 
     if huge[cpu] < 0:
         huge[cpu] += -(huge[cpu] // HUGE_BATCH) * HUGE_BATCH  # so many pairs
     huge[cpu] = min(huge[cpu], room // HPAGE_PMD_NR)
-    gained += (taken - freed) * HPAGE_PMD_NR
-    small[cpu] = max(0, min(small[cpu] + gained, room - huge[cpu] * HPAGE_PMD_NR))
+    small[cpu] = max(0, small[cpu] + gained + (taken - freed) * HPAGE_PMD_NR)
+    limit = room - huge[cpu] * HPAGE_PMD_NR
+    if small[cpu] > limit:
+        small[cpu] = limit if taken else 0  # frees and nothing else: it went back in bulk, again and again (nr_pcp_free)
 
 
 def drain_all_pages(k: Kernel) -> None:

@@ -147,21 +147,21 @@ def maps_whole(s: State, r: Rmap, row: int, head: int) -> bool:
 
 @step
 def page_referenced_huge(s: State, r: Rmap, head: int, target: int) -> int:
-    """`page_referenced` of a huge page: each entry counts, be it huge or one of 512."""
+    """`page_referenced` of a huge page: each mapping counts once, be it for its huge entry or for any of 512 (folio_referenced_one)."""
     young, flags = 0, 0
     mapping = s.mem[head]["mapping"]
     for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
         row = r.av_rows[i]
         vma = r.vt[row]
         ours = target == 0 or belongs(s, s.mms[vma["mm"]]["memcg"], target)
-        seen = 0
+        seen, used = 0, 0
         if maps_whole(s, r, row, head):
             vpn = vma["start"] + s.mem[head]["index"] - vma["pgoff"]
             tid, slot = find_table(s, s.mms[vma["mm"]]["pgd"], vpn, 2), (vpn >> 9) & 511
             seen = 1
             if ours and s.pt[tid, slot] & PTE_A:
                 s.pt[tid, slot] &= ~PTE_A
-                young += 1
+                used = 1
         else:
             at = subpage_entry(s, r, row, head, 0)
             for sub in range(HPAGE_PMD_NR if at != -2 else 0):
@@ -171,10 +171,12 @@ def page_referenced_huge(s: State, r: Rmap, head: int, target: int) -> int:
                 seen = 1
                 if ours and s.pt[at >> 9, at & 511] & PTE_A:
                     s.pt[at >> 9, at & 511] &= ~PTE_A
-                    young += 1
+                    used = 1
         if seen and ours:
             flags |= vma["flags"]
-    return min(young, 0xFFFF) | flags << 16
+            if not vma["flags"] & VM_SEQ_READ:
+                young += used
+    return young | flags << 16
 
 
 @inline
@@ -238,6 +240,7 @@ def try_to_unmap_huge(s: State, r: Rmap, zid: int, head: int) -> bool:
                 swap_duplicate(s, slot)
                 s.mms[mm]["rss"][MM_SWAPENTS] += 1
             s.pt[at >> 9, at & 511] = entry
+            s.mms[mm]["tlb_gen"] += 1
             s.mms[mm]["rss"][MM_ANONPAGES] -= 1
             page_remove_rmap(s, zid, head + sub)
             page["refcount"] -= 1
@@ -375,6 +378,7 @@ def unmap_one(s: State, r: Rmap, row: int, at: int, zid: int, pfn: int) -> bool:
     else:
         s.pt[at >> 9, at & 511] = 0
         s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+    s.mms[mm]["tlb_gen"] += 1
     page_remove_rmap(s, zid, pfn)
     page["refcount"] -= 1
     return True

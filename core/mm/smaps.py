@@ -28,7 +28,7 @@ import numpy as np
 from core.abi.mman import VM_HUGETLB, VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
 from core.jit import inline, njit, step
-from core.mm import hugetlb_fault
+from core.mm import hugetlb_fault, tlb
 from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount
 from core.mm.fault import next_block
 from core.mm.mm_types import CTL_HUGE_ZERO, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
@@ -350,6 +350,8 @@ def clear_refs(k: Kernel, mm: Mm, kind: int) -> None:
         if vma.flags & (VM_PFNMAP | VM_HUGETLB) or (kind == CLEAR_ANON and vma.file) or (kind == CLEAR_MAPPED and not vma.file):
             continue
         k.clock.spend(int(clear_ptes(k.s, _pgd(k, mm), vma.start, vma.end, int(kind == CLEAR_SOFT_DIRTY))) * k.costs.protect_pte)
+    if kind == CLEAR_SOFT_DIRTY:
+        tlb.flush_tlb_mm(k, mm, "clear_refs write-protected its pages")
 
 
 @njit

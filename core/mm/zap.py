@@ -54,6 +54,8 @@ from core.vmstat import EVENT
 NUMA_HUGE_PTE_UPDATES = EVENT["numa_huge_pte_updates"]
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
 
+LOW, HIGH = 1, 2  # vmf.count: the first page whose entry was changed, and the one after the last
+
 
 @inline
 def prefetch_page(s: State, pte: int) -> None:
@@ -83,7 +85,7 @@ def zap_pages(s: State, others) -> None:
     pgd = s.mms[mm]["pgd"]
     rss = s.mms[mm]["rss"]
     at = v["first"]
-    zapped = 0
+    zapped, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -92,6 +94,8 @@ def zap_pages(s: State, others) -> None:
                 at = next_block(s, pgd, at, end)
             elif stop - at == HPAGE_PMD_NR:
                 zap_huge_pmd(s, mm, at, flags, others)
+                low = min(low, at)
+                high = stop
                 zapped += 1
                 at = stop
             else:
@@ -105,6 +109,8 @@ def zap_pages(s: State, others) -> None:
             if pte == 0:
                 continue
             s.pt[tid, vpn & 511] = 0
+            low = min(low, vpn)
+            high = vpn + 1
             zapped += 1
             if not pte & PTE_PRESENT:
                 rss[MM_SWAPENTS] -= 1
@@ -130,7 +136,7 @@ def zap_pages(s: State, others) -> None:
             if not put_page(s, zid, pfn) and held & (PG_SWAPCACHE | PG_COMPOUND):
                 free_swap_cache(s, zid, pfn)
         at = stop
-    v["count"][0] = zapped
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = zapped, low, high
     v["reason"] = DONE
 
 
@@ -167,7 +173,7 @@ def change_prot(s: State, upgrade: int) -> None:
     v = s.vmf[0]
     pgd, end, prot = s.mms[v["mm"]]["pgd"], v["n"], v["prot"]
     at = v["first"]
-    changed = 0
+    changed, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -178,6 +184,8 @@ def change_prot(s: State, upgrade: int) -> None:
                 top, slot = find_table(s, pgd, at, 2), (at >> 9) & 511
                 s.pt[top, slot] = (s.pt[top, slot] & (CHG_MASK | PTE_PS)) | (prot & ~(PTE_A | PTE_D))
                 s.vm_event[NUMA_HUGE_PTE_UPDATES] += 1
+                low = min(low, at)
+                high = stop
                 changed += 1
                 at = stop
             else:
@@ -190,10 +198,13 @@ def change_prot(s: State, upgrade: int) -> None:
             new = (pte & CHG_MASK) | (prot & ~(PTE_A | PTE_D))
             if upgrade and prot & PTE_P and not new & PTE_RW and can_change_writable(s, new, v["vm_flags"]):
                 new |= PTE_RW
+            if pte & PTE_P and new != pte:  # pte_needs_flush
+                low = min(low, vpn)
+                high = vpn + 1
             s.pt[tid, vpn & 511] = new
             changed += 1
         at = stop
-    v["count"][0] = changed
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = changed, low, high
 
 
 @inline

@@ -34,7 +34,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, ksm, memcontrol, mmap, numa_balancing
+from core.mm import gfp, ksm, memcontrol, mmap, numa_balancing, tlb
 from core.mm.gfp_types import GFP_KERNEL_ACCOUNT
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
@@ -69,7 +69,7 @@ class Task:
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "mems", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "nr_dirtied", "oom_origin", "nr_dirtied_pause", "dirty_paused_when",
+                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "nr_dirtied", "oom_origin", "nr_dirtied_pause", "dirty_paused_when",
                  "stime_ns", "program", "se")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
@@ -109,6 +109,7 @@ class Task:
         self.stack: list[int] = []  # frames of the kernel stack
         self.stack_memcg = 0
         self.slab_memcg = 0
+        self.tlb = [0] * 5  # what its accesses found there (tlb.COUNTED)
         self.oom_retries = 0  # faults that came back with VM_FAULT_OOM
         self.oom_origin = False  # it is in swapoff: the OOM killer takes it first
         self.nr_dirtied = 0  # file pages dirtied since it last looked whether too many are dirty (page_writeback)
@@ -227,6 +228,7 @@ def mm_alloc(k: Kernel, payer: Task | None) -> Mm:
     _set_up_mm(k.s, mm_id, pfn, memcg)
     mm = Mm(mm_id)
     mm.pgd_pfn = pfn
+    tlb.new_context(k, mm)
     k.mms[mm_id] = mm
     return mm
 

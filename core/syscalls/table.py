@@ -119,9 +119,7 @@ _ROWS: tuple[Call, ...] = (
          "Move the end of the heap.",
          {"increment": Param("int", "Bytes to add (negative: to give back; 0: ask).", False, 0, minimum=-I64, maximum=I64)},
          {"address": "address"}),
-    Call("madvise", 28, mm.sys_madvise, "partial",
-         "collapse answers EINVAL "
-         "while transparent huge pages are not simulated. hugepage and the like set the flag that smaps shows.",
+    Call("madvise", 28, mm.sys_madvise, "partial", "hugepage and collapse act on private anonymous memory; files and shared memory have small pages.",
          "Tell what a range will be used for, or what may be done with it.",
          {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),
     Call("mlock", 149, mm.sys_mlock, "full", "onfault is mlock2's MLOCK_ONFAULT.", "Fault a range in and keep it in memory.",

@@ -138,7 +138,7 @@ def test_late_or_wrong_answers_leave_it_to_the_fallback(service):
 def test_when_the_program_leaves_the_fallback_is_the_policy(service):
     session = service.session(machine=MACHINE)
     with playing(session, lambda question: None, "?fallback=lru"):
-        assert session.get("/journal").text.count("reclaim_policy") == 1
+        assert session.get("/journal").text.count('"op":"reclaim_policy"') == 1
     for _ in range(2000):  # the service hears of it when it hears of it
         last = json.loads(session.get("/journal").text.splitlines()[-1])
         if last.get("policy") == "lru":
