@@ -69,7 +69,8 @@ class Task:
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "mems", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "nr_dirtied", "oom_origin", "nr_dirtied_pause", "dirty_paused_when",
+                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "oom_origin", "nr_dirtied", "nr_dirtied_pause",
+                 "dirty_paused_when",
                  "stime_ns", "program", "se")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
