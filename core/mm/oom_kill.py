@@ -297,7 +297,7 @@ def dump_header(k: Kernel, oc: OomControl, victim: Task | None = None) -> None:
     if oc.memcg is not None:
         memcg_info(k, oc.memcg)
     else:
-        show_mem(k)
+        show_mem(k, oc.nodes if oc.nodes is not None else list(range(k.nr_nodes)))
     if int(k.sysctl["vm.oom_dump_tasks"]):
         dump_tasks(k, oc)
     if victim is not None:
@@ -370,18 +370,19 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
 
 
-def show_mem(k: Kernel) -> None:
-    """Mem-Info: the machine, its nodes, their zones, the buddy lists (mm/page_alloc.c:show_free_areas)."""
+def show_mem(k: Kernel, nodes: list[int]) -> None:
+    """Mem-Info: the machine, the nodes that the policy or cpuset allows, their zones, the buddy lists (mm/page_alloc.c:show_free_areas)."""
+    shown = [zid for zid in k.populated if int(k.s.zones["node"][zid]) in nodes]
     k.log(4, "Mem-Info:")
     k.log(4, _machine_line(k))
-    for node in range(k.nr_nodes):
+    for node in nodes:
         k.log(4, _node_line(k, node))
-    for zid in k.populated:
+    for zid in shown:
         k.log(4, _zone_line(k, zid))
         k.log(4, f"lowmem_reserve[]: {' '.join(str(int(pages)) for pages in k.s.zones['lowmem_reserve'][zid])}")
-    for zid in k.populated:
+    for zid in shown:
         k.log(4, _buddy_line(k, zid))
-    for node in range(k.nr_nodes):
+    for node in nodes:
         for h in k.hstates:
             k.log(4, f"Node {node} hugepages_total={h.nr_node[node]} hugepages_free={h.free_node[node]} "
                      f"hugepages_surp={h.surplus_node[node]} hugepages_size={h.size >> 10}kB")

@@ -12,7 +12,7 @@ from core.fs import tree
 def kernel() -> Kernel:
     """Two nodes, swap, a process, a zombie, a cgroup with the memory controller, a file: something for every pattern."""
     k = Kernel.boot(Machine.from_dict({"memory": "512M", "nodes": 2, "swap": "64M"}))
-    run(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory +hugetlb")
+    run(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+cpuset +memory +hugetlb")
     run(k, "mkdir", path="/sys/fs/cgroup/app")
     run(k, "mkdir", path="/sys/fs/cgroup/app/web")
     run(k, "create_file", path="/data/f", size=10_000)
