@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, tlb
+from core.machine import RECLAIM_POLICIES, Costs, Machine
+from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, swapon, tlb
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CTL_BUDDY,
@@ -124,7 +124,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.khugepaged = {**KHUGEPAGED, "mms": []}
-    k.swap_devices, k.committed_pages = [], 0
+    k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
         for _ in range(k.nr_nodes)
@@ -143,6 +143,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.panicked = k.last_oom = k.current = None
     k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
+    swapon.plug_in(k, machine.swap)
     k.tlb, k.tlb_columns, k.tlb_costs = tlb.Tlb(machine.cpus), tlb.columns(machine), tlb.costs(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
@@ -156,7 +157,8 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
-    add_swap(k)
+    for device in k.swap_devices:
+        swapon.enable(k, device)
     banner(k)
     page_writeback.flusher(k)
     fair.calc_load(k)
@@ -200,7 +202,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ctl=arena((NR_CTL,), "i8"),
         vmf=arena((1,), VMF),
         runs=arena((MAX_RUNS,), RUN),
-        slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
+        slots=arena((swapon.rows(k.swap_devices),), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
         looks=arena((NR_LOOKS,), LOOK),
@@ -299,21 +301,6 @@ def take_zero_page(k: Kernel) -> None:
     k.s.ctl[CTL_ZERO_PFN] = start
 
 
-def add_swap(k: Kernel) -> None:
-    """swapon for the machine's devices: the header takes a page, priorities count down from -2."""
-    auto, base = -2, 1
-    for i, device in enumerate(k.machine.swap):
-        priority = device.priority
-        if priority is None:
-            priority, auto = auto, auto - 1
-        pages = (device.size >> 12) - 1
-        k.swap_devices.append({
-            "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": pages, "priority": priority, "kind": device.kind,
-        })  # fmt: skip
-        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind), *STORAGE_NS[device.kind])
-        base += pages + 1
-
-
 def banner(k: Kernel) -> None:
     """The first lines of the log."""
     k.log(5, "Linux version 6.1.192 (pagewalk) #1 SMP PREEMPT_DYNAMIC simulated")
@@ -321,4 +308,4 @@ def banner(k: Kernel) -> None:
     present = int(k.s.zones["present"].sum()) * 4
     k.log(6, f"Memory: {total}K/{present}K available")
     for device in k.swap_devices:
-        k.log(6, f"Adding {device['pages'] * 4}k swap on {device['path']}.  Priority:{device['priority']} extents:1 across:{device['pages'] * 4}k")
+        swapon.announce(k, device)

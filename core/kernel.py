@@ -104,7 +104,8 @@ class Kernel:
     mounts: dict[str, Mount]  # of hugetlbfs, by path
     policy_client: dict[str, list[int]]  # answers: what a client's policy will take (`policy_client`)
     advisor: Advisor | None = None  # the client itself, while it is asked; no part of the state
-    swap_devices: list[Any]
+    swap_devices: list[dict[str, Any]]
+    vma_ra_enabled: int  # /sys/kernel/mm/swap/vma_ra_enabled
     committed_pages: int
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]

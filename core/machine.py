@@ -21,6 +21,7 @@ MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
+ROTATIONAL = ("disk", "virtio")  # as Linux sees them: QEMU's virtio disk does not say that it does not rotate
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru", "client")  # the rows of mm/policy.POLICIES, in their order

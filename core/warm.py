@@ -169,7 +169,9 @@ def pressure(k: Kernel, name: str = "x") -> None:
     heap = call(k, "mmap", c, length=size, prot="rw", flags=[*PRIVATE, "noreserve"])["address"]
     call(k, "touch", c, address=heap, length=size, access="write")
     call(k, "touch", c, address=heap, length=8 * M, access="read")
-    call(k, "madvise", c, address=heap, length=M, advice="pageout")
+    for advice in ("pageout", "willneed"):
+        call(k, "madvise", c, address=heap, length=M, advice=advice)
+    call(k, "swapon", c, path="/dev/vdz", size=8 * M, kind="ssd")
     call(k, "fork", c)
     call(k, "exit", c)
 

@@ -82,8 +82,8 @@ def reclaimable_pages(k: Kernel, node: int | None = None) -> int:
 
 def swap_pages(k: Kernel) -> tuple[int, int]:
     """Pages of swap, total and free."""
-    total = sum(int(device["pages"]) for device in k.swap_devices)
-    return total, total - int(k.s.swaps["used"].sum())
+    total = sum(int(device["pages"]) for device in k.swap_devices if device["on"])
+    return total, total - int(k.s.swaps["used"][k.s.swaps["on"] > 0].sum())
 
 
 def rss(k: Kernel, mm: Mm) -> tuple[int, int, int, int]:

@@ -252,7 +252,7 @@ SWAPS_HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 def swaps(k: Kernel) -> str:
     """Swap areas, kB (mm/swapfile.c:swap_show)."""
     return SWAPS_HEADER + "".join(
-        _swap_line(d["path"], d["type"], d["pages"] * 4, int(k.s.swaps["used"][i]) * 4, d["priority"]) for i, d in enumerate(k.swap_devices))
+        _swap_line(d["path"], d["type"], d["pages"] * 4, int(k.s.swaps["used"][i]) * 4, d["priority"]) for i, d in enumerate(k.swap_devices) if d["on"])
 
 
 def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
-from core.fs.node import Row, bit_list, bit_map, choice, parse_choice, parse_int, show
+from core.fs.node import Row, bad, bit_list, bit_map, choice, parse_choice, parse_int, show
 from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters
-from core.mm import huge_memory, mmzone, numa_balancing
+from core.mm import huge_memory, mmzone, numa_balancing, swapon
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -131,8 +131,17 @@ def balancing_rows() -> tuple[Row, ...]:
 
 
 def vma_ra_enabled(k: Kernel) -> str:
-    """Swap read-ahead follows addresses, not slots, on devices that do not rotate."""
-    return ("false" if any(device["kind"] == "disk" for device in k.swap_devices) else "true") + "\n"
+    """Swap read-ahead follows addresses, not slots, if no area in use rotates."""
+    return ("true" if k.vma_ra_enabled else "false") + "\n"
+
+
+def write_vma_ra_enabled(k: Kernel, text: str) -> None:
+    """1, y or true switches it on, 0, n or false off (kstrtobool)."""
+    word = text.strip().lower()
+    if word not in ("0", "1", "n", "y", "false", "true"):
+        raise bad("vma_ra_enabled takes true or false")
+    k.vma_ra_enabled = int(word in ("1", "y", "true"))
+    swapon.set_readahead(k)
 
 
 def numa_demotion(k: Kernel) -> str:

@@ -95,7 +95,7 @@ ROWS: tuple[Row, ...] = (
     *sysfs.rows(),
     *ksm.rows(),
     *hugepages.sysfs_rows(MM),
-    Row(MM + "swap/vma_ra_enabled", 0o444, "swap read-ahead by address", sysfs.vma_ra_enabled, support="partial", note="nothing is swapped yet"),
+    Row(MM + "swap/vma_ra_enabled", 0o644, "swap read-ahead by address, if no swap area rotates", sysfs.vma_ra_enabled, sysfs.write_vma_ra_enabled),
     *lru_gen.rows(),
     Row(MM + "numa/demotion_enabled", 0o444, "demote instead of reclaim", sysfs.numa_demotion, support="partial", note="always off"),
     # ---- /sys/devices/system

@@ -46,7 +46,6 @@ from core.mm.mm_types import (
     CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_POLICY,
-    CTL_SWAP_HITS,
     CTL_ZERO_PFN,
     LRU,
     MAX_RUNS,
@@ -105,8 +104,8 @@ from core.mm.pgtable import (
 )
 from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_readahead import swapin_readahead
-from core.mm.swap_state import SWAP_RA_HIT, free_swap, free_swap_cache
+from core.mm.swap_readahead import ZRAM, note_hit, swapin_readahead
+from core.mm.swap_state import free_swap, free_swap_cache
 from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_area, swap_duplicate, swap_free, swap_full, swp_slot
 from core.vmstat import COW_KSM, KSM_SWPIN_COPY, MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
@@ -439,10 +438,8 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
     pfn = s.slots[slot]["pfn"]
     page, whole = s.mem[pfn], s.mem[compound_head(s, pfn)]
     zid = zone_of(s, pfn)
-    if page["flags"] & PG_READAHEAD:
-        page["flags"] &= ~PG_READAHEAD
-        s.vm_event[SWAP_RA_HIT] += 1
-        s.ctl[CTL_SWAP_HITS] += 1
+    note_hit(s, vpn, page["flags"] & PG_READAHEAD != 0)
+    page["flags"] &= ~PG_READAHEAD
     if ksm_might_need_to_copy(s, v, slot, pfn, vpn):
         return ksm_swapin_copy(s, v, tid, pte, slot, pfn, vpn, write, content)
     exclusive = pte & SWP_EXCLUSIVE
@@ -455,7 +452,8 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
         page["mapping"] = v["anon_vma"] if exclusive else v["anon_root"]
         page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
     swap_free(s, slot)
-    if swap_full(s, whole["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and not ksm and whole["refcount"] == 2):
+    only_user = not ksm and whole["refcount"] == 2
+    if swap_full(s, whole["memcg"]) or v["vm_flags"] & VM_LOCKED or (only_user and (write or s.swaps[swap_area(s, slot)]["kind"] == ZRAM)):
         free_swap(s, zid, pfn)
     count_rss(s, v["mm"], MM_ANONPAGES, 1)
     count_rss(s, v["mm"], MM_SWAPENTS, -1)

@@ -22,6 +22,7 @@ anonymous page has nowhere to go and is put on the active list, as in Linux.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,13 @@ from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import remove_from_page_cache, xa_leaf
+from core.mm.page_ops import DONE, remove_from_page_cache, xa_leaf
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry, pte_pfn
 from core.mm.rmap_walk import Rmap
+from core.mm.shmem_swap import next_swapped
 from core.mm.swap import lru_add, lru_del, lru_pages
+from core.mm.swap_state import read_swap_cache
+from core.mm.swapfile import swap_area, swp_slot
 from core.mm.util import update_hiwater_rss
 from core.mm.vma import find_vma, set_vma
 from core.vmstat import EVENT, MEMCG, MEMCG_PGDEACTIVATE, MEMCG_PGLAZYFREE, PGDEACTIVATE, PGLAZYFREE
@@ -214,9 +218,26 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
 
 
 def _willneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
-    """MADV_WILLNEED: read a file's range ahead; anonymous and shared memory would come back from swap."""
-    if vma.file is not None and not vma.file.shmem and vma.file.hstate is None:
-        filemap.willneed(k, task, vma.file, start - vma.start + vma.pgoff, end - vma.start + vma.pgoff)
+    """MADV_WILLNEED: read a file's range ahead; what is swapped of anonymous and shared memory comes back to the swap cache."""
+    first, last = start - vma.start + vma.pgoff, end - vma.start + vma.pgoff
+    if vma.file is None:
+        memory.begin(k, task, vma, memory.READ, start, 1, end)
+        _swap_in(k, vma, willneed_ptes)
+    elif not vma.file.shmem and vma.file.hstate is None:
+        filemap.willneed(k, task, vma.file, first, last)
+    elif vma.file.shmem and vma.file.root:
+        memory.begin(k, task, vma, memory.READ, first, 1, min(last, vma.file.nr_file_pages))
+        _swap_in(k, vma, willneed_tree)
+
+
+def _swap_in(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
+    """Read swapped pages into the swap cache, as many as memory and the cgroup's limit give room for; they are mapped when they are touched."""
+    with contextlib.suppress(SysError):
+        memory.finish(k, vma, loop)
+    if pages := int(k.s.vmf[0]["ra_pages"]):
+        device = int(k.s.vmf[0]["read_slot"])
+        area = k.s.swaps[device]
+        k.clock.spend(int(area["latency"]) + pages * PAGE_SIZE * 1_000_000_000 // int(area["bandwidth"]))
 
 
 def _populate(k: Kernel, task: Task, start: int, end: int, write: bool) -> None:
@@ -393,6 +414,44 @@ def cold_ptes(s: State, r: Rmap) -> None:
             s.pt[tid, vpn & 511] &= ~PTE_A
             deactivate_page(s, zone_of(s, pfn), pfn)
         at = stop
+
+
+@njit
+def willneed_ptes(s: State) -> None:
+    """Read what the entries of [vmf.first, vmf.n) have in swap (swapin_walk_pmd_entry); `read_slot`: the device of the last one."""
+    v = s.vmf[0]
+    pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"] + v["done"], v["n"]
+    v["reason"] = DONE
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = next_block(s, pgd, at, end)
+            continue
+        pte = s.pt[tid, at & 511]
+        if pte and not pte & PTE_PRESENT and not swap_in_slot(s, v, swp_slot(s, pte), at):
+            break
+        at += 1
+    v["done"] = at - v["first"]
+
+
+@njit
+def willneed_tree(s: State) -> None:
+    """Read the swapped pages vmf.first .. vmf.n of vmf.file (shmem_swapin_range)."""
+    v = s.vmf[0]
+    v["reason"] = DONE
+    at = next_swapped(s, v["root"], v["first"] + v["done"], v["n"])
+    while at >= 0:
+        v["done"] = at - v["first"]
+        if not swap_in_slot(s, v, -s.xa[xa_leaf(s, v["root"], at), at & 511], at - v["vm_pgoff"] + v["vm_start"]):
+            return
+        at = next_swapped(s, v["root"], at + 1, v["n"])
+
+
+@step
+def swap_in_slot(s: State, v, slot: int, vpn: int) -> bool:
+    """One page comes to the swap cache unless it is there; False where no frame can be had (vmf.reason)."""
+    v["read_slot"] = swap_area(s, slot)
+    return bool(read_swap_cache(s, v, slot, slot, slot, vpn) > slot)
 
 
 @njit

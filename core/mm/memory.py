@@ -76,7 +76,7 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
-from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, CTL_RA_ADDR, CTL_RA_HITS, CTL_VMA_RA, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
@@ -233,9 +233,14 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
+    if by_address := bool(k.s.ctl[CTL_VMA_RA]):
+        k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1] = vma.swap_ra
     while True:
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
+        if by_address:
+            addr, win, hits = k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1].tolist()
+            vma.swap_ra = (addr, win, hits)
         end = answer(k.s)
         if end.done != done:
             tries = 0
@@ -534,7 +539,7 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
+def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
     """Run a loop that needs nothing but page tables until it is done."""
     v = k.s.vmf[0]
     while True:

@@ -189,9 +189,10 @@ MAX_RUNS = 1024
 
 # One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
-# A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's).
+# A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's). on: new pages may go there;
+# batch, turn: slots that it has given in a row, and when its turn among its equals comes again.
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
-                 ("latency", "i8"), ("bandwidth", "i8")])  # fmt: skip
+                 ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("batch", "i8"), ("turn", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
@@ -287,6 +288,7 @@ CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, 
 CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
+CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given
@@ -408,7 +410,7 @@ class Vma:
     """One mapping (struct vm_area_struct). Addresses are page numbers: [start, end)."""
 
     __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special", "resv",
-                 "resv_unmapped")  # fmt: skip
+                 "resv_unmapped", "swap_ra")  # fmt: skip
 
     def __init__(self, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: Inode | None = None) -> None:
         self.mm = mm
@@ -423,6 +425,7 @@ class Vma:
         self.name = ""  # "[vdso]", "[vvar]", or "" (heap and stack are named by address)
         self.special = False  # vdso, vvar: no ->fault of ours
         self.resv: ResvMap | None = None  # private hugetlb mapping that was promised pages: which promises are kept (HPAGE_RESV_OWNER)
+        self.swap_ra = (0, 0, 4)  # read-ahead from swap: the last fault's page, the window, hits (swap_readahead_info)
         self.resv_unmapped = False  # its parent took a page away from it (HPAGE_RESV_UNMAPPED)
 
     @property

@@ -111,6 +111,9 @@ def oom_score(points: int | None, totalpages: int) -> int:
 
 # ---------------------------------------------------------------- the decision
 
+ORIGIN_POINTS = (1 << 63) - 1  # of a task that is in swapoff: it goes before any other
+
+
 
 def constrained_alloc(k: Kernel, oc: OomControl) -> None:
     """Set the constraint and totalpages: the cgroup's limit, the policy's nodes, or the machine."""
@@ -153,6 +156,8 @@ def select_bad_process(k: Kernel, oc: OomControl) -> None:
     most: int | None = None
     for task in domain(k, oc):
         points = oom_badness(k, task, oc.totalpages)
+        if points is not None and task.oom_origin:
+            points = ORIGIN_POINTS
         row = {"pid": task.pid, "comm": task.comm, **oom_terms(k, task, oc.totalpages), "oom_score_adj": task.oom_score_adj}
         oc.candidates.append(row if points is None else {**row, "points": points})
         if points is not None and (most is None or points >= most):

@@ -3,7 +3,7 @@
 A swap area is a row of page-sized slots; slot 0 is its header. A slot is in use while page-table entries refer to it (`count`;
 fork duplicates entries) or a page in the swap cache stands for it (`pfn`). Areas are used in order of priority; within one,
 slots are handed out in ascending order from where the last search ended, so that pages evicted together lie together and
-read-ahead finds them.
+read-ahead finds them. Areas of the same priority take turns, 64 slots each.
 
 In a page table a swapped page is
 
@@ -25,6 +25,7 @@ ROTATING = (0, 4)  # kinds of machine.SWAP_KINDS: disk, virtio
 SLOT_KSM = 2  # SLOT.flags: what lies there was a KSM page, its users have nothing else in common
 OFFSET_MASK = (1 << 50) - 1
 SLOT_SHMEM = 1  # SLOT.flags: a shared-memory object refers to it, not a page table (SWAP_MAP_SHMEM)
+SWAP_BATCH = 64
 SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
@@ -80,13 +81,34 @@ def uncharge_swap(s: State, memcg: int) -> None:
 
 
 @step
-def get_swap_page(s: State, memcg: int) -> int:
-    """A free slot for a page of `memcg` (folio_alloc_swap), or 0: no swap left or not allowed."""
+def next_area(s: State) -> int:
+    """The area with the highest priority that has room; among equals the one whose turn it is. -1: none."""
     best = -1
     for i in range(len(s.swaps)):
         area = s.swaps[i]
-        if area["pages"] > area["used"] and (best < 0 or area["prio"] > s.swaps[best]["prio"]):
-            best = i
+        if area["on"] and area["pages"] > area["used"]:
+            top = s.swaps[best] if best >= 0 else area
+            if best < 0 or area["prio"] > top["prio"] or (area["prio"] == top["prio"] and area["turn"] < top["turn"]):
+                best = i
+    return best
+
+
+@step
+def took_slot(s: State, kind: int) -> None:
+    """After SWAP_BATCH slots in a row an area stands behind its equals (plist_requeue)."""
+    area = s.swaps[kind]
+    area["batch"] += 1
+    if area["batch"] == SWAP_BATCH:
+        area["batch"] = 0
+        for i in range(len(s.swaps)):
+            area["turn"] = max(area["turn"], s.swaps[i]["turn"])
+        area["turn"] += 1
+
+
+@step
+def get_swap_page(s: State, memcg: int) -> int:
+    """A free slot for a page of `memcg` (folio_alloc_swap), or 0: no swap left or not allowed."""
+    best = next_area(s)
     if best < 0:
         if memcg > 0:
             s.memcgs[memcg]["swap_events"][SWAP_EVENT_FAIL] += 1
@@ -104,6 +126,7 @@ def get_swap_page(s: State, memcg: int) -> int:
         offset += 1
     area["next"] = offset + 1
     area["used"] += 1
+    took_slot(s, best)
     slot = area["base"] + offset
     s.slots[slot]["memcg"] = memcg
     s.slots[slot]["shadow"] = 0
@@ -118,7 +141,7 @@ def get_swap_cluster(s: State, memcg: int) -> int:
     """
     for i in range(len(s.swaps)):
         area = s.swaps[i]
-        if area["pages"] - area["used"] < HPAGE_PMD_NR or area["kind"] in ROTATING:
+        if not area["on"] or area["pages"] - area["used"] < HPAGE_PMD_NR or area["kind"] in ROTATING:
             continue
         for first in range(HPAGE_PMD_NR, area["pages"] - HPAGE_PMD_NR + 2, HPAGE_PMD_NR):
             base = area["base"] + first
@@ -169,8 +192,9 @@ def swap_full(s: State, memcg: int) -> bool:
     """Is swap more than half used, or some cgroup's share of it (mem_cgroup_swap_full)? Then slots are freed early."""
     pages, used = 0, 0
     for i in range(len(s.swaps)):
-        pages += s.swaps[i]["pages"]
-        used += s.swaps[i]["used"]
+        if s.swaps[i]["on"]:
+            pages += s.swaps[i]["pages"]
+            used += s.swaps[i]["used"]
     if used * 2 > pages:
         return True
     while memcg > 0:

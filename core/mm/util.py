@@ -52,7 +52,7 @@ def totalram_pages(k: Kernel) -> int:
 
 def total_swap_pages(k: Kernel) -> int:
     """Pages of all active swap devices."""
-    return sum(int(device["pages"]) for device in k.swap_devices)
+    return sum(int(device["pages"]) for device in k.swap_devices if device["on"])
 
 
 def vm_commit_limit(k: Kernel) -> int:

@@ -135,7 +135,7 @@ def adjust(vma: Vma, start: int, end: int) -> None:
 def dup_vma(vma: Vma, mm: Mm) -> Vma:
     """A copy without anon_vma, not yet linked."""
     new = Vma(mm, vma.start, vma.end, vma.flags, vma.pgoff, vma.file)
-    new.policy, new.name, new.special = vma.policy, vma.name, vma.special
+    new.policy, new.name, new.special, new.swap_ra = vma.policy, vma.name, vma.special, vma.swap_ra
     if mm is vma.mm:  # a child is promised nothing
         new.resv, new.resv_unmapped = vma.resv, vma.resv_unmapped
     return new

@@ -135,7 +135,8 @@ def nr_swap_pages(s: State, memcg: int) -> int:
     """Free swap that a cgroup may still use (mem_cgroup_get_nr_swap_pages): the machine's, cut by every swap.max above."""
     free = 0
     for i in range(len(s.swaps)):
-        free += s.swaps[i]["pages"] - s.swaps[i]["used"]
+        if s.swaps[i]["on"]:
+            free += s.swaps[i]["pages"] - s.swaps[i]["used"]
     while memcg > 0:
         row = s.memcgs[memcg]
         free = min(free, row["swap_max"] - row["swap"])

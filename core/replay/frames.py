@@ -91,6 +91,7 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     s.ctl[CTL_NR_NODES], s.ctl[CTL_POLICY], s.ctl[CTL_MAX_PFN], s.ctl[CTL_TRACE_TABLES] = 1, policy, frames + 1, 1
     s.ctl[CTL_RANDOM], s.ctl[CTL_IN_LRU_FAULT] = seed * 2654435761 + 88172645463325252 & (1 << 62) - 1 or 1, 1
     s.zones["managed"][0] = s.zones["spanned"][0] = rows
+    s.swaps["on"][0] = 1
     s.swaps["pages"][0] = 1 << 40  # what goes away has somewhere to go
     s.lrugens["max_seq"][0] = 3
     s.mem["next"][1:frames] = np.arange(2, frames + 1)

@@ -69,7 +69,8 @@ class Task:
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "mems", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when",
+                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "oom_origin", "nr_dirtied", "nr_dirtied_pause",
+                 "dirty_paused_when",
                  "stime_ns", "program", "se")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
@@ -111,6 +112,7 @@ class Task:
         self.slab_memcg = 0
         self.tlb = [0] * 5  # what its accesses found there (tlb.COUNTED)
         self.oom_retries = 0  # faults that came back with VM_FAULT_OOM
+        self.oom_origin = False  # it is in swapoff: the OOM killer takes it first
         self.nr_dirtied = 0  # file pages dirtied since it last looked whether too many are dirty (page_writeback)
         self.nr_dirtied_pause = 32  # how many it may dirty before it looks
         self.dirty_paused_when = 0  # jiffies: when it had earned what it dirtied

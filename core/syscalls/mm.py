@@ -18,7 +18,7 @@ import numpy as np
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, VM_LOCKED, VM_SHARED
 from core.jit import njit
-from core.mm import filemap, memory
+from core.mm import filemap, memory, swapon
 from core.mm.madvise import do_madvise
 from core.mm.mincore import do_mincore
 from core.mm.mlock import do_mlock, do_mlockall, do_munlock, do_munlockall
@@ -181,3 +181,16 @@ def shuffle(perm: Array, draws: Array, stride: int) -> None:
         j = int(((draws[i] >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
         perm[i] = perm[j]
         perm[j] = i * stride
+
+
+# ---------------------------------------------------------------- swap
+
+
+def sys_swapon(k: Kernel, task: Task, path: str, priority: int | None = None, size: int | None = None, kind: str = "virtio") -> None:
+    """swapon. EPERM, ENOENT, EBUSY, EINVAL."""
+    swapon.do_swapon(k, task, path, size, priority, kind)
+
+
+def sys_swapoff(k: Kernel, task: Task, path: str) -> None:
+    """swapoff. EPERM, EINVAL, ENOMEM."""
+    swapon.do_swapoff(k, task, path)

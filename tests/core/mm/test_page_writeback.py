@@ -89,11 +89,11 @@ def test_old_pages_are_written_by_the_periodic_flusher_on_its_own_time() -> None
     k, pid = machine()
     k.call("write", pid, path="/data/f", offset=0, length=4 * M)
     start = k.clock_ns
-    k.advance(29 * 10**9)
+    k.call("advance", duration_ns=29 * 10**9)
     assert dirty_kb(k) == 4096
-    k.advance(8 * 10**9)
+    k.call("advance", duration_ns=8 * 10**9)
     assert dirty_kb(k) == 0
-    assert k.clock_ns - start == 37 * 10**9
+    assert 0 <= k.clock_ns - start - 37 * 10**9 < 1000  # the calls themselves, nothing for the disk
     assert [event.why for event in k.drain() if isinstance(event, Writeback)] == ["periodic"]
 
 

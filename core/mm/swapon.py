@@ -1,0 +1,241 @@
+"""swapon and swapoff: areas come and go while the machine runs (mm/swapfile.c: swapon, swapoff, try_to_unuse).
+
+*swapon* puts an area to use. Its first page is its header, so 64M give 16,383 slots. Without a priority of its own it gets the next one below all
+that were given so: -2, -3, ... Areas with a higher priority are filled first; those with the same take turns.
+
+*swapoff* takes one out: no new page goes there from now on, and what is there comes back: first the pages of shared memory, object by
+object, then those of each process, entry by entry; what only the swap cache holds is dropped. The pages are in memory then, read-only and not
+accessed, until somebody touches them; so RSS grows by what Swap shrinks, without a fault.
+
+    512M, 100M of a process in swap, 300M free: swapoff brings 25,600 pages back; with 60M free it reclaims into other areas, or kills
+
+Refused: more pages than could ever be there (ENOMEM, by the rules of overcommit for the size of the area), a device that is not in use
+(EINVAL), anybody but root (EPERM). If memory runs out on the way the OOM killer takes the process that called swapoff before any other;
+the area stays in use then.
+
+Simplified: a device that was not there before is plugged in and formatted by swapon itself (`size`, `kind`); swap files are not offered. Shared
+memory is read back page by page, without read-ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from core.abi.errno import Errno, SysError
+from core.abi.mman import PAGE_SIZE
+from core.jit import njit
+from core.machine import ROTATIONAL, STORAGE_NS, SWAP_KINDS, SwapDevice
+from core.mm import filemap, memory, util
+from core.mm.fault import NEW_PAGES, do_swap_page, in_swap_cache
+from core.mm.mm_types import CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import DONE, xa_leaf
+from core.mm.pgtable import PTE_A, PTE_PRESENT, find_pte_table
+from core.mm.shmem_swap import next_swapped, shmem_swapin_folio
+from core.mm.swap_state import free_swap
+from core.mm.swapfile import swp_slot
+from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Inode, Vma
+    from core.sched.task import Task
+
+HIGHEST_PRIORITY = 32767
+LEAST_AUTOMATIC = -1  # the one before the first that the kernel gives
+
+
+# ---------------------------------------------------------------- areas
+
+
+def plug_in(k: Kernel, devices: Iterable[SwapDevice]) -> None:
+    """Devices that the machine has; nothing uses them yet."""
+    for one in devices:
+        add_device(k, one, None)
+
+
+def add_device(k: Kernel, one: SwapDevice, path: str | None) -> dict[str, Any]:
+    """A device, formatted: where its slots will be, and the name that it gets if it has none."""
+    name = "zram" if one.kind == "zram" else "vd"
+    number = sum(1 for device in k.swap_devices if (device["kind"] == "zram") == (name == "zram"))
+    where = path or (f"/dev/zram{number}" if name == "zram" else f"/dev/vd{chr(ord('b') + number)}")
+    device = {"path": where, "type": "partition", "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
+              "wanted": one.priority, "kind": one.kind, "on": False}  # fmt: skip
+    k.swap_devices.append(device)
+    return device
+
+
+def rows(devices: list[dict[str, Any]]) -> int:
+    """How many rows of State.slots these devices need; row 0 is nobody's."""
+    return 1 + sum(device["pages"] + 1 for device in devices)
+
+
+def enable(k: Kernel, device: dict[str, Any]) -> None:
+    """From now on pages go there."""
+    automatic = [other["priority"] for other in k.swap_devices if other["on"] and other["priority"] < 0]
+    device["priority"] = device["wanted"] if device["wanted"] is not None else min(automatic, default=LEAST_AUTOMATIC) - 1
+    device["on"] = True
+    i = k.swap_devices.index(device)
+    k.s.swaps[i] = (device["base"], device["pages"], int(k.s.swaps["used"][i]), device["priority"], 1, SWAP_KINDS.index(device["kind"]),
+                    *STORAGE_NS[device["kind"]], 1, 0, 0)  # fmt: skip
+    set_readahead(k)
+
+
+def disable(k: Kernel, device: dict[str, Any]) -> None:
+    """No new page goes there; the automatic priorities below move up."""
+    device["on"] = False
+    k.s.swaps["on"][k.swap_devices.index(device)] = 0
+    for i, other in enumerate(k.swap_devices):
+        if device["priority"] < 0 and other["on"] and other["priority"] < device["priority"]:
+            other["priority"] += 1
+            k.s.swaps["prio"][i] = other["priority"]
+    set_readahead(k)
+
+
+def set_readahead(k: Kernel) -> None:
+    """Read-ahead goes by address if that is switched on and no area in use rotates (swap_use_vma_readahead)."""
+    rotates = any(device["on"] and device["kind"] in ROTATIONAL for device in k.swap_devices)
+    k.s.ctl[CTL_VMA_RA] = int(bool(k.vma_ra_enabled) and not rotates)
+
+
+def announce(k: Kernel, device: dict[str, Any]) -> None:
+    """The line of the log."""
+    kb = device["pages"] * 4
+    ssd = "" if device["kind"] in ROTATIONAL else "SS"
+    k.log(6, f"Adding {kb}k swap on {device['path']}.  Priority:{device['priority']} extents:1 across:{kb}k {ssd}".rstrip())
+
+
+# ---------------------------------------------------------------- the calls
+
+
+def find_device(k: Kernel, path: str) -> dict[str, Any] | None:
+    """The device of that name."""
+    return next((device for device in k.swap_devices if device["path"] == path), None)
+
+
+def do_swapon(k: Kernel, task: Task, path: str, size: int | None, priority: int | None, kind: str) -> None:
+    """swapon(2). Errors: EPERM, ENOENT (no such device, and no size for a new one), EBUSY (in use), EINVAL (too small)."""
+    if not util.capable(task):
+        raise SysError(Errno.EPERM, "only root may do that")
+    device = find_device(k, path)
+    if device is None:
+        if size is None:
+            raise SysError(Errno.ENOENT, f"there is no device {path}; give a size to plug one in")
+        if size < 2 * PAGE_SIZE or not path.startswith("/dev/"):
+            raise SysError(Errno.EINVAL, "a swap device is below /dev and has two pages at least")
+        if len(k.swap_devices) == MAX_SWAPFILES:
+            raise SysError(Errno.EPERM, f"there can be {MAX_SWAPFILES} swap areas")
+        device = add_device(k, SwapDevice(size, priority, kind), path)
+        slots = arena((rows(k.swap_devices),), SLOT)
+        slots[: len(k.s.slots)] = k.s.slots
+        k.s = k.s._replace(slots=slots)
+    elif device["on"]:
+        raise SysError(Errno.EBUSY, f"{path} is in use")
+    device["wanted"] = priority
+    enable(k, device)
+    announce(k, device)
+
+
+def do_swapoff(k: Kernel, task: Task, path: str) -> None:
+    """swapoff(2). Errors: EPERM, EINVAL (not in use), ENOMEM; TaskKilled if memory runs out on the way."""
+    if not util.capable(task):
+        raise SysError(Errno.EPERM, "only root may do that")
+    device = find_device(k, path)
+    if device is None or not device["on"]:
+        raise SysError(Errno.EINVAL, f"{path} is no swap area in use")
+    util.vm_enough_memory(k, task, device["pages"])
+    util.vm_unacct_memory(k, device["pages"])
+    disable(k, device)
+    task.oom_origin = True
+    try:
+        try_to_unuse(k, task, device)
+    except BaseException:
+        enable(k, device)
+        raise
+    finally:
+        task.oom_origin = False
+
+
+def try_to_unuse(k: Kernel, task: Task, device: dict[str, Any]) -> None:
+    """Everything that is in an area comes back to memory."""
+    low, high = device["base"] + 1, device["base"] + device["pages"]
+    for inode in [inode for inode in k.inodes.values() if inode.shmem and inode.root]:
+        unuse_object(k, task, inode, low, high)
+    for mm in list(k.mms.values()):
+        for vma in list(mm.vmas):
+            if vma.anon_vma is not None:
+                memory.begin(k, task, vma, memory.READ, vma.start, 1, vma.end)
+                bring_back(k, vma, lambda s: unuse_ptes(s, low, high))
+        memory.sync_mm_rss(k, mm)
+    drop_cached(k.s, low, high)
+
+
+def unuse_object(k: Kernel, task: Task, inode: Inode, low: int, high: int) -> None:
+    """The swapped pages of one shared-memory object (shmem_unuse_inode)."""
+    filemap.begin(k, task, inode, 0, inode.nr_file_pages)
+    bring_back(k, None, lambda s: unuse_tree(s, low, high))
+    inode.nr_pages += int(k.s.vmf["count"][0][NEW_PAGES])
+
+
+def bring_back(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
+    """Run a loop that reads pages back until it is done: its reads take time, and are nobody's major faults."""
+    v = k.s.vmf[0]
+    memory.finish(k, vma, loop)
+    k.clock.spend(int(v["read_ns"]))
+    k.s.vm_event[PGMAJFAULT] -= int(v["major"])
+    k.s.memcgs["stat"][int(v["memcg"]), MEMCG_PGMAJFAULT] -= int(v["major"])
+
+
+@njit
+def unuse_ptes(s: State, low: int, high: int) -> None:
+    """Map again what the entries of [vmf.first, vmf.n) have in the slots low .. high (unuse_pte_range). Stops with a reason for want of a frame."""
+    v = s.vmf[0]
+    v["reason"] = DONE
+    pgd = s.mms[v["mm"]]["pgd"]
+    at, end = v["first"] + v["done"], v["n"]
+    while at < end:
+        tid = find_pte_table(s, pgd, at)
+        if tid == 0:
+            at = (at | 511) + 1
+            continue
+        pte = s.pt[tid, at & 511]
+        slot = swp_slot(s, pte) if pte and not pte & PTE_PRESENT else 0
+        if low <= slot <= high:
+            if do_swap_page(s, v, tid, pte, at, False, -1) <= 0:
+                break
+            s.pt[tid, at & 511] &= ~PTE_A
+            pfn = s.slots[slot]["pfn"]
+            if pfn:
+                free_swap(s, zone_of(s, pfn), pfn)
+        at += 1
+    v["done"] = min(at, end) - v["first"]
+
+
+@njit
+def unuse_tree(s: State, low: int, high: int) -> None:
+    """Bring the pages of vmf.file that are in the slots low .. high back into it (shmem_unuse_swap_entries)."""
+    v = s.vmf[0]
+    v["reason"] = DONE
+    end = v["n"]
+    at = next_swapped(s, v["root"], v["first"] + v["done"], end)
+    while at >= 0:
+        leaf = xa_leaf(s, v["root"], at)
+        slot = -s.xa[leaf, at & 511]
+        v["done"] = at - v["first"]
+        if low <= slot <= high:
+            if not in_swap_cache(s, v, slot, at):
+                return
+            shmem_swapin_folio(s, v["file"], leaf, at, slot)
+            v["count"][NEW_PAGES] += 1
+        at = next_swapped(s, v["root"], at + 1, end)
+    v["done"] = end - v["first"]
+
+
+@njit
+def drop_cached(s: State, low: int, high: int) -> None:
+    """What only the swap cache holds goes."""
+    for slot in range(low, high + 1):
+        pfn = s.slots[slot]["pfn"]
+        if pfn:
+            free_swap(s, zone_of(s, pfn), pfn)
