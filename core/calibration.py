@@ -45,6 +45,9 @@ COSTS: tuple[tuple[str, str, str], ...] = (
     ("ksm_round", "assumed", "a wake-up of ksmd: two context switches and the scan's set-up"),
     ("swap_out", "assumed", "hand one page to the block layer: a request of an asynchronous write, without the device's own time"),
     ("context_switch", "assumed", "one to two microseconds, as published for lmbench's lat_ctx on servers"),
+    ("invlpg", "assumed", "forget one page: about 100 ns, as the comment in arch/x86/mm/tlb.c puts a single flush"),
+    ("tlb_flush", "assumed", "forget an address space: a write to CR3"),
+    ("ipi", "assumed", "interrupt another CPU and wait: 1 to 6 us in published measurements of shootdowns"),
     ("oom_look", "fitted", "a quarter of an oom event a page of the dying victim, as recorded when memory.max was lowered below usage"),
     ("oom_kill", "assumed", "selection, the report to a console and the victim's first steps: a few milliseconds"),
 )
