@@ -31,9 +31,13 @@ from core.mm.mm_types import (
     MAX_RUNS,
     MAX_SWAPFILES,
     MEMCG,
+    MIGRATE_MOVABLE,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMOVABLE,
     MM,
     NR_CTL,
     PAGE,
+    PAGEBLOCK_ORDER,
     RUN,
     SC,
     SLOT,
@@ -137,6 +141,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         pt=arena((max_pfn + 1, 512), "i8"),
         xa=arena((max_pfn + 1, 512), "i8"),
         buddy=arena((sum(links), 2), "i4"),
+        pageblocks=arena(((max_pfn >> PAGEBLOCK_ORDER) + 2,), "i1"),
         zones=arena((nodes * ZONES_PER_NODE,), ZONE),
         zonelists=arena((nodes, nodes * 3), "i8"),
         lruvecs=arena((MAX_MEMCGS * nodes,), LRUVEC),
@@ -207,6 +212,7 @@ def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
         at += one.reserved
     room = one.end - at
     used = min(used, room // 2)
+    set_pageblock_types(k, at, used, one)
     if used:
         ranges.append((at, at + used, "kernel"))
         at += used
@@ -219,6 +225,24 @@ def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
         k.boot_facts.free_pcp += count * cpus
         at += count * cpus
     page_alloc.free_range(k.s, at, one.end, zid)
+
+
+def set_pageblock_types(k: Kernel, at: int, used: int, one: ZoneLayout) -> None:
+    """Every pageblock is Movable but those that the kernel's own pages came from: Unmovable, and Reclaimable for its share of slab.
+
+    Boot has taken some more than it holds: a few free blocks of both kinds are left, as recorded.
+    """
+    first, last = one.start >> PAGEBLOCK_ORDER, -(-one.end >> PAGEBLOCK_ORDER)
+    k.s.pageblocks[first:last] = MIGRATE_MOVABLE
+    if not used:
+        return
+    spare = min(mmzone.BOOT_SPARE_BLOCKS, (one.end - at - used) >> (PAGEBLOCK_ORDER + 2))
+    low, high = at >> PAGEBLOCK_ORDER, -(-(at + used) >> PAGEBLOCK_ORDER) + (spare if one.type != ZONE_DMA else 0)
+    slab = min(k.boot_facts.slab_reclaimable * used // mmzone.BOOT_KERNEL >> PAGEBLOCK_ORDER, (high - low) // 2)
+    k.s.pageblocks[low:high] = MIGRATE_UNMOVABLE
+    k.s.pageblocks[low : low + slab] = MIGRATE_RECLAIMABLE
+    if spare and one.type != ZONE_DMA:
+        k.s.pageblocks[high - 1] = MIGRATE_RECLAIMABLE
 
 
 def account_boot(k: Kernel) -> None:

@@ -27,6 +27,7 @@ from core.mm.gfp_types import (
     GFP_RETRY_MAYFAIL,
     GFP_THISNODE,
     GFP_ZERO,
+    gfp_migratetype,
     gfp_zone,
 )
 from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
@@ -151,7 +152,7 @@ def alloc_pages(k: Kernel, task: Task | None, order: int, gfp: int, *, node: int
         node = cpu_to_node(k, task.cpu) if task is not None else 0
     if gfp & GFP_THISNODE:
         nodes = 1 << node
-    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes))
+    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
     if pfn or injected(k):
         return pfn
     with saved(k):
@@ -165,12 +166,12 @@ def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, nod
         if gfp & GFP_KSWAPD_RECLAIM:
             for one in asked or range(k.nr_nodes):
                 wake_kswapd(k, one)
-        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
+        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
         if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
         with psi.memstall(k, task or k.current):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
-        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes))
+        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
         if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:
             return pfn
         if reclaimed:

@@ -7,6 +7,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.pt        one row a page table          512 entries in x86-64's own bits (int64, bit 63 = NX)
     State.xa        one row a radix node          512 slots of a file's page cache
     State.buddy     free-list links by order      see page_alloc
+    State.pageblocks  one byte a 2 MiB block      its migrate type, compaction's skip mark
     State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
@@ -45,6 +46,10 @@ ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
+MIGRATE_TYPES = 4  # those that have free lists
+PAGEBLOCK_ORDER = 9  # the unit of migrate types: a huge page
+PAGEBLOCK_PAGES = 1 << PAGEBLOCK_ORDER
+PAGEBLOCK_TYPE, PAGEBLOCK_SKIP = 7, 8  # State.pageblocks: the migrate type, and compaction's mark
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -57,10 +62,14 @@ PAGE = np.dtype([
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
 ])  # fmt: skip
 
+# boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
+# the zone below than steal part of a pageblock here.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
     ("free", "i8"), ("boost", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
-    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
+    ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
+    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MIGRATE_TYPES, MAX_ORDER)), ("tail", "i8", (MIGRATE_TYPES, MAX_ORDER)),
+    ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
 
 # tree: the list lengths of the cgroup and all below it. cost, refaults: anonymous, file. age: evictions and activations.
@@ -131,6 +140,7 @@ class State(NamedTuple):
     pt: Array
     xa: Array
     buddy: Array
+    pageblocks: Array
     zones: Array
     zonelists: Array
     lruvecs: Array

@@ -34,6 +34,7 @@ from math import isqrt
 from typing import TYPE_CHECKING
 
 from core.mm.mm_types import (
+    PAGEBLOCK_PAGES,
     WMARK_HIGH,
     WMARK_LOW,
     WMARK_MIN,
@@ -138,6 +139,20 @@ def setup_per_zone_wmarks(k: Kernel, min_free_kb: int | None = None, *, early: d
         marks[WMARK_LOW] = low_step + step
         marks[WMARK_HIGH] = low_step + 2 * step
         marks[WMARK_PROMO] = low_step + 3 * step
+    setup_boost(k)
+
+
+def setup_boost(k: Kernel) -> None:
+    """How far thefts of pageblocks may raise each zone's marks (boost_watermark): watermark_boost_factor/10000 of high, WM-05.
+
+    15000: half as much again as high. At least one pageblock, but nothing in a zone of less than four.
+    """
+    zones, factor = k.s.zones, int(k.sysctl["vm.watermark_boost_factor"])
+    for zid in k.populated:
+        most = int(zones["wmark"][zid][WMARK_HIGH]) * factor // 10000
+        usable = most and int(zones["managed"][zid]) >= 4 * PAGEBLOCK_PAGES
+        zones["max_boost"][zid] = max(PAGEBLOCK_PAGES, most) if usable else 0
+        zones["boost"][zid] = 0
 
 
 def recommended_min_free_kb(nr_zones: int, lowmem: int) -> int:
@@ -180,6 +195,8 @@ def build_zonelists(k: Kernel) -> None:
     """
     s = k.s
     s.zonelists[:] = -1
+    for zid in k.populated:
+        s.zones["nofragment"][zid] = int(s.zones["type"][zid]) == ZONE_NORMAL and s.zones["managed"][zid - 1] > 0
     for node in range(k.nr_nodes):
         nodes = [node, *[(node + i) % k.nr_nodes for i in range(1, k.nr_nodes)]]
         order = [n * ZONES_PER_NODE + kind for n in nodes for kind in (ZONE_NORMAL, ZONE_DMA32, ZONE_DMA)]
@@ -216,6 +233,7 @@ def pcp_batch(k: Kernel, zid: int) -> int:
 # Boot's own use, pages, as recorded on 256M, 512M and 1G machines (they differ by less than 2 %).
 BOOT_DMA = 32
 BOOT_KERNEL, BOOT_SWAP, BOOT_NODE = 8180, 220, 1700
+BOOT_SPARE_BLOCKS = 3  # free pageblocks that are Unmovable (the last one: Reclaimable) when boot is over
 BOOT_PCP_SHARE = 3  # a third of each CPU's limit stands on its list when boot is over
 
 

@@ -34,6 +34,8 @@ from core.jit import inline, step
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
     MAX_NUMNODES,
+    MIGRATE_MOVABLE,
+    MIGRATE_UNMOVABLE,
     MM_ANONPAGES,
     MM_FILEPAGES,
     MM_SHMEMPAGES,
@@ -92,10 +94,16 @@ def zone_hint(s: State, zid: int, pfn: int) -> int:
     return zone_of(s, pfn)
 
 
+@inline
+def migratetype_of(classzone: int) -> int:
+    """User pages and the page cache can move, page tables and the kernel's own cannot."""
+    return MIGRATE_MOVABLE if classzone == GFP_USER else MIGRATE_UNMOVABLE
+
+
 @step
 def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -> int:
     """A frame by `node`'s zonelist from the nodes of a mask (0: all), on behalf of vmf's CPU."""
-    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"])
+    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"], migratetype_of(classzone))
 
 
 @step
@@ -177,7 +185,7 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     policy chooses the node by it.
     """
     if v["policy"] == 0:
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, 0, v["node"])
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, 0, v["node"], migratetype_of(classzone))
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:
