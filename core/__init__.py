@@ -13,6 +13,7 @@ from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.panic import KernelBug
+from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "says",
 ]

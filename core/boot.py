@@ -40,6 +40,7 @@ from core.mm.mm_types import (
     PAGEBLOCK_ORDER,
     RUN,
     SC,
+    SECTION_SHIFT,
     SLOT,
     SWAP,
     VMF,
@@ -113,10 +114,11 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
+    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
     k.panicked = k.last_oom = k.current = None
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
@@ -130,6 +132,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     image.start_init(k)
     k.drain()
+    k.nr_events = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:
@@ -143,6 +146,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         buddy=arena((sum(links), 2), "i4"),
         pageblocks=arena(((max_pfn >> PAGEBLOCK_ORDER) + 2,), "i1"),
         zones=arena((nodes * ZONES_PER_NODE,), ZONE),
+        sections=arena(((max_pfn >> SECTION_SHIFT) + 1,), "i2"),
         zonelists=arena((nodes, nodes * 3), "i8"),
         lruvecs=arena((MAX_MEMCGS * nodes,), LRUVEC),
         memcgs=arena((MAX_MEMCGS,), MEMCG),
@@ -174,8 +178,10 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
     for node in range(k.nr_nodes):
         for kind in range(ZONES_PER_NODE):
             zones["node"][node * ZONES_PER_NODE + kind], zones["type"][node * ZONES_PER_NODE + kind] = node, kind
+    k.s.sections[:] = -1
     for one in layouts:
         zid = one.node * ZONES_PER_NODE + one.type
+        k.s.sections[one.start >> SECTION_SHIFT : -(-one.end >> SECTION_SHIFT)] = zid
         early[zid] = one.early
         zones["start_pfn"][zid], zones["spanned"][zid] = one.start, one.end - one.start
         zones["present"][zid] = one.end - one.start - one.hole

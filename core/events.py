@@ -6,13 +6,17 @@ a plain value; the machine's clock stamps it (`clock_ns`), whoever hosts the ker
 gives what goes over a wire: integers, strings, lists, and addresses as lower-case hex strings, because a
 JSON number cannot hold them. A field that is None is left out: the event has no such thing.
 
+Causes. An event that follows from another names it (`cause`, the other's number): a limit was reached, therefore reclaim,
+therefore pages written to swap. One without a cause follows from what set the kernel to work: the request itself, or a `timer`.
+A cause always comes before what follows from it, so every chain ends at a request or a timer.
+
 To add an event: a class here, and its row in `EVENTS` at the foot of the page. (`gap` and `bookmark` are
 not here: they say something about a stream of events, not about a kernel.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 # fields that hold an address (or several): shown in hex
@@ -28,11 +32,17 @@ def hexadecimal(value: Any) -> Any:
 
 @dataclass(slots=True)
 class Event:
-    """Something the kernel decided at `clock_ns` (nanoseconds of simulated time since boot)."""
+    """Something the kernel decided at `clock_ns` (nanoseconds of simulated time since boot).
+
+    cause: the number of the event that this one follows from. timer: the daemon or program whose time had come, for what
+    follows from no event and no request.
+    """
 
     type: ClassVar[str] = "event"
 
     clock_ns: int
+    cause: int | None = field(default=None, kw_only=True)
+    timer: str | None = field(default=None, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON-able values, `type` first, addresses in hex, absent fields left out."""

@@ -156,13 +156,27 @@ def njit(function: F) -> F:
 
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function)
-    return compiled
+    return _once(_NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function))
 
 
 def step(function: F) -> F:
     """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
+    return _once(_NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function))
+
+
+def _once(compiled: Any) -> Any:
+    """numba compiles a step anew for each constant that it is called with (the type of `0` is "the literal 0"); here it is an integer.
+
+    LLVM still sees the constant wherever it inlines the step.
+    """
+    if DISABLED:
+        return compiled
+    resolve = compiled.get_call_template
+
+    def plainly(args: Any, kws: Any) -> Any:
+        return resolve(tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()})
+
+    compiled.get_call_template = plainly
     return compiled
 
 
@@ -172,7 +186,7 @@ def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.args[0]
         value = context.make_array(kind)(context, builder, args[0])
-        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)]
+        at = [context.cast(builder, a, t, numba.types.intp) for a, t in zip(args[1:], signature.args[1:], strict=True)][: kind.ndim]
         byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
         pointer = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, value, at), byte)
         shape = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
@@ -187,5 +201,6 @@ def _nothing(array: Any, row: int, column: int) -> None:
     """What prefetch is to a result."""
 
 
-# `prefetch(array, row, column)`: the processor will want this element soon. It changes no result, only the wait for it.
+# `prefetch(array, row, column)`: the processor will want this element (of a table without columns: this row) soon.
+# It changes no result, only the wait for it.
 prefetch: Any = _nothing if DISABLED else intrinsic(_prefetch)

@@ -11,12 +11,14 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
-from core.events import Event
+from core.events import Event, Fault
 from core.fs import tree
 from core.mm import filemap, gfp, memcontrol
 from core.panic import Signal, TaskKilled
@@ -83,6 +85,10 @@ class Kernel:
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    quiet: bool  # a program's own instructions run: their faults are not events
+    nr_events: int  # ever emitted: the number of the newest
+    causes: list[int]  # numbers of the events that what happens now follows from, the nearest last
+    timer: str | None  # whose time has come, None while a request is carried out
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
@@ -174,8 +180,13 @@ class Kernel:
         self.clock.run_until(self.clock.now + ns, self.fire)
 
     def fire(self, timer: str) -> None:
-        """What a timer does, by name."""
-        boot.TIMERS[timer](self)
+        """What a timer does, by name: it follows from nothing but the time."""
+        before = self.causes, self.timer
+        self.causes, self.timer = [], timer
+        try:
+            boot.TIMERS[timer](self)
+        finally:
+            self.causes, self.timer = before
 
     # ---- what shows it
 
@@ -215,9 +226,29 @@ class Kernel:
 
     # ---- what mechanisms use
 
-    def emit(self, event: Event) -> None:
-        """Record an event of the trace catalogue."""
+    def emit(self, event: Event) -> int:
+        """Record an event of the trace catalogue: its number, counted from boot (0: it was none)."""
+        if self.quiet and isinstance(event, Fault):
+            return 0
+        if self.causes:
+            event.cause = self.causes[-1]
+        else:
+            event.timer = self.timer
         self.events.append(event)
+        self.nr_events += 1
+        return self.nr_events
+
+    @contextmanager
+    def because(self, number: int) -> Iterator[None]:
+        """What is emitted within follows from the event of that number (0: from none)."""
+        if not number:
+            yield
+            return
+        self.causes.append(number)
+        try:
+            yield
+        finally:
+            self.causes.pop()
 
     def flush_dirty(self, why: str, pages: int | None = None) -> int:
         """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""

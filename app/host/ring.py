@@ -77,6 +77,10 @@ class Ring:
         held = self._entries
         return [held[index] for index in range(skip, min(skip + limit, len(held)))]
 
+    def find(self, id: int) -> Entry | None:
+        """The event of that number, None when it is not held."""
+        return self._entries[id - self.oldest] if self.oldest <= id <= self.last else None
+
     def cut(self, last: int) -> None:
         """Forget every event above a number: the session went back in time."""
         while self._entries and self._entries[-1].id > last:

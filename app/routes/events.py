@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, WebSocket
+from fastapi import APIRouter, Header, Path, Query, Request, WebSocket
 from starlette.responses import Response
 
 from app.deps import TheSession, enter, get_settings
 from app.errors import Problem
 from app.host.session import Session
+from app.host.why import why
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.kinds import parse_duration
@@ -59,6 +60,12 @@ async def read_events(
     oldest = session.ring.oldest - 1 if after is None else after
     subscription = _subscription(session, oldest, types, pid, cgroup)
     return Response(await poll.page(subscription, limit, seconds), headers={"ETag": session.etag}, media_type=reply.JSON)
+
+
+@router.get("/{id}/why", responses=docs.ok("Why"))
+async def explain_event(session: TheSession, id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
+    """Why an event happened: the chain of its causes, back to the request or the timer that set the kernel to work."""
+    return reply.json(why(session, id), session)
 
 
 def _resume(after: int | None, last_event_id: str | None) -> int | None:

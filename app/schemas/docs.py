@@ -193,6 +193,15 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Audit": AUDIT,
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
+    "Why": _object(
+        {
+            "event": ref("Event"),
+            "causes": {"type": "array", "items": ref("Event"), "description": "What it follows from, the nearest first; each came before the last."},
+            "root": _or_null(_object({"kind": {"type": "string", "enum": ["request", "timer", "boot"]}, "says": STR}, {"seq": INT, "op": FREE})),
+            "complete": BOOL | {"description": "False when a cause is older than what the session keeps."},
+        },
+        doc="Why an event happened. Each event has a sentence, `says`.",
+    ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
     "Status": _object({"status": STR}),
     "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),

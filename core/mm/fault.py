@@ -94,7 +94,7 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
 KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
-MAPPED_AROUND = 14  # vmf.count: pages mapped by fault-around, for their cost
+MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
@@ -117,6 +117,9 @@ def access_pages(s: State, perm) -> None:
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
     v["reason"] = DONE
+    v["nr_runs"] = v["dirtied"] = 0
+    for kind in range(len(v["count"])):
+        v["count"][kind] = 0
     i = v["done"]
     while i < n:
         vpn = first + (perm[i] if permuted else i * step)
@@ -404,7 +407,7 @@ def shmem_get_page(s: State, v, index: int) -> int:
     pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
-        v["count"][15] += 1
+        v["count"][NEW_PAGES] += 1
     return pfn
 
 

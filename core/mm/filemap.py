@@ -27,7 +27,7 @@ from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
 from core.mm.gfp_types import GFP_KERNEL
-from core.mm.mm_types import Inode, State
+from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
@@ -283,13 +283,11 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     """Fill `State.vmf` for a loop over the pages [start, end) of a file on behalf of a task."""
     if inode.root == 0:
         make_root(k, inode)
-    mm = task.mm
-    k.s.vmf[0] = (
-        mm.id if mm else 0, task.cgroup.memcg.id, cpu_to_node(k, task.cpu), task.cpu,
-        0, 0, 0, 0, 2 if inode.shmem else 1, 0, 0, inode.id, inode.root, inode.nr_file_pages,
-        0, start, 1, end, -1, gfp.LOW, 0, 0, 0, k.machine.storage.buffers, 0,
-        *mempolicy.in_force(task, None), inode.ino,
-        0, DONE, 0, -1, 0, 0, 0, (0,) * 16,
+    ask(
+        k.s, mm=task.mm.id if task.mm else 0, memcg=task.cgroup.memcg.id, node=cpu_to_node(k, task.cpu), cpu=task.cpu,
+        kind=2 if inode.shmem else 1,
+        file=inode.id, root=inode.root, file_pages=inode.nr_file_pages, ino=inode.ino, first=start, n=end,
+        block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, None),
     )  # fmt: skip
 
 

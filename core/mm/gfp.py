@@ -121,8 +121,9 @@ def wake_kswapd(k: Kernel, node: int = 0) -> None:
     zones = k.s.zones
     for zid in k.populated:
         free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
-        if free <= low and not k.kswapd[int(zones["node"][zid])]["awake"]:
-            k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
+        daemon = k.kswapd[int(zones["node"][zid])]
+        if free <= low and not daemon["awake"]:
+            daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
         with psi.kswapd_stall(k):
             vmscan.kswapd_run(k, node, 1)

@@ -55,7 +55,8 @@ from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
-from core.mm.page_ops import remove_from_page_cache, xa_leaf, zone_hint
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import remove_from_page_cache, xa_leaf
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
 from core.mm.swap import lru_add, lru_del
 from core.mm.util import update_hiwater_rss
@@ -276,7 +277,6 @@ def lazyfree_ptes(s: State) -> None:
     """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -293,7 +293,7 @@ def lazyfree_ptes(s: State) -> None:
                     continue
                 s.mem[pfn]["flags"] &= ~PG_DIRTY
             s.pt[tid, vpn & 511] = pte & ~(PTE_A | PTE_D)
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             mark_page_lazyfree(s, zid, pfn)
         at = stop
 
@@ -310,7 +310,6 @@ def cold_ptes(s: State) -> None:
     """MADV_COLD on [vmf.first, vmf.n) (madvise_cold_or_pageout_pte_range, deactivate_page)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -327,7 +326,7 @@ def cold_ptes(s: State) -> None:
                 continue
             make_old(s, tid, vpn, pfn)
             if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
-                zid = zone_hint(s, zid, pfn)
+                zid = zone_of(s, pfn)
                 lru_del(s, zid, pfn)
                 page["flags"] &= ~PG_ACTIVE
                 lru_add(s, zid, pfn)
@@ -340,13 +339,13 @@ def cold_ptes(s: State) -> None:
 def punch_pages(s: State) -> None:
     """Drop the cached pages vmf.first .. vmf.n that nobody maps; `count`: pages, and how many of them were dirty."""
     v = s.vmf[0]
-    zid, dropped, dirty = 0, 0, 0
+    dropped, dirty = 0, 0
     at = next_cached(s, v["root"], v["first"], v["n"])
     while at >= 0:
         leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511]
         if s.mem[pfn]["mapcount"] == 0:
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             if s.mem[pfn]["flags"] & PG_DIRTY and not s.mem[pfn]["flags"] & PG_SHMEM:
                 dirty += 1
             remove_from_page_cache(s, zid, leaf, pfn, v["block_heads"])

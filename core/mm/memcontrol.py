@@ -290,14 +290,14 @@ def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     return found
 
 
-def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> None:
-    """Count an event on a cgroup and on every ancestor but the root, and report it (memcg_memory_event)."""
+def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
+    """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
     cg.events_local[kind] += 1
     for at in cg.ancestors[:-1]:
         at.events[kind] += 1
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
-    k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
+    return k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
 
 
 # ---------------------------------------------------------------- charging
@@ -316,25 +316,25 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
     passed_oom = False
     while over >= 0:
         limited: Cgroup = k.cgroups[over]
-        memcg_event(k, limited, "max", task.pid if task is not None else None)
-        with psi.memstall(k, task):
-            reclaimed = vmscan.reclaim(k, limited, nr)
-        if margin(k, limited) < nr:
-            if not drained:
-                drain_all_stock(k.s, limited.id)
-                drained = True
-            elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
-                pass
-            elif retries:
-                retries -= 1
-            elif passed_oom and task is not None and task.dying:
-                raise TaskKilled
-            elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
-                passed_oom, retries = True, MAX_RECLAIM_RETRIES
-                if task is not None and task.dying:
+        with k.because(memcg_event(k, limited, "max", task.pid if task is not None else None)):
+            with psi.memstall(k, task):
+                reclaimed = vmscan.reclaim(k, limited, nr)
+            if margin(k, limited) < nr:
+                if not drained:
+                    drain_all_stock(k.s, limited.id)
+                    drained = True
+                elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
+                    pass
+                elif retries:
+                    retries -= 1
+                elif passed_oom and task is not None and task.dying:
                     raise TaskKilled
-            else:
-                raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
+                elif oom and order <= PAGE_ALLOC_COSTLY_ORDER and mem_cgroup_oom(k, task, limited, order):
+                    passed_oom, retries = True, MAX_RECLAIM_RETRIES
+                    if task is not None and task.dying:
+                        raise TaskKilled
+                else:
+                    raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
         over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
 
 
@@ -346,8 +346,8 @@ def margin(k: Kernel, cg: Cgroup) -> int:
 
 def mem_cgroup_oom(k: Kernel, task: Task | None, cg: Cgroup, order: int) -> bool:
     """The `oom` event, then the OOM killer within a cgroup's subtree: whether anybody was killed."""
-    memcg_event(k, cg, "oom", task.pid if task is not None else None)
-    return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
+    with k.because(memcg_event(k, cg, "oom", task.pid if task is not None else None)):
+        return bool(oom_kill.out_of_memory(k, task, "GFP_KERNEL", order, cg))
 
 
 def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
@@ -475,8 +475,7 @@ def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
-            memcg_event(k, at, "high")
-            with psi.memstall(k, task):
+            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task):
                 freed += vmscan.reclaim(k, at, nr)
     return freed
 

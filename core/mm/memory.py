@@ -46,13 +46,14 @@ from core.mm.fault import (
     F_POPULATE,
     KIND_NAMES,
     MAPPED_AROUND,
+    NEW_PAGES,
     V_ANON,
     V_FILE,
     V_SHMEM,
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import back_with_huge_pages
+from core.mm.mm_types import Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
@@ -70,7 +71,6 @@ READ, WRITE, EXEC = 0, 1, 2
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
-ZEROS = (0,) * 16
 
 
 @dataclass(slots=True)
@@ -113,18 +113,15 @@ def vma_kind(vma: Vma) -> int:
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
           flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
-    file = vma.file
-    mm = vma.mm
+    file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
-    k.s.vmf[0] = (
-        mm.id, int(k.s.mms["memcg"][mm.id]), cpu_to_node(k, cpu), cpu,
-        vma.start, vma.end, vma.pgoff, vma.flags,
-        vma_kind(vma), vma_prot(vma), vma.anon_vma.id if vma.anon_vma else 0,
-        file.id if file else 0, file.root if file else 0, file.nr_file_pages if file else 0,
-        access, first, step, n, content, gfp.LOW,
-        0, flags, other, k.machine.storage.buffers, vma.anon_vma.root.id if vma.anon_vma else 0,
-        *mempolicy.in_force(task, vma), file.ino if file else 0,
-        done, DONE, 0, -1, 0, 0, 0, ZEROS,
+    ask(
+        k.s, mm=mm.id, memcg=k.s.mms["memcg"][mm.id], node=cpu_to_node(k, cpu), cpu=cpu,
+        vm_start=vma.start, vm_end=vma.end, vm_pgoff=vma.pgoff, vm_flags=vma.flags, kind=vma_kind(vma), prot=vma_prot(vma),
+        anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
+        file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
+        access=access, first=first, step=step, n=n, done=done, content=content,
+        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
     )  # fmt: skip
 
 
@@ -145,8 +142,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     """
     outcome = TouchOutcome()
     if n >= MANY:
-        back_with_huge_pages(k.s.mem)
-        back_with_huge_pages(k.s.pt)
+        for column in (k.s.mem, k.s.pt, k.s.buddy):
+            back_with_huge_pages(column)
     for _ in range(repeat):
         done = 0
         while done < n:
@@ -190,30 +187,28 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
     prepare(k, vma, access)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
-    v = k.s.vmf[0]
     order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
         access_pages(k.s, order)
-        tries = tries + 1 if int(v["done"]) == done else 0
-        settle(k, task, vma, int(v["done"]) - done, outcome)
-        done = int(v["done"])
-        reason = int(v["reason"])
-        if reason in (DONE, OUT_OF_VMA):
+        end = answer(k.s)
+        tries = tries + 1 if end.done == done else 0
+        settle(k, task, vma, end, end.done - done, outcome)
+        done = end.done
+        if end.reason in (DONE, OUT_OF_VMA):
             return done
-        decide(k, task, vma, reason, access)
+        decide(k, task, vma, end)
         if tries > MAX_TRIES:
-            livelocked(k, task, reason)
+            livelocked(k, task, end)
             tries = 0
-        if reason == OVER_HIGH and done >= n:
+        if end.reason == OVER_HIGH and done >= n:
             return done
 
 
-def livelocked(k: Kernel, task: Task, reason: int) -> None:
+def livelocked(k: Kernel, task: Task, end: Answer) -> None:
     """One access was tried again and again: what it needs is reclaimed before it gets all of it. Somebody has to go."""
-    v = k.s.vmf[0]
     with gfp.saved(k):
-        limited = k.cgroups.get(int(v["victim"])) if reason == LIMIT else None
+        limited = k.cgroups.get(end.victim) if end.reason == LIMIT else None
         if limited is not None:
             memcontrol.mem_cgroup_oom(k, task, limited, 0)
         else:
@@ -231,29 +226,24 @@ def prepare(k: Kernel, vma: Vma, access: int) -> None:
         filemap.make_root(k, vma.file)
 
 
-def settle(k: Kernel, task: Task, vma: Vma, accesses: int, outcome: TouchOutcome) -> None:
+def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome: TouchOutcome) -> None:
     """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
-    v = k.s.vmf[0]
-    count = v["count"]
     costs = k.costs
     ns = accesses * costs.access
-    faults = 0
-    for i in range(int(v["nr_runs"])):
-        kind, vpn, pages, step = k.s.runs[i].tolist()
-        faults += pages
-        ns += pages * (costs.fault + fault_price(k, kind))
-        emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
-    if faults or accesses:
-        ns += int(count[MAPPED_AROUND]) * costs.map_file
-        k.clock.spend(ns)
-    task.minflt += faults
-    outcome.faults += faults
+    if end.nr_runs:
+        faults = 0
+        for kind, vpn, pages, step in k.s.runs[: end.nr_runs].tolist():
+            faults += pages
+            ns += pages * (costs.fault + fault_price(k, kind))
+            emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
+        task.minflt += faults
+        outcome.faults += faults
     if vma.file is not None:
-        vma.file.nr_pages += int(count[15])
-        vma.file.nr_dirty += int(v["dirtied"])
-    v["nr_runs"] = 0
-    v["dirtied"] = 0
-    count[:] = 0
+        count = k.s.vmf["count"][0]
+        ns += int(count[MAPPED_AROUND]) * costs.map_file if ns else 0
+        vma.file.nr_pages += int(count[NEW_PAGES])
+        vma.file.nr_dirty += end.dirtied
+    k.clock.spend(ns)
 
 
 def fault_price(k: Kernel, kind: int) -> int:
@@ -267,12 +257,12 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
     k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
-def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
+def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
-    v = k.s.vmf[0]
+    reason, vpn = end.reason, end.vpn
     if reason in (NO_PAGE, LIMIT):
         try:
-            with held(k, vma, int(v["vpn"])):
+            with held(k, vma, vpn):
                 if reason == NO_PAGE:
                     gfp.slowpath(k, task)
                 else:
@@ -280,9 +270,9 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
         except SysError:
             pagefault_out_of_memory(k, task)
     elif reason == MISS:
-        filemap.fault_miss(k, task, vma, int(v["vpn"]))
+        filemap.fault_miss(k, task, vma, vpn)
     elif reason == READAHEAD:
-        filemap.fault_readahead(k, task, vma, int(v["vpn"]))
+        filemap.fault_readahead(k, task, vma, vpn)
     elif reason == SWAP:
         swap_in(k, task, vma)
     elif reason == OVER_HIGH:
@@ -290,8 +280,8 @@ def decide(k: Kernel, task: Task, vma: Vma, reason: int, access: int) -> None:
             memcontrol.handle_over_high(k, task)
         gfp.check_killed(k, task)
     elif reason == SIGBUS:
-        emit_fault(k, task, "bus", int(v["vpn"]), 1, None, major=False)
-        raise Signal("SIGBUS", int(v["vpn"]) << 12, "BUS_ADRERR")
+        emit_fault(k, task, "bus", vpn, 1, None, major=False)
+        raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
     elif reason != RUNS_FULL:
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 

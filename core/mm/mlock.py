@@ -27,7 +27,8 @@ from core.mm import memory
 from core.mm.fault import next_block
 from core.mm.mm_types import State
 from core.mm.mmap import mm_populate, page_align
-from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page, zone_hint
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page
 from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
 from core.mm.rmap import other_locked
 from core.mm.util import can_do_mlock, capable, rlimit
@@ -163,7 +164,6 @@ def mlock_ptes(s: State) -> None:
     """Lock the pages mapped in [vmf.first, vmf.n) (mlock_pte_range)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -174,7 +174,7 @@ def mlock_ptes(s: State) -> None:
             pte = s.pt[tid, vpn & 511]
             if pte & PTE_PRESENT and not pte & PTE_SPECIAL:
                 pfn = pte_pfn(pte)
-                zid = zone_hint(s, zid, pfn)
+                zid = zone_of(s, pfn)
                 mlock_page(s, zid, pfn)
         at = stop
 
@@ -184,7 +184,6 @@ def munlock_ptes(s: State, others) -> None:
     """Unlock the pages mapped in [vmf.first, vmf.n), but for those that one of `others` maps too."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
-    zid = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -197,6 +196,6 @@ def munlock_ptes(s: State, others) -> None:
                 pfn = pte_pfn(pte)
                 if s.mem[pfn]["mapcount"] > 1 and locked_elsewhere(s, others, pfn):
                     continue
-                zid = zone_hint(s, zid, pfn)
+                zid = zone_of(s, pfn)
                 munlock_page(s, zid, pfn)
         at = stop

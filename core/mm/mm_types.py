@@ -9,6 +9,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.buddy     free-list links by order      see page_alloc
     State.pageblocks  one byte a 2 MiB block      its migrate type, compaction's skip mark
     State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
+    State.sections  one row per 4 MiB of frames   the zone they belong to, -1 for none (see zone_of)
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +47,7 @@ MAX_NUMNODES = 62  # a mask of nodes fits a column
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
+SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
 MIGRATE_TYPES = 4  # those that have free lists
 PAGEBLOCK_ORDER = 9  # the unit of migrate types: a huge page
@@ -112,6 +115,40 @@ VMF = np.dtype([
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
+_DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
+_ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
+_ANSWERED: Any = struct.Struct("7q")
+
+
+def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
+        kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
+        first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
+        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
+        done: int = 0) -> None:  # fmt: skip
+    """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
+    _ASKED.pack_into(
+        s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, done,
+    )  # fmt: skip
+
+
+class Answer(NamedTuple):
+    """What a page loop left in `State.vmf`, but for its counts."""
+
+    done: int
+    reason: int
+    vpn: int
+    victim: int
+    nr_runs: int
+    dirtied: int
+    tried: int
+
+
+def answer(s: State) -> Answer:
+    """The answers of the loop that has just run, all at once: reading them column by column costs a microsecond."""
+    return Answer._make(_ANSWERED.unpack_from(s.vmf, _DONE_AT))
+
+
 RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
 MAX_RUNS = 1024
 
@@ -142,6 +179,7 @@ class State(NamedTuple):
     buddy: Array
     pageblocks: Array
     zones: Array
+    sections: Array
     zonelists: Array
     lruvecs: Array
     memcgs: Array

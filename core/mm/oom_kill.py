@@ -181,9 +181,9 @@ def out_of_memory(k: Kernel, task: Task | None, gfp: str, order: int = 0, memcg:
             _panic(k, "System is deadlocked on memory")
         return False
     doomed = oom_kill_process(k, oc, oc.chosen, message)
-    _record(k, oc, [victim.pid for victim in doomed], first_line)
-    for victim in doomed:
-        k.kill(victim, SIGKILL)
+    with k.because(_record(k, oc, [victim.pid for victim in doomed], first_line)):
+        for victim in doomed:
+            k.kill(victim, SIGKILL)
     return True
 
 
@@ -203,17 +203,18 @@ def _panic(k: Kernel, reason: str) -> None:
     raise TaskKilled
 
 
-def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> None:
-    """The decision as an event, and for `explain`."""
+def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> int:
+    """The decision as an event, whose number this is, and for `explain`."""
     text = "\n".join(line[3] for line in k.dmesg[first_line:])
     pid = oc.task.pid if oc.task is not None else None
     victim = oc.chosen.pid if oc.chosen is not None else None
     path = oc.memcg.path if oc.memcg is not None else None
-    k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
+    number = k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
     k.last_oom = {
-        "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
+        "event": number, "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
         "candidates": oc.candidates, "victim": victim, "killed": killed, "text": text,
     }  # fmt: skip
+    return number
 
 
 # ---------------------------------------------------------------- the kill

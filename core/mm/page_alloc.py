@@ -58,6 +58,7 @@ from core.mm.mm_types import (
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
     PAGEBLOCK_TYPE,
+    SECTION_SHIFT,
     State,
 )
 from core.vmstat import NUMA_FOREIGN, NUMA_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHER, PGALLOC_DMA, PGFREE
@@ -336,12 +337,8 @@ def boost_watermark(s: State, zid: int) -> None:
 
 @inline
 def zone_of(s: State, pfn: int) -> int:
-    """The row of the zone that holds this frame."""
-    for zid in range(len(s.zones)):
-        zone = s.zones[zid]
-        if pfn >= zone.start_pfn and pfn < zone.start_pfn + zone.spanned:
-            return zid
-    return -1
+    """The row of the zone that holds this frame (page_zone)."""
+    return int(s.sections[pfn >> SECTION_SHIFT])
 
 
 @inline

@@ -86,15 +86,6 @@ def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
 
 
 @inline
-def zone_hint(s: State, zid: int, pfn: int) -> int:
-    """The zone of a frame, looking first where the last one was."""
-    start = s.zones[zid]["start_pfn"]
-    if pfn >= start and pfn < start + s.zones[zid]["spanned"]:
-        return zid
-    return zone_of(s, pfn)
-
-
-@inline
 def migratetype_of(classzone: int) -> int:
     """User pages and the page cache can move, page tables and the kernel's own cannot."""
     return MIGRATE_MOVABLE if classzone == GFP_USER else MIGRATE_UNMOVABLE

@@ -138,6 +138,7 @@ def take_table_row(s: State) -> int:
         return tid
     tid = s.ctl[CTL_PT_NEXT]
     s.ctl[CTL_PT_NEXT] = tid + 1
+    s.pt[tid, 0] = 0  # a fresh row read first would cost the host two faults: its own zero page, then a page
     return tid
 
 
@@ -158,6 +159,7 @@ def take_node(s: State) -> int:
         return node
     node = s.ctl[CTL_XA_NEXT]
     s.ctl[CTL_XA_NEXT] = node + 1
+    s.xa[node, 0] = 0  # as for a page table
     return node
 
 

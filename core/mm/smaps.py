@@ -30,7 +30,7 @@ from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_
 from core.jit import njit
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
-from core.mm.page_ops import zone_hint
+from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
 from core.mm.swapfile import swp_slot
 
@@ -164,7 +164,7 @@ def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
 @njit
 def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
     """Add the entries of [start, end) to `counts` (gather_pte_stats)."""
-    at, zid = start, 0
+    at = start
     while at < end:
         tid = find_pte_table(s, pgd, at)
         if tid == 0:
@@ -176,7 +176,7 @@ def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
-            zid = zone_hint(s, zid, pfn)
+            zid = zone_of(s, pfn)
             flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
             counts[NUMA_PAGES] += 1
             counts[NUMA_NODES + s.zones[zid]["node"]] += 1

@@ -141,10 +141,11 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
         looked, got = int(c["list_scanned"][lru] - before[0][lru]), int(c["list_reclaimed"][lru] - before[1][lru])
         if looked:
             lists[name] = [looked, got]
-    k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
+    number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
     if written:
         k.clock.spend(written * k.costs.swap_out)
-        k.emit(SwapOut(k.clock.now, written, 0, 0, cg.path))
+        with k.because(number):
+            k.emit(SwapOut(k.clock.now, written, 0, 0, cg.path))
 
 
 def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
@@ -220,7 +221,8 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         c["may_writepage"] = 1
         for at in memcontrol.reclaim_order(k, k.root_cgroup):
             age(k.s, rmap_walk.tables(k), at.id)
-        shrink_node(k, node, k.root_cgroup, space, "kswapd")
+        with k.because(state["cause"]):
+            shrink_node(k, node, k.root_cgroup, space, "kswapd")
         freed = int(c["nr_reclaimed"])
         state["reclaimed"] += freed
         if int(c["nr_scanned"]) < high or not freed:
@@ -235,7 +237,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
     """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
     state = k.kswapd[node]
-    state["awake"] = False
+    state["awake"], state["cause"] = False, 0
     state["failures"] = 0 if useful else state["failures"] + 1
     if useful and pgdat_balanced(k, node):
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1

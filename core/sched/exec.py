@@ -25,6 +25,8 @@ Init (pid 1) is such a process, too, and the parent of all; it locks its memory,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
@@ -44,11 +46,11 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.abi.page_flags import PG_DIRTY
-from core.events import Fault, Process
+from core.events import Process
 from core.jit import njit
 from core.mm import memcontrol, memory, mempolicy, mmap, mmzone
 from core.mm.filemap import find
-from core.mm.mm_types import Inode, State
+from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
 from core.mm.vma import split_unchecked
 from core.sched.task import (
@@ -193,17 +195,16 @@ def lay_out(k: Kernel, task: Task, mm: Mm, exe: Inode) -> None:
 
 def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
     """The start-up code: relocate, write data and heap, read the rest; then protect what was relocated."""
-    seen = _begin_quiet(k, task)
-    for start, pages, _, _, written in SEGMENTS:
-        if written:
-            memory.touch(k, task, start, written, 1, memory.WRITE)
-        if pages > written:
-            memory.touch(k, task, start + written, pages - written, 1, memory.READ)
-    memory.touch(k, task, BSS, BSS_PAGES + BRK_PAGES, 1, memory.WRITE)
-    memory.touch(k, task, STACK, STACK_PAGES, 1, memory.WRITE)
-    map_vdso(k, task)
-    _protect_relro(k, mm)
-    _end_quiet(k, task, seen)
+    with quietly(k, task):
+        for start, pages, _, _, written in SEGMENTS:
+            if written:
+                memory.touch(k, task, start, written, 1, memory.WRITE)
+            if pages > written:
+                memory.touch(k, task, start + written, pages - written, 1, memory.READ)
+        memory.touch(k, task, BSS, BSS_PAGES + BRK_PAGES, 1, memory.WRITE)
+        memory.touch(k, task, STACK, STACK_PAGES, 1, memory.WRITE)
+        map_vdso(k, task)
+        _protect_relro(k, mm)
 
 
 def _protect_relro(k: Kernel, mm: Mm) -> None:
@@ -220,11 +221,8 @@ def _protect_relro(k: Kernel, mm: Mm) -> None:
 def map_vdso(k: Kernel, task: Task) -> None:
     """The page table under [vvar] and [vdso]; their frames are the kernel's and count to nobody."""
     mm = _mm(task)
-    vmf = k.s.vmf[:1]
-    vmf["memcg"], vmf["cpu"], vmf["mark"] = task.cgroup.memcg.id, task.cpu, 0
-    vmf["mm"], vmf["node"] = mm.id, mmzone.cpu_to_node(k, task.cpu)
-    for field, value in zip(("policy", "mode", "nodes", "task_mode", "task_nodes"), mempolicy.in_force(task, None), strict=True):
-        vmf[field] = value
+    node = mmzone.cpu_to_node(k, task.cpu)
+    ask(k.s, mm=mm.id, memcg=task.cgroup.memcg.id, node=node, cpu=task.cpu, mark=WMARK_MIN, policy=mempolicy.in_force(task, None))
     _alloc_table(k.s, mm.id, VDSO)
 
 
@@ -247,14 +245,13 @@ def run_user(k: Kernel, task: Task) -> None:
         return
     is_child, writes = task.returning == CHILD, WRITES[task.returning]
     task.returning = NO_RETURN
-    seen = _begin_quiet(k, task)
-    for vpn in CHILD_READS if is_child else ():
-        _touch(k, task, vpn, memory.READ)
-    for vpn in writes:
-        _touch(k, task, vpn, memory.WRITE)
-    if is_child:
-        map_vdso(k, task)
-    _end_quiet(k, task, seen)
+    with quietly(k, task):
+        for vpn in CHILD_READS if is_child else ():
+            _touch(k, task, vpn, memory.READ)
+        for vpn in writes:
+            _touch(k, task, vpn, memory.WRITE)
+        if is_child:
+            map_vdso(k, task)
 
 
 def _touch(k: Kernel, task: Task, vpn: int, access: int) -> None:
@@ -264,14 +261,14 @@ def _touch(k: Kernel, task: Task, vpn: int, access: int) -> None:
         memory.touch(k, task, vpn, 1, 1, access)
 
 
-def _begin_quiet(k: Kernel, task: Task) -> tuple[int, int, int]:
-    return task.minflt, task.majflt, len(k.events)
-
-
-def _end_quiet(k: Kernel, task: Task, seen: tuple[int, int, int]) -> None:
-    """Forget the faults of a program's own instructions: the process's counts and its fault events."""
-    task.minflt, task.majflt, first = seen
-    k.events[first:] = [event for event in k.events[first:] if not (isinstance(event, Fault) and event.pid == task.pid)]
+@contextmanager
+def quietly(k: Kernel, task: Task) -> Iterator[None]:
+    """A program's own instructions: their faults count neither as the process's nor as events."""
+    minor, major, k.quiet = task.minflt, task.majflt, True
+    try:
+        yield
+    finally:
+        task.minflt, task.majflt, k.quiet = minor, major, False
 
 
 # ---------------------------------------------------------------- the first process, and those after it

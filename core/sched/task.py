@@ -65,7 +65,7 @@ class Task:
 
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "policy", "start_ns",
-                 "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "returning",
+                 "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
                  "stack", "stack_memcg", "slab_memcg", "oom_retries")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
@@ -96,6 +96,7 @@ class Task:
         self.in_exec = False
         self.uid = 0
         self.fatal_signal = 0  # number of a signal that will end it on its way to user space
+        self.fatal_cause = 0  # number of the event that it follows from
         self.returning = NO_RETURN  # from a fork: has instructions of its own to run before its next call (exec.run_user)
         self.stack: list[int] = []  # frames of the kernel stack
         self.stack_memcg = 0
@@ -404,7 +405,7 @@ def send_signal(k: Kernel, task: Task, number: int) -> None:
     name = signals.NAMES.get(number)
     if name is None:
         raise SysError(Errno.EINVAL, f"{number} is no signal")
-    k.emit(Process(k.clock.now, "signal", task.pid, task.comm, task.cgroup.path, signal=name))
+    cause = k.emit(Process(k.clock.now, "signal", task.pid, task.comm, task.cgroup.path, signal=name))
     if task.pid == INIT_PID or task.kthread or task.state not in LIVE_STATES:
         return
     if name == "SIGCONT":
@@ -412,13 +413,14 @@ def send_signal(k: Kernel, task: Task, number: int) -> None:
     elif name in signals.STOPPING:
         task.state = "stopped"
     elif name in signals.FATAL and not (task.catch_signals and name in ("SIGSEGV", "SIGBUS")):
-        kill(k, task, number)
+        with k.because(cause):
+            kill(k, task, number)
 
 
 def kill(k: Kernel, task: Task, number: int) -> None:
     """A fatal signal: the running task dies on its way to user space, any other at once."""
     if task is k.current:
-        task.fatal_signal = number
+        task.fatal_signal, task.fatal_cause = number, k.causes[-1] if k.causes else 0
     else:
         do_exit(k, task, signal=number)
 
@@ -426,19 +428,21 @@ def kill(k: Kernel, task: Task, number: int) -> None:
 def exit_to_user(k: Kernel, task: Task) -> None:
     """The end of every call: a fatal signal that came meanwhile takes effect (exit_to_user_mode_loop)."""
     if task.fatal_signal:
-        do_exit(k, task, signal=task.fatal_signal)
+        with k.because(task.fatal_cause):
+            do_exit(k, task, signal=task.fatal_signal)
 
 
 def deliver(k: Kernel, task: Task, signal: Signal) -> None:
     """SIGSEGV or SIGBUS of the task's own making (force_sig_fault): the handler lives on, without one it dies."""
     number = signals.SIGNALS[signal.name]
-    k.emit(Process(k.clock.now, "signal", task.pid, task.comm, task.cgroup.path, signal=signal.name))
+    cause = k.emit(Process(k.clock.now, "signal", task.pid, task.comm, task.cgroup.path, signal=signal.name))
     if task.catch_signals:
         return
     if signal.name == "SIGSEGV":  # show_signal_msg; without the registers that are not simulated
         where = f" in {task.exe.path.rpartition('/')[2]}" if task.exe is not None else ""
         k.log(6, f"{task.comm}[{task.pid}]: segfault at {signal.address:x}{where} likely on CPU {task.cpu}")
-    kill(k, task, number)
+    with k.because(cause):
+        kill(k, task, number)
 
 
 # ---------------------------------------------------------------- what files show

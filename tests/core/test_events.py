@@ -16,7 +16,7 @@ SAMPLES: dict[str, Any] = {"int": 7, "str": "x", "bool": True, "int | None": 7, 
 
 
 def sample(kind: type[Event]) -> Event:
-    return kind(*(SAMPLES[str(field.type)] for field in fields(kind)))
+    return kind(**{field.name: SAMPLES[str(field.type)] for field in fields(kind)})
 
 
 @pytest.mark.parametrize("name", EVENTS)
