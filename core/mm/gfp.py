@@ -30,9 +30,9 @@ from core.mm.gfp_types import (
     gfp_migratetype,
     gfp_zone,
 )
-from core.mm.mm_types import CTL_FAIL_NTH, MAX_NUMNODES, WMARK_LOW, WMARK_MIN
+from core.mm.mm_types import CTL_FAIL_NTH, CTL_STEAL, CTL_STEAL_TYPE, MAX_NUMNODES, MIGRATE_MOVABLE, WMARK_LOW, WMARK_MIN
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import alloc_block
+from core.mm.page_alloc import alloc_block, rmqueue_fallback
 from core.panic import TaskKilled
 from core.sched import psi
 from core.vmstat import EVENT
@@ -74,6 +74,8 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
     """
     if injected(k):
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
+    if steal(k):
+        return
     v = k.s.vmf[0]
     nodes = nodes_of(int(v["tried"]))
     asked = nodes or list(range(k.nr_nodes))
@@ -96,6 +98,29 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
+
+
+def steal(k: Kernel) -> bool:
+    """A zone had room, but not in blocks of the migrate type that was wanted: take some of another type. True if that helped.
+
+    What fragments memory raises the zone's watermarks and wakes kswapd to make room (boost_watermark).
+    """
+    zid = int(k.s.ctl[CTL_STEAL]) - 1
+    if zid < 0 or not rmqueue_fallback(k.s):
+        return False
+    if k.s.zones["boosted"][zid]:
+        k.s.zones["boosted"][zid] = 0
+        with saved(k):
+            wake_kswapd(k, int(k.s.zones["node"][zid]))
+    return True
+
+
+def get_block(k: Kernel, node: int, order: int, mark: int, gfp: int, nodes: int) -> int:
+    """`get_page_from_freelist` with stealing: 2^order frames from a zone that stays above `mark`, or 0."""
+    while True:
+        pfn = int(alloc_block(k.s, node, order, mark, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
+        if pfn or not steal(k):
+            return pfn
 
 
 def nodes_of(mask: int) -> list[int] | None:
@@ -131,6 +156,8 @@ def wake_kswapd(k: Kernel, node: int = 0) -> None:
 
 def kswapd_finish(k: Kernel) -> None:
     """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
+    if int(k.s.ctl[CTL_STEAL_TYPE]) != MIGRATE_MOVABLE:
+        steal(k)  # for slab, which does not wait
     for node in range(k.nr_nodes):
         while k.kswapd[node]["awake"]:
             now = k.clock.now
@@ -153,7 +180,7 @@ def alloc_pages(k: Kernel, task: Task | None, order: int, gfp: int, *, node: int
         node = cpu_to_node(k, task.cpu) if task is not None else 0
     if gfp & GFP_THISNODE:
         nodes = 1 << node
-    pfn = int(alloc_block(k.s, node, order, LOW, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
+    pfn = get_block(k, node, order, LOW, gfp, nodes)
     if pfn or injected(k):
         return pfn
     with saved(k):
@@ -167,12 +194,12 @@ def alloc_pages_slowpath(k: Kernel, task: Task | None, order: int, gfp: int, nod
         if gfp & GFP_KSWAPD_RECLAIM:
             for one in asked or range(k.nr_nodes):
                 wake_kswapd(k, one)
-        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
+        pfn = get_block(k, node, order, MIN, gfp, nodes)
         if pfn or injected(k) or k.panicked is not None or not gfp & GFP_DIRECT_RECLAIM:
             return pfn
         with psi.memstall(k, task or k.current):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=asked)
-        pfn = int(alloc_block(k.s, node, order, MIN, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
+        pfn = get_block(k, node, order, MIN, gfp, nodes)
         if pfn or gfp & GFP_NORETRY or order > PAGE_ALLOC_COSTLY_ORDER:
             return pfn
         if reclaimed:

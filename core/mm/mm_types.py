@@ -206,6 +206,8 @@ CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+# the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
+CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 48, 49, 50
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 NR_CTL = 64
 

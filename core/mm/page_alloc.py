@@ -30,6 +30,9 @@ With several nodes the zones of all are asked in the order of a node's *zonelist
 or a miss at the giver and a foreign at the one passed over (`zone_statistics`). A machine with ZONE_NORMAL and ZONE_DMA32 takes a block of the
 right type in the lower zone before it steals less than a pageblock in the upper (`ALLOC_NOFRAGMENT`).
 
+A theft is rare (4 MiB hold the page tables of 2 GiB), so the page loops leave it to Python, as every decision: `ask_for_theft` notes what was
+wanted, and `rmqueue_fallback` runs before the loop goes on.
+
 Implementation. The links of order k lie in `State.buddy[ctl[CTL_BUDDY + k] + (pfn >> k)]` as (next, prev), as
 block number + 1; 0 says "not a free block of this order". The ends of a list hold -1 - type, so that a block knows which list it
 is on: after a theft of single blocks that is not always its pageblock's. So a booted, idle machine costs a
@@ -49,6 +52,9 @@ from core.jit import inline, njit, step
 from core.mm.mm_types import (
     CTL_BUDDY,
     CTL_FAIL_NTH,
+    CTL_STEAL,
+    CTL_STEAL_ORDER,
+    CTL_STEAL_TYPE,
     MAX_ORDER,
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
@@ -182,8 +188,8 @@ def has_free_block(s: State, zid: int, order: int) -> bool:
 
 
 @inline
-def rmqueue_smallest(s: State, zid: int, order: int, mt: int) -> int:
-    """The first block of the smallest list of this type that will do, split down to 2^order frames: the first frame, or 0."""
+def rmqueue(s: State, zid: int, order: int, mt: int) -> int:
+    """Take 2^order frames from the zone's lists of a migrate type: the first frame, or 0 when none of its blocks is large enough."""
     zone = s.zones[zid]
     for k in range(order, MAX_ORDER):
         head = zone.head[mt, k]
@@ -201,26 +207,22 @@ def rmqueue_smallest(s: State, zid: int, order: int, mt: int) -> int:
     return 0
 
 
+# ---------------------------------------------------------------- stealing: a decision of its own, made between the loops
+
+
 @inline
-def rmqueue(s: State, zid: int, order: int, mt: int, nofragment: int) -> int:
-    """Take 2^order frames of a migrate type from the zone's lists: the first frame, or 0 when there is no such block."""
-    pfn = rmqueue_smallest(s, zid, order, mt)
-    if pfn:
-        return pfn
-    return rmqueue_stolen(s, zid, order, mt, nofragment)
+def ask_for_theft(s: State, zid: int, order: int, mt: int) -> bool:
+    """A zone has room, but not in blocks of the wanted type: note it for `rmqueue_fallback`. True if the next zone is to be asked first.
 
-
-@step
-def rmqueue_stolen(s: State, zid: int, order: int, mt: int, nofragment: int) -> int:
-    """The type has nothing left: take from another."""
-    while rmqueue_fallback(s, zid, order, mt, nofragment):
-        pfn = rmqueue_smallest(s, zid, order, mt)
-        if pfn:
-            return pfn
-    return 0
-
-
-# ---------------------------------------------------------------- stealing
+    That is so where part of a pageblock would have to be stolen while a lower zone of the node may have what is wanted.
+    """
+    zone = s.zones[zid]
+    whole = zone.nr_free[PAGEBLOCK_ORDER] + zone.nr_free[PAGEBLOCK_ORDER + 1] > 0
+    if whole or s.ctl[CTL_STEAL] == 0:
+        s.ctl[CTL_STEAL] = zid + 1
+        s.ctl[CTL_STEAL_ORDER] = order
+        s.ctl[CTL_STEAL_TYPE] = mt
+    return zone.nofragment != 0 and not whole
 
 
 @step
@@ -242,30 +244,25 @@ def find_suitable_fallback(s: State, zid: int, order: int, mt: int) -> int:
     return -1
 
 
-@step
-def rmqueue_fallback(s: State, zid: int, order: int, mt: int, nofragment: int) -> bool:
-    """Move free blocks of another type to the lists of `mt`: False if there is nothing to steal (__rmqueue_fallback).
+@njit
+def rmqueue_fallback(s: State) -> bool:
+    """Move free blocks of another type to the lists that a request found empty (State.ctl says which): False if there are none.
 
     The largest block first; but a movable request that may not have the whole pageblock takes the smallest that will do.
     """
-    least = PAGEBLOCK_ORDER if nofragment and order < PAGEBLOCK_ORDER else order
-    found, at = -1, MAX_ORDER - 1
-    while at >= least:
-        found = find_suitable_fallback(s, zid, at, mt)
-        if found >= 0:
-            break
+    zid, order, mt = s.ctl[CTL_STEAL] - 1, s.ctl[CTL_STEAL_ORDER], s.ctl[CTL_STEAL_TYPE]
+    s.ctl[CTL_STEAL] = 0
+    at = MAX_ORDER - 1
+    while at >= order and find_suitable_fallback(s, zid, at, mt) < 0:
         at -= 1
-    if found < 0:
+    if at < order:
         return False
-    whole = can_steal_fallback(at, mt)
-    if not whole and mt == MIGRATE_MOVABLE and at > order:
+    if not can_steal_fallback(at, mt) and at > order:
         at = order
-        found = find_suitable_fallback(s, zid, at, mt)
-        while found < 0:
+        while find_suitable_fallback(s, zid, at, mt) < 0:
             at += 1
-            found = find_suitable_fallback(s, zid, at, mt)
-        whole = can_steal_fallback(at, mt)
-    steal_suitable_fallback(s, zid, (s.zones[zid].head[found, at] - 1) << at, at, mt, whole)
+    block = s.zones[zid].head[find_suitable_fallback(s, zid, at, mt), at] - 1
+    steal_suitable_fallback(s, zid, block << at, at, mt, can_steal_fallback(at, mt))
     return True
 
 
@@ -398,39 +395,12 @@ def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone
 
     `nodes`: a mask of those that may give, 0: all. `local`: the node of the CPU that asks, for the statistics.
 
-    Returns the first pfn, or 0: the caller (`gfp.alloc_pages`, or the Python side of a page loop) then wakes
-    kswapd, lowers the mark to min, reclaims, and in the end calls the OOM killer. `mark` < 0: no watermark.
+    Returns the first pfn, or 0: the caller (`gfp.alloc_pages`, or the Python side of a page loop) then steals from another type,
+    wakes kswapd, lowers the mark to min, reclaims, and in the end calls the OOM killer. `mark` < 0: no watermark.
     """
     if not allowed(s, 1):
         return 0
     preferred = -1
-    nofragment = 0
-    for i in range(s.zonelists.shape[1]):
-        zid = s.zonelists[node, i]
-        if zid < 0:
-            break
-        if nodes and not (nodes >> s.zones[zid].node) & 1:
-            continue
-        if preferred < 0:
-            preferred = zid
-            nofragment = s.zones[zid].nofragment
-        elif nofragment and s.zones[zid].node != s.zones[preferred].node:
-            break
-        if mark >= 0 and not zone_watermark_ok(s, zid, order, mark, classzone):
-            continue
-        pfn = rmqueue(s, zid, order, mt, nofragment)
-        if pfn:
-            zone_statistics(s, zid, preferred, local, 1)
-            return pfn
-    if nofragment:
-        return get_page_fragmenting(s, node, order, mark, classzone, nodes, local, mt)
-    return 0
-
-
-@step
-def get_page_fragmenting(s: State, node: int, order: int, mark: int, classzone: int, nodes: int, local: int, mt: int) -> int:
-    """Once more, and this time a part of a pageblock may be stolen."""
-    preferred = -1
     for i in range(s.zonelists.shape[1]):
         zid = s.zonelists[node, i]
         if zid < 0:
@@ -441,10 +411,12 @@ def get_page_fragmenting(s: State, node: int, order: int, mark: int, classzone: 
             preferred = zid
         if mark >= 0 and not zone_watermark_ok(s, zid, order, mark, classzone):
             continue
-        pfn = rmqueue(s, zid, order, mt, 0)
+        pfn = rmqueue(s, zid, order, mt)
         if pfn:
             zone_statistics(s, zid, preferred, local, 1)
             return pfn
+        if s.zones[zid].free and not ask_for_theft(s, zid, order, mt):
+            break
     return 0
 
 
