@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.machine import MAX_NODES, RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
+from core.mm import compaction, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
+    CC,
     CTL_BUDDY,
     CTL_MAX_PFN,
     CTL_NR_NODES,
@@ -99,7 +101,10 @@ KSM: dict[str, Any] = {
     "stable_node_chains": 0,
     "full_scans": 0,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {"flusher": page_writeback.flusher}  # what a daemon does when it wakes
+TIMERS: dict[str, Callable[[Kernel], None]] = {
+    "flusher": page_writeback.flusher,
+    **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
+}  # what a daemon does when it wakes
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -115,6 +120,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
     k.rmap = None
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
@@ -161,6 +167,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((sum((device.size >> 12) + 1 for device in k.machine.swap) + 1,), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        cc=arena((1,), CC),
     )
     at = 0
     for order, count in enumerate(links):

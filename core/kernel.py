@@ -20,7 +20,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol
+from core.mm import compaction, filemap, gfp, memcontrol
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -81,6 +81,7 @@ class Kernel:
     committed_pages: int
     swap_ra: dict[str, int]
     kswapd: list[dict[str, Any]]
+    kcompactd: list[dict[str, Any]]
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
@@ -177,6 +178,7 @@ class Kernel:
 
     def advance(self, ns: int) -> None:
         """Let `ns` of simulated time pass; timers fire in order."""
+        compaction.arm_kcompactd(self)
         self.clock.run_until(self.clock.now + ns, self.fire)
 
     def fire(self, timer: str) -> None:

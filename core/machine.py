@@ -100,6 +100,8 @@ class Costs:
     exit: int = 20_000
     scan_page: int = 400  # look at one page of an LRU list
     swap_out: int = 5_000  # hand one page to the swap device
+    compact_scan: int = 15  # compaction looks at one frame (a row of mem_map and its buddy)
+    migrate_page: int = 1_500  # move one page: rmap, copy, remap, without flushing other CPUs (perf figures of move_pages, about 1-2 us)
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
 
 

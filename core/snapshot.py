@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 VERSION = 1
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
-SCRATCH = ("runs",)  # columns that hold nothing between two calls
+SCRATCH = ("runs", "cc")  # columns that hold nothing between two calls
 _PLAIN = (int, str, bool, type(None))
 
 

@@ -487,7 +487,7 @@ def free_pages_add_up(k: Kernel, r: Recount) -> None:
             broken("free lists", f"zone {zid} counts {zone['nr_free'].tolist()} blocks, has {r.free[zid].tolist()}")
         if int(zone["free"]) != int((r.free[zid] * sizes).sum()):
             broken("free pages", f"zone {zid} counts {int(zone['free'])} free pages, its lists hold {int((r.free[zid] * sizes).sum())}")
-        if not 0 <= int(zone["boost"]) <= int(zone["max_boost"]):
+        if not 0 <= int(zone["boost"]) <= max(int(zone["max_boost"]), int(zone["managed"])):
             broken("watermark boost", f"zone {zid} has {int(zone['boost'])}, at most {int(zone['max_boost'])}")
 
 

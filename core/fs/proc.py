@@ -162,7 +162,7 @@ def node_values(k: Kernel, node: int | None) -> list[tuple[str, int]]:
 
 def buddyinfo(k: Kernel) -> str:
     """Free blocks by order of each populated zone (mm/vmstat.c:frag_show_print)."""
-    return "".join(f"{_zone_title(k, zid)} " + "".join(f"{int(n):6d} " for n in k.s.zones["nr_free"][zid]) + "\n" for zid in k.populated)
+    return "".join(f"{zone_title(k, zid)} " + "".join(f"{int(n):6d} " for n in k.s.zones["nr_free"][zid]) + "\n" for zid in k.populated)
 
 
 MIGRATE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
@@ -202,7 +202,8 @@ def _zone_name(zid: int) -> tuple[int, str]:
     return zid // ZONES_PER_NODE, ZONE_NAMES[zid % ZONES_PER_NODE]
 
 
-def _zone_title(k: Kernel, zid: int) -> str:
+def zone_title(k: Kernel, zid: int) -> str:
+    """How every line about a zone begins."""
     node, name = _zone_name(zid)
     return f"Node {node}, zone {name:>8}"
 
@@ -217,7 +218,7 @@ def _node_zones(k: Kernel, node: int) -> Iterator[str]:
     for kind in range(ZONES_PER_NODE):
         zid = node * ZONES_PER_NODE + kind
         populated = bool(k.s.zones["present"][zid])
-        yield _zone_title(k, zid) + "\n"
+        yield zone_title(k, zid) + "\n"
         if populated and first:
             yield "  per-node stats\n" + "".join(f"      {name:<12} {value}\n" for name, value in node_values(k, node))
             first = False

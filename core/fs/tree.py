@@ -99,6 +99,10 @@ ROWS: tuple[Row, ...] = (
     Row(MM + "swap/vma_ra_enabled", 0o444, "swap read-ahead by address", sysfs.vma_ra_enabled, support="partial", note="nothing is swapped yet"),
     Row(MM + "lru_gen/enabled", 0o444, "multi-generational LRU", sysfs.lru_gen_enabled, support="partial", note="always off"),
     Row(MM + "numa/demotion_enabled", 0o444, "demote instead of reclaim", sysfs.numa_demotion, support="partial", note="always off"),
+    # ---- /sys/kernel/debug
+    Row("/sys/kernel/debug/extfrag/extfrag_index", 0o444, "by zone and order: lack of memory (0) or fragmentation (1); -1: a block is free",
+        sysfs.extfrag_index),
+    Row("/sys/kernel/debug/extfrag/unusable_index", 0o444, "by zone and order: share of free memory in smaller blocks", sysfs.unusable_index),
     # ---- /sys/devices/system
     Row(NODES + "/online", 0o444, "nodes that are there", sysfs.node_list),
     Row(NODES + "/possible", 0o444, "nodes that could be", sysfs.node_list),
@@ -111,6 +115,7 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "distance", 0o444, "distance to each node", sysfs.distance),
     Row(NODE + "cpulist", 0o444, "its CPUs", sysfs.cpulist),
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
+    Row(NODE + "compact", 0o200, "compact the node", None, sysfs.compact_node),
     Row(NODE + HUGE + "nr_hugepages", 0o644, "huge pages of the node", sysfs.pool_number, sysfs.write_pool, "none", NO_POOL),
     Row(NODE + HUGE + "free_hugepages", 0o444, "of them not in use", sysfs.pool_number, support="none", note=NO_POOL),
     Row(NODE + HUGE + "surplus_hugepages", 0o444, "of them surplus", sysfs.pool_number, support="none", note=NO_POOL),

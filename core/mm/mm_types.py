@@ -65,12 +65,16 @@ PAGE = np.dtype([
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
 ])  # fmt: skip
 
+# compact_*: where compaction's scanners left off and how it fared (`compaction`).
 # boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
 # the zone below than steal part of a pageblock here.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
     ("free", "i8"), ("boost", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
     ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
+    ("compact_considered", "i8"), ("compact_defer_shift", "i8"), ("compact_order_failed", "i8"), ("compact_cached_free_pfn", "i8"),
+    ("compact_cached_migrate_pfn", "i8", (2,)), ("compact_init_migrate_pfn", "i8"), ("compact_init_free_pfn", "i8"),
+    ("compact_blockskip_flush", "i8"),
     ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MIGRATE_TYPES, MAX_ORDER)), ("tail", "i8", (MIGRATE_TYPES, MAX_ORDER)),
     ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
@@ -170,6 +174,16 @@ SC = np.dtype([
 ])  # fmt: skip
 
 
+# struct compact_control: one compaction of a zone, asked and answered (`compaction`).
+CC = np.dtype([
+    ("zid", "i8"), ("order", "i8"), ("migratetype", "i8"), ("sync", "i8"), ("sync_full", "i8"), ("direct", "i8"), ("whole_zone", "i8"),
+    ("ignore_skip_hint", "i8"), ("ignore_block_suitable", "i8"), ("rescan", "i8"), ("unevictable", "i8"),
+    ("migrate_pfn", "i8"), ("free_pfn", "i8"), ("fast_start_pfn", "i8"), ("fast_search_fail", "i8"), ("search_order", "i8"),
+    ("nr_migratepages", "i8"), ("left", "i8"), ("nr_freepages", "i8"), ("migrated", "i8"), ("failed", "i8"),
+    ("total_migrate_scanned", "i8"), ("total_free_scanned", "i8"),
+])  # fmt: skip
+
+
 class State(NamedTuple):
     """Every column of one simulated machine; passed whole to each page loop."""
 
@@ -194,6 +208,7 @@ class State(NamedTuple):
     slots: Array
     swaps: Array
     sc: Array
+    cc: Array
 
 
 # ctl columns

@@ -139,6 +139,7 @@ def setup_per_zone_wmarks(k: Kernel, min_free_kb: int | None = None, *, early: d
         marks[WMARK_LOW] = low_step + step
         marks[WMARK_HIGH] = low_step + 2 * step
         marks[WMARK_PROMO] = low_step + 3 * step
+        zones["boost"][zid] = 0
     setup_boost(k)
 
 
@@ -152,7 +153,6 @@ def setup_boost(k: Kernel) -> None:
         most = int(zones["wmark"][zid][WMARK_HIGH]) * factor // 10000
         usable = most and int(zones["managed"][zid]) >= 4 * PAGEBLOCK_PAGES
         zones["max_boost"][zid] = max(PAGEBLOCK_PAGES, most) if usable else 0
-        zones["boost"][zid] = 0
 
 
 def recommended_min_free_kb(nr_zones: int, lowmem: int) -> int:
@@ -211,11 +211,13 @@ def cpu_to_node(k: Kernel, cpu: int) -> int:
 
 
 def pcp_high(k: Kernel, zid: int) -> int:
-    """How many pages each CPU may keep to itself: the zone's low mark shared by the node's CPUs (zone_highsize).
+    """How many pages each CPU may keep to itself: the zone's low mark, or the share of percpu_pagelist_high_fraction, by CPUs (zone_highsize).
 
     For figures only: per-CPU lists are not simulated but for what boot leaves on them.
     """
     low = int(k.s.zones["wmark"][zid][WMARK_LOW])
+    if fraction := int(k.sysctl["vm.percpu_pagelist_high_fraction"]):
+        low = int(k.s.zones["managed"][zid]) // fraction
     cpus = max(1, k.nr_cpus // k.nr_nodes)
     return max(low // cpus, pcp_batch(k, zid) * 4) if low else 0
 

@@ -18,89 +18,28 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_LRU, PG_MLOCKED, PG_SHMEM, PG_SWAPCACHE, PG_WRITEBACK
-from core.jit import njit, step
-from core.mm import memory
+from core.abi.page_flags import PG_LRU
+from core.jit import njit
+from core.mm import memory, rmap_walk
+from core.mm.migrate import PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, cache_roots, can_migrate, migrate_page
 from core.mm.mm_types import State
-from core.mm.page_alloc import clear_page_row, free_one_page, zone_of
-from core.mm.page_ops import DONE, GFP_USER, alloc_by_policy, get_page_on, xa_leaf
+from core.mm.page_alloc import zone_of
+from core.mm.page_ops import DONE, GFP_USER, alloc_by_policy, get_page_on
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, PTE_SPECIAL, find_pte_table
-from core.mm.swap import lru_add, lru_del
+from core.mm.rmap_walk import Rmap
 from core.mm.vma import vma_lookup, vmas_between
-from core.vmstat import (
-    EVENT,
-    NR_ANON_MAPPED,
-    NR_FILE_DIRTY,
-    NR_FILE_MAPPED,
-    NR_FILE_PAGES,
-    NR_MLOCK,
-    NR_SHMEM,
-    NR_SWAPCACHE,
-    NR_ZONE_WRITE_PENDING,
-)
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.mm_types import Vma
     from core.sched.task import Task
 
-PGMIGRATE_SUCCESS, PGMIGRATE_FAIL = EVENT["pgmigrate_success"], EVENT["pgmigrate_fail"]
 BY_POLICY = -1
 MOVED, FAILED = 0, 1  # vmf.count
 
 
-@step
-def move_counts(s: State, zid: int, flags: int, nr: int) -> None:
-    """Everything that a mapped page with these flags counts in by node or zone."""
-    stat = s.node_stat[s.zones[zid]["node"]]
-    if flags & PG_ANON:
-        stat[NR_ANON_MAPPED] += nr
-    else:
-        stat[NR_FILE_MAPPED] += nr
-        stat[NR_FILE_PAGES] += nr
-        if flags & PG_SHMEM:
-            stat[NR_SHMEM] += nr
-        elif flags & PG_DIRTY:
-            stat[NR_FILE_DIRTY] += nr
-            s.zones[zid]["stat"][NR_ZONE_WRITE_PENDING] += nr
-    if flags & PG_SWAPCACHE:
-        stat[NR_FILE_PAGES] += nr
-        stat[NR_SWAPCACHE] += nr
-    if flags & PG_MLOCKED:
-        s.zones[zid]["stat"][NR_MLOCK] += nr
-
-
-@step
-def move_page(s: State, v, old: int, new: int) -> None:
-    """The frame `new` takes the place of `old` everywhere but in the page table; `old` is free."""
-    before, after = zone_of(s, old), zone_of(s, new)
-    page, to = s.mem[old], s.mem[new]
-    listed = page["flags"] & PG_LRU
-    if listed:
-        lru_del(s, before, old)
-    flags = page["flags"]
-    to["flags"] = flags
-    to["refcount"] = page["refcount"]
-    to["mapcount"] = page["mapcount"]
-    to["memcg"] = page["memcg"]
-    to["mapping"] = page["mapping"]
-    to["private"] = page["private"]
-    to["index"] = page["index"]
-    to["content"] = page["content"]
-    if flags & PG_SWAPCACHE:
-        s.slots[page["private"]]["pfn"] = new
-    elif not flags & PG_ANON:
-        s.xa[xa_leaf(s, v["root"], page["index"]), page["index"] & 511] = new
-    move_counts(s, before, flags, -1)
-    move_counts(s, after, flags, 1)
-    if listed:
-        lru_add(s, after, new)
-    clear_page_row(s, old)
-    free_one_page(s, before, old, 0)
-
-
 @njit
-def move_range(s: State, sources: int, target: int) -> None:
+def move_range(s: State, r: Rmap, roots, sources: int, target: int) -> None:
     """Move the pages of [vmf.first, vmf.n) that lie on the nodes of a mask: to a node, or where the mapping's policy wants them.
 
     vmf.count: MOVED, FAILED.
@@ -116,7 +55,7 @@ def move_range(s: State, sources: int, target: int) -> None:
         if not (sources >> s.zones[zone_of(s, old)]["node"]) & 1:
             continue
         new = 0
-        if s.mem[old]["mapcount"] == 1 and not s.mem[old]["flags"] & PG_WRITEBACK:
+        if s.mem[old]["mapcount"] == 1 and can_migrate(s, r, old):
             if target >= 0:
                 new = get_page_on(s, v, target, v["mark"], GFP_USER, 1 << target)
             else:
@@ -125,8 +64,7 @@ def move_range(s: State, sources: int, target: int) -> None:
             v["count"][FAILED] += 1
             s.vm_event[PGMIGRATE_FAIL] += 1
             continue
-        move_page(s, v, old, new)
-        s.pt[tid, vpn & 511] = (pte & ~PFN_MASK) | (new << 12)
+        migrate_page(s, r, roots, old, new, s.mem[old]["flags"] & PG_LRU != 0)
         v["count"][MOVED] += 1
         s.vm_event[PGMIGRATE_SUCCESS] += 1
     v["reason"] = DONE
@@ -135,7 +73,7 @@ def move_range(s: State, sources: int, target: int) -> None:
 def migrate(k: Kernel, task: Task, vma: Vma, start: int, end: int, sources: int, target: int = BY_POLICY) -> int:
     """Move pages [start, end) of a mapping off the nodes of the mask `sources`: how many could not be moved."""
     memory.begin(k, task, vma, memory.READ, start, 1, end)
-    move_range(k.s, sources, target)
+    move_range(k.s, rmap_walk.tables(k), cache_roots(k), sources, target)
     v = k.s.vmf[0]
     k.clock.spend(int(v["count"][MOVED]) * (k.costs.copy_page + k.costs.zap_pte))
     return int(v["count"][FAILED])

@@ -208,10 +208,11 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
-        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0)
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, boosts=watermark_boosts(k, node))
         k.s.vm_event[EVENT["pageoutrun"]] += 1
     space, age = Workspace(k), policy_of(k).age
     if pgdat_balanced(k, node):
+        boost_reclaim(k, node, space)
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
         high = sum(max(int(k.s.zones["wmark"][zid][WMARK_HIGH]), SWAP_CLUSTER_MAX)
@@ -232,6 +233,28 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         if state["priority"] < 1:
             return kswapd_sleep(k, node, state["reclaimed"] > 0)
     return False
+
+
+def watermark_boosts(k: Kernel, node: int) -> dict[int, int]:
+    """What thefts of pageblocks have added to the marks of the node's zones: it goes when kswapd is done."""
+    zids = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
+    return {zid: int(k.s.zones["boost"][zid]) for zid in zids if int(k.s.zones["boost"][zid])}
+
+
+def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
+    """Make as many pages free as the marks were raised by, with little effort: no writing, no swapping, few rounds (balance_pgdat)."""
+    left = sum(k.kswapd[node]["boosts"].values())
+    if not left:
+        return
+    c = begin(k, 0, left, may_swap=False, kswapd=True)
+    c["node"], c["may_writepage"] = node, 0
+    while left > 0 and c["priority"] >= 1:
+        before = int(c["nr_reclaimed"])
+        shrink_node(k, node, k.root_cgroup, space, "kswapd")
+        got = int(c["nr_reclaimed"]) - before
+        left -= got
+        if not got or c["priority"] > DEF_PRIORITY - 2:
+            c["priority"] -= 1
 
 
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
