@@ -38,6 +38,7 @@ def core_rows(repetitions: int) -> list[Row]:
         note(ours, simulated.warm(simulated.fork_and_cow))
         note(ours, simulated.single_calls())
         note(ours, simulated.sparse_terabyte())
+        note(ours, simulated.ksm_scan())
     sequential, rand = real["anon_first_write_seq"], real["anon_first_write_rand"]
     return [
         faster("first write, 1 GiB sequential", "ns/page", ours["seq_write"], sequential, 25, 55),
@@ -52,6 +53,8 @@ def core_rows(repetitions: int) -> list[Row]:
         at_most("touch of one page, a fault, Kernel.call", "us", ours["fault"], 20),
         at_most("touch of one page, mapped, Kernel.call", "us", ours["mapped"], 20),
         within("1,000 pages over 1 TiB against over 2 GiB", "ms", ours["sparse"], ours["dense"], high=2.5),
+        at_most("ksmd's scan of 100,000 pages, all alike: merged", "ms", ours["ksm_merge"], 1000),
+        at_most("ksmd's scan of 100,000 pages, each its own", "ms", ours["ksm_unique"], 1000),
         at_most("boot of the default machine", "ms", repeat(15, simulated.boot_ms), 5),
         at_most("one idle session more, resident", "MB", [simulated.idle_session_mb()], 1),
     ]

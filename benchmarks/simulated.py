@@ -111,6 +111,34 @@ def single_calls(count: int = 5_000) -> dict[str, float]:
     return {"fault": each(), "mapped": each()}
 
 
+def ksm_scan(pages: int = 100_000) -> dict[str, float]:
+    """Milliseconds of one full scan of `pages` pages by ksmd: the one that merges them all, and the one that finds each to be like no other.
+
+    Pages that are alike are filled with one byte; pages that are not are private copies of a file's pages, one byte changed.
+    """
+
+    def scan(file: str | None) -> float:
+        program = Program("1G")
+        kernel = program.kernel
+        if file:
+            program.call("create_file", path=file, size=pages * PAGE)
+        address = program.mmap(pages * PAGE, **({"file": file, "flags": ["private"]} if file else {}))
+        program.call("touch", address=address, length=pages * PAGE, access="write", **({} if file else {"fill": 7}))
+        program.call("madvise", address=address, length=pages * PAGE, advice="mergeable")
+        for name, value in (("pages_to_scan", pages + 1), ("sleep_millisecs", 20), ("run", 1)):
+            program.call("put", path=f"/sys/kernel/mm/ksm/{name}", data=str(value).encode())
+        begin = time.process_time_ns()
+        while int(kernel.read("/sys/kernel/mm/ksm/full_scans")) < 2:
+            kernel.advance(10_000_000)
+        spent = time.process_time_ns() - begin
+        found = "pages_unshared" if file else "pages_sharing"
+        if int(kernel.read(f"/sys/kernel/mm/ksm/{found}")) < pages * 0.99:
+            raise SystemExit(f"benchmark: ksmd found {kernel.read(f'/sys/kernel/mm/ksm/{found}')} {found} of {pages}")
+        return spent / 1e6
+
+    return {"ksm_merge": scan(None), "ksm_unique": scan("/data/unique")}
+
+
 def boot_ms() -> float:
     """Milliseconds to boot the default machine."""
     begin = time.process_time_ns()
@@ -162,7 +190,7 @@ def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
         lambda: first_write("sequential", 4 * MIB), lambda: first_write("random", 4 * MIB), lambda: zero_page_read(4 * MIB),
-        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms,
+        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512),
     ]
     for step in steps:
         step()

@@ -17,7 +17,7 @@ from core import sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import MAX_NODES, RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import compaction, memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import compaction, hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CC,
     CTL_BUDDY,
@@ -28,6 +28,9 @@ from core.mm.mm_types import (
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    KSM,
+    KSM_ITEM,
+    KSM_NODE,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
 
 MAX_MMS = 1 << 13
 MAX_MEMCGS = 1 << 13
+KSM_ITEMS_PER_FRAME = 8  # rmap_items that fit: each takes 64 bytes of slab in Linux, so that memory ends before they do
 BOOT_NS = 3_000_000_000  # a recorded machine needs about 3 s from power-on to its first process
 
 THP: dict[str, Any] = {
@@ -85,7 +89,7 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
-KSM: dict[str, Any] = {
+KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
     "sleep_millisecs": 20,
@@ -93,16 +97,10 @@ KSM: dict[str, Any] = {
     "use_zero_pages": 0,
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
-    "pages_shared": 0,
-    "pages_sharing": 0,
-    "pages_unshared": 0,
-    "pages_volatile": 0,
-    "stable_node_dups": 0,
-    "stable_node_chains": 0,
-    "full_scans": 0,
 }
 TIMERS: dict[str, Callable[[Kernel], None]] = {
     "flusher": page_writeback.flusher,
+    "ksmd": ksm.ksmd,
     **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
 }  # what a daemon does when it wakes
 
@@ -116,12 +114,14 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.mms, k.free_mm_ids = {}, []
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
-    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM)
+    k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
     k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
+    k.flushers = {}
     k.rmap = None
+    k.ksmd = ksm.Ksmd()
     k.in_memstall = False
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
@@ -130,6 +130,9 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     lay_out_zones(k, layouts)
+    hugetlb.hugetlb_init(k)
+    k.mounts = {}
+    hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
     k.cgroups = {0: k.root_cgroup}
     take_zero_page(k)
@@ -137,6 +140,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     banner(k)
     page_writeback.flusher(k)
     image.start_init(k)
+    hugetlb.boot_settings(k)
     k.drain()
     k.nr_events = 0  # a session's first event is number 1
 
@@ -168,6 +172,9 @@ def columns(k: Kernel, max_pfn: int) -> State:
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
         cc=arena((1,), CC),
+        ksm=arena((1,), KSM),
+        ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
+        ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
     )
     at = 0
     for order, count in enumerate(links):

@@ -137,6 +137,25 @@ class Writeback(Event):
 
 
 @dataclass(slots=True)
+class BalanceDirty(Event):
+    """A writer sleeps because too much is dirty (tracepoint writeback:balance_dirty_pages).
+
+    dirty, thresh, background: of the machine or of the writer's cgroup, whichever is nearer to its limit, in pages. ratelimit: pages
+    a second that it may dirty now. pause_ns: how long it sleeps.
+    """
+
+    type: ClassVar[str] = "balance_dirty"
+
+    pid: int
+    dirty: int
+    thresh: int
+    background: int
+    ratelimit: int
+    pause_ns: int
+    cgroup: str | None = None
+
+
+@dataclass(slots=True)
 class Refault(Event):
     """Pages that came back soon after their eviction (mm/workingset.c). distance: of the first, in evictions.
 
@@ -334,6 +353,7 @@ EVENTS: dict[str, type[Event]] = {
     "swap_out": SwapOut,
     "swap_in": SwapIn,
     "writeback": Writeback,
+    "balance_dirty": BalanceDirty,
     "refault": Refault,
     "watermark": Watermark,
     "oom": Oom,

@@ -20,7 +20,7 @@ from core import boot, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import compaction, filemap, gfp, memcontrol
+from core.mm import compaction, filemap, gfp, memcontrol, page_writeback
 from core.panic import Signal, TaskKilled
 from core.sched import exec as image
 from core.sched import task as sched
@@ -29,6 +29,9 @@ from core.syscalls.table import CALLS
 if TYPE_CHECKING:
     from core.clock import Clock
     from core.machine import Costs, Machine
+    from core.mm.hugetlb_types import Hstate
+    from core.mm.hugetlbfs import Mount
+    from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
@@ -76,10 +79,15 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
-    ksm: dict[str, Any]
+    ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
+    ksmd: Ksmd
+    hstates: list[Hstate]  # the pools of huge pages, the largest size first
+    default_hstate: Hstate
+    mounts: dict[str, Mount]  # of hugetlbfs, by path
     swap_devices: list[Any]
     committed_pages: int
     swap_ra: dict[str, int]
+    flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     kcompactd: list[dict[str, Any]]
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
@@ -168,6 +176,7 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
             self.current = None
             gfp.kswapd_finish(self)
+            page_writeback.flusher_finish(self)
             self.clock.run_until(self.clock.now, self.fire)
             self.rmap = None
             if task is not None:
@@ -252,13 +261,17 @@ class Kernel:
         finally:
             self.causes.pop()
 
-    def flush_dirty(self, why: str, pages: int | None = None) -> int:
-        """Wake the flusher: dirty pages are written, all of them or about `pages`; how many were."""
-        return filemap.flush(self, why, pages)
+    def flush_dirty(self, why: str) -> int:
+        """Every dirty page is written, on the time of whoever waits for it; how many were."""
+        return filemap.flush(self, why)
 
     def flush_file(self, inode: Inode, why: str) -> int:
         """Write the dirty pages of one file; how many."""
         return filemap.write_back(self, inode, 0, inode.nr_file_pages, why)
+
+    def write_some(self, inode: Inode, pages: int) -> int:
+        """The flusher writes a run of about `pages` dirty pages of a file, on its own time; how many."""
+        return filemap.write_some(self, inode, pages)
 
     def log(self, level: int, text: str) -> None:
         """A line of the kernel log (printk level 0..7)."""

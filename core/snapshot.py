@@ -53,7 +53,9 @@ def used_rows(k: Kernel, name: str) -> int:
         "xa": int(k.s.ctl[CTL_XA_NEXT]),
         "memcgs": groups,
         "lruvecs": groups * k.nr_nodes,
-        "mms": max([*k.mms, *k.free_mm_ids], default=0) + 1,
+        "mms": max([*k.mms, *k.free_mm_ids, *k.ksmd.slots], default=0) + 1,
+        "ksm_items": int(k.s.ksm[0]["item_next"]) + 1,
+        "ksm_nodes": int(k.s.ksm[0]["node_next"]) + 1,
     }
     return min(known.get(name, len(column)), len(column))
 

@@ -27,7 +27,7 @@ class Sysctl(NamedTuple):
     note: str = ""
 
 
-NO_POOL = "no huge page pool yet"
+POOL = ("vm.nr_hugepages", "vm.nr_hugepages_mempolicy", "vm.nr_overcommit_hugepages")  # the pool's own files (fs.hugepages); here: at boot
 LATER = "the value is kept; the mechanism that reads it is not simulated yet"
 
 SYSCTLS: tuple[Sysctl, ...] = (
@@ -49,9 +49,9 @@ SYSCTLS: tuple[Sysctl, ...] = (
     Sysctl("vm.min_slab_ratio", 5, 0, 100, "per cent of a zone in slab that zone_reclaim leaves alone", "none", LATER),
     Sysctl("vm.min_unmapped_ratio", 1, 0, 100, "per cent of a zone in unmapped pages that zone_reclaim leaves alone", "none", LATER),
     Sysctl("vm.mmap_min_addr", 65536, 0, ULONG_MAX, "lowest address a process may map", "partial", "the value is kept; 65536 applies"),
-    Sysctl("vm.nr_hugepages", 0, 0, INT_MAX, "huge pages in the pool", "none", NO_POOL),
-    Sysctl("vm.nr_hugepages_mempolicy", 0, 0, INT_MAX, "the same, by the writer's memory policy", "none", NO_POOL),
-    Sysctl("vm.nr_overcommit_hugepages", 0, 0, INT_MAX, "surplus huge pages the pool may take", "none", NO_POOL),
+    Sysctl("vm.nr_hugepages", 0, 0, INT_MAX, "huge pages in the pool"),
+    Sysctl("vm.nr_hugepages_mempolicy", 0, 0, INT_MAX, "the same, by the writer's memory policy"),
+    Sysctl("vm.nr_overcommit_hugepages", 0, 0, INT_MAX, "surplus huge pages the pool may take"),
     Sysctl("vm.numa_stat", 1, 0, 1, "count numa_hit and its like", "partial", "they are always counted"),
     Sysctl("vm.oom_dump_tasks", 1, 0, 1, "list the tasks in an OOM report"),
     Sysctl("vm.oom_kill_allocating_task", 0, 0, 1, "kill the task that ran out of memory instead of choosing one"),
@@ -100,5 +100,3 @@ def check(name: str, setting: object) -> None:
         raise ValueError(f"machine.sysctl: no such tunable {name!r}; did you mean {near}?")
     if isinstance(setting, bool) or not isinstance(setting, int) or not row.low <= setting <= row.high:
         raise ValueError(f"machine.sysctl.{name} must be an integer from {row.low} to {row.high}, not {setting!r}")
-    if row.note == NO_POOL and setting:
-        raise ValueError(f"machine.sysctl.{name}: there is no huge page pool in this kernel yet")

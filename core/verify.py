@@ -9,9 +9,9 @@ Conservation, the first rule: each frame of the machine has exactly one owner.
     free            a block of a buddy list               table      a page table (or a top-level one)
     boot            the kernel's own, since boot          stack      a kernel stack
     anon            mapped anonymous memory               slab       the kernel's objects
-    cache           a page of a file's radix tree
+    cache           a page of a file's radix tree         hugetlb    a pool of huge pages, free or in use
 
-    free + boot + anon + cache + table + stack + slab = all frames
+    free + boot + anon + cache + table + stack + slab + hugetlb = all frames
 
 The walks are page loops; a rule itself is a comparison of two arrays or two sums.
 """
@@ -41,19 +41,22 @@ from core.mm.mm_types import (
     Array,
     State,
 )
-from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL
+from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import page_lru
-from core.mm.swapfile import swp_slot
+from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
+from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import Hstate
     from core.mm.mm_types import Mm
 
-OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab")
-FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB = range(1, 8)
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB = range(1, 9)
+NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
 
@@ -76,6 +79,8 @@ class Recount:
     free: Array | None = None  # by zone and order: blocks
     cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
     cache_dirty: dict[int, int] = field(default_factory=dict)
+    whole: Array | None = None  # by frame: PMD and PUD entries
+    huge: dict[int, list[int]] = field(default_factory=dict)  # by mm: entries of 2 MiB, of 1 GiB
     refs: Array | None = None  # by swap slot: entries that name it
     swapcached: int = 0
 
@@ -84,8 +89,11 @@ class Recount:
 
 
 @njit
-def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs) -> int:
-    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping."""
+def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
+    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping.
+
+    whole: by frame, entries that map a page of hugetlb. huge: entries of 2 MiB and of 1 GiB.
+    """
     stray = 0
     at = 0  # index of the mapping that may hold the next page
     for i in range(512):
@@ -98,11 +106,19 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
             middle = s.pt[pud, j]
             if middle == 0:
                 continue
+            if middle & PTE_PS:
+                whole[pte_pfn(middle)] += 1
+                huge[1] += 1
+                continue
             pmd = claim_table(s, middle, owner, claims)
             tables[1] += 1
             for m in range(512):
                 lower = s.pt[pmd, m]
                 if lower == 0:
+                    continue
+                if lower & PTE_PS:
+                    whole[pte_pfn(lower)] += 1
+                    huge[0] += 1
                     continue
                 tid = claim_table(s, lower, owner, claims)
                 tables[0] += 1
@@ -147,8 +163,11 @@ def claim_table(s: State, entry: int, owner, claims) -> int:
 
 
 @njit
-def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> int:
-    """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1."""
+def walk_file(s: State, root: int, inode: int, owner, claims, cached, refs, found) -> int:
+    """One radix tree: found = [pages, dirty]. Answers the first index whose page says it is another's, or -1.
+
+    A negative entry is a swap slot (`refs`) in a shared-memory object, the shadow of an evicted page in a file (`refs` empty).
+    """
     wrong = -1
     for i in range(512):
         upper = s.xa[root, i]
@@ -164,6 +183,10 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, found) -> 
                     continue
                 for n in range(512):
                     pfn = s.xa[leaf, n]
+                    if pfn < 0 and len(refs):
+                        refs[-pfn] += 1
+                        if not s.slots[-pfn]["flags"] & SLOT_SHMEM:
+                            wrong = (i << 27) | (j << 18) | (m << 9) | n
                     if pfn <= 0:
                         continue
                     page = s.mem[pfn]
@@ -259,13 +282,18 @@ def recount(k: Kernel) -> Recount:
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
     r.refs = np.zeros(len(k.s.slots), np.int64)
+    r.whole = np.zeros(size, np.int32)
+    for h in k.hstates:
+        for pfn in h.pages:
+            _claim(r, slice(pfn, pfn + h.nr_pages), HUGETLB)
     _walk_free(k, r)
     for mm in k.mms.values():
         _walk_mm(k, r, mm)
     for inode in k.inodes.values():
         if inode.root:
             found = np.zeros(2, np.int64)
-            wrong = int(walk_file(k.s, inode.root, inode.id, r.owner, r.claims, r.cached, found))
+            refs = r.refs if inode.shmem else NO_SWAP
+            wrong = int(walk_file(k.s, inode.root, inode.id, r.owner, r.claims, r.cached, refs, found))
             if wrong >= 0:
                 broken("page cache", f"page {wrong} of {inode.path} (inode {inode.id}) is somebody else's")
             r.cache_pages[inode.id], r.cache_dirty[inode.id] = int(found[0]), int(found[1])
@@ -298,11 +326,12 @@ def _walk_free(k: Kernel, r: Recount) -> None:
 
 
 def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
-    tables, rss = np.zeros(3, np.int64), np.zeros(4, np.int64)
+    tables, rss, huge = np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
     pgd = int(k.s.mms["pgd"][mm.id])
-    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs))
+    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
+    r.huge[mm.id] = huge.tolist()
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
 
@@ -555,6 +584,53 @@ def processes_add_up(k: Kernel, r: Recount) -> None:
         broken("mm users", f"used by {users}, counted {[(mm.id, mm.users) for mm in k.mms.values()]}")
 
 
+def pools_add_up(k: Kernel, r: Recount) -> None:
+    """A pool's counters are those of its pages; a page has as many references as entries and files; promises are what maps say."""
+    for h in k.hstates:
+        in_use = _check_pool(h)
+        _check_huge_pages(k, r, h, in_use)
+        promised = sum(inode.resv_map.region_count(0, LAST) - len(inode.huge_pages)
+                       for inode in k.inodes.values() if inode.hstate is h and inode.resv_map is not None)  # fmt: skip
+        owners = [vma for mm in k.mms.values() for vma in mm.vmas if vma.resv is not None and vma.file is not None and vma.file.hstate is h]
+        for vma in owners:
+            first, last = vma.pgoff >> h.order, (vma.pgoff + vma.pages) >> h.order
+            promised += last - first - (vma.resv.region_count(first, last) if vma.resv is not None else 0)
+        spools = {id(spool): spool for spool in [*(at.spool for at in k.mounts.values() if at.hstate is h),
+                                                 *(inode.spool for inode in k.inodes.values() if inode.hstate is h)] if spool}  # fmt: skip
+        promised += sum(spool.rsv_hpages for spool in spools.values())
+        if promised != h.resv_huge_pages:
+            broken("hugetlb", f"{h.resv_huge_pages} pages of {h.size >> 20} MiB are reserved, the maps say {promised}")
+    for mm in k.mms.values():
+        small = sum(count * pages for count, pages in zip(r.huge[mm.id], (512, 1 << 18), strict=True))
+        if small != mm.hugetlb_usage:
+            broken("HugetlbPages", f"mm {mm.id} counts {mm.hugetlb_usage} pages, maps {small}")
+
+
+LAST = 1 << 62
+
+
+def _check_pool(h: Hstate) -> set[int]:
+    """Lists and counters agree; the pages in use."""
+    free = [pfn for pages in h.free_lists for pfn in pages]
+    nodes = range(len(h.nr_node))
+    by_node = [sum(page.node == node for page in h.pages.values()) for node in nodes]
+    sums = (len(h.pages), len(free), sum(h.surplus_node))
+    if sums != (h.nr_huge_pages, h.free_huge_pages, h.surplus_huge_pages) or len(set(free)) != len(free):
+        broken("hugetlb", f"counted {h.nr_huge_pages} pages, {h.free_huge_pages} free, {h.surplus_huge_pages} surplus; found {sums}")
+    if by_node != h.nr_node or [len(pages) for pages in h.free_lists] != h.free_node or h.resv_huge_pages > h.free_huge_pages:
+        broken("hugetlb", f"by node {by_node}, counted {h.nr_node}; {h.resv_huge_pages} reserved of {h.free_huge_pages} free")
+    return set(h.pages) - set(free)
+
+
+def _check_huge_pages(k: Kernel, r: Recount, h: Hstate, in_use: set[int]) -> None:
+    assert r.whole is not None
+    cached = [pfn for inode in k.inodes.values() if inode.hstate is h for pfn in inode.huge_pages.values()]
+    for pfn in h.pages:
+        entries, refs = int(r.whole[pfn]), int(k.s.mem["refcount"][pfn])
+        if entries != int(k.s.mem["index"][pfn + 1]) or refs != entries + cached.count(pfn) or (refs > 0) != (pfn in in_use):
+            broken("hugetlb", f"page {pfn:#x} has {refs} references and {int(k.s.mem['index'][pfn + 1])} mappings; {entries} entries found")
+
+
 RULES = (
     free_pages_add_up,
     pageblocks_have_a_type,
@@ -568,7 +644,9 @@ RULES = (
     lists_add_up,
     gauges_equal_recounts,
     files_add_up,
+    pools_add_up,
     processes_add_up,
+    shared_pages_add_up,
 )
 
 

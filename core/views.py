@@ -15,13 +15,14 @@ from core.abi.mman import (
     VM_EXEC,
     VM_FLAG_LETTERS,
     VM_GROWSDOWN,
+    VM_HUGETLB,
     VM_READ,
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_SHMEM
+from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_KSM, PG_SHMEM
 from core.fs import proc_pid
-from core.mm import memcontrol, memory, mmzone, smaps
+from core.mm import hugetlb, hugetlb_fault, memcontrol, memory, mmzone, smaps
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
 from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
@@ -148,10 +149,12 @@ def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
     if task.mm is not None and address < TASK_SIZE:
         answer["levels"] = levels(k, task.mm, vpn)
         last = answer["levels"][-1]
-        answer["present"] = last["level"] == "pte" and bool(last["bits"]["present"] or last["bits"]["protnone"])
+        leaf = last["level"] == "pte" or last["bits"]["huge"]
+        answer["present"] = leaf and bool(last["bits"]["present"] or last["bits"]["protnone"])
         if answer["present"]:
-            answer["frame"] = frame(k, last["pfn"])
-            answer["physical"] = last["pfn"] * 4096 + (address & 0xFFF)
+            pfn = last["pfn"] + (vpn & (1 << LEVEL_SHIFT[last["level"]]) - 1)  # of a huge entry: the frame within its page
+            answer["frame"] = frame(k, pfn)
+            answer["physical"] = pfn * 4096 + (address & 0xFFF)
         vma = vmas_of.vma_lookup(task.mm, vpn)
         answer["vma"] = _vma(k, task, vma) if vma else None
     answer["read"] = outcome(k, task, address, memory.READ, answer)
@@ -165,11 +168,14 @@ def binary(address: int) -> str:
     return " ".join((bits[:16], bits[16:25], bits[25:34], bits[34:43], bits[43:52], bits[52:]))
 
 
+LEVEL_SHIFT = dict(zip(LEVELS, (27, 18, 9, 0), strict=True))  # log2 of the pages that one entry covers
+
+
 def levels(k: Kernel, mm: Mm, vpn: int) -> list[dict[str, Any]]:
     """One entry a level, down to the first that is empty. `table_pfn`: the frame of the table (of the pgd: CR3)."""
     steps = []
     table_pfn, table = mm.pgd_pfn, int(k.s.mms["pgd"][mm.id])
-    for name, shift in zip(LEVELS, (27, 18, 9, 0), strict=True):
+    for name, shift in LEVEL_SHIFT.items():
         index = (vpn >> shift) & 511
         entry = int(k.s.pt[table, index])
         pfn = (entry & PFN_MASK) >> 12
@@ -177,7 +183,7 @@ def levels(k: Kernel, mm: Mm, vpn: int) -> list[dict[str, Any]]:
             "level": name, "index": index, "table_pfn": table_pfn, "entry": hex(entry & U64),
             "pfn": pfn if entry & PTE_PRESENT else None, "bits": decoded(entry, name == "pte"),
         })  # fmt: skip
-        if name == "pte" or entry & PTE_PRESENT == 0:
+        if name == "pte" or entry & PTE_PRESENT == 0 or entry & PTE_PS:
             break
         table_pfn, table = pfn, int(k.s.mem["private"][pfn])
     return steps
@@ -212,6 +218,7 @@ def frame(k: Kernel, pfn: int) -> dict[str, Any]:
         "anon": bool(flags & PG_ANON),
         "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
         "shmem": bool(flags & PG_SHMEM),
+        "ksm": bool(flags & PG_KSM),
         "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
         "cgroup": owner.path if owner else None,
     }
@@ -230,6 +237,8 @@ def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, An
         return _does("stack", "below the stack: it grows if the limit and the gap allow", [*path, "expand_stack", "handle_mm_fault"])
     if not memory.permitted(vma, access):
         return _does("SIGSEGV", f"the mapping does not permit a {verb} (SEGV_ACCERR)", [*path, "access_error", "bad_area_access_error"])
+    if vma.flags & VM_HUGETLB:
+        return _hugetlb(k, task, vma, address, access, seen, [*path, "handle_mm_fault"])
     path = [*path, "handle_mm_fault", "__handle_mm_fault", "handle_pte_fault"]
     if seen["present"]:
         return _present(k, vma, access, seen, path)
@@ -238,6 +247,31 @@ def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, An
 
 def _does(kind: str, why: str, path: list[str]) -> dict[str, Any]:
     return {"outcome": kind, "why": why, "path": path}
+
+
+def _hugetlb(k: Kernel, task: Task, vma: Vma, address: int, access: int, seen: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """What an access to a mapping of hugetlb would do (hugetlb_fault)."""
+    h = hugetlb.hstate_vma(vma)
+    page = f"page of {h.size >> 20} MiB"
+    if seen["present"]:
+        if access == memory.READ or seen["levels"][-1]["bits"]["writable"]:
+            return _does("hit", "the entry allows it: no fault", [])
+        head = seen["levels"][-1]["pfn"]
+        if vma.flags & VM_SHARED or (k.s.mem["flags"][head] & PG_ANON and hugetlb_fault.mapcount(k, head) == 1):
+            return _does("minor", f"the {page} is made writable in place", [*path, "hugetlb_fault", "hugetlb_wp"])
+        return _does("minor", f"others map the {page}, too: it is copied, or if the pool is empty SIGBUS (unless this is who was promised it)",
+                     [*path, "hugetlb_fault", "hugetlb_wp", "alloc_huge_page"])
+    path = [*path, "hugetlb_fault", "hugetlb_no_page"]
+    if vma.resv_unmapped:
+        return _does("SIGBUS", "its parent needed the page: inadequate hugepage pool", path)
+    if vma.file is not None and hugetlb.vma_hugecache_offset(h, vma, address >> 12) in vma.file.huge_pages:
+        return _does("minor", f"the file has the {page}: it is mapped", path)
+    if not hugetlb.vma_needs_reservation(h, vma, address >> 12):
+        return _does("minor", f"the mapping was promised a {page}: the pool gives it", [*path, "alloc_huge_page"])
+    left = max(h.available, 0) + max(h.nr_overcommit_huge_pages - h.surplus_huge_pages, 0)
+    if left:
+        return _does("minor", f"nothing was promised, but the pool has a {page} left, or may take one more", [*path, "alloc_huge_page"])
+    return _does("SIGBUS", f"nothing was promised, and the pool has no free {page} that nobody else was", [*path, "alloc_huge_page"])
 
 
 def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[str]) -> dict[str, Any]:
@@ -249,6 +283,8 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
         return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
     if vma.flags & VM_SHARED:
         return _does("minor", "a clean shared page: it is marked dirty and made writable", [*path, "wp_page_shared"])
+    if page["ksm"]:
+        return _does("minor", "a page that KSM merged: it is copied, even for its last user", [*path, "wp_page_copy"])
     if page["anon"] and (page["exclusive"] or page["refcount"] == 1):
         return _does("minor", "nobody else has the page: it is made writable in place", [*path, "wp_page_reuse"])
     return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
@@ -354,4 +390,5 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "memory": memory_map,
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
+    "explain_ksm": explain.explain_ksm,
 }

@@ -43,6 +43,8 @@ def story(k: Kernel) -> None:
     k.pread(f"/proc/{a}/pagemap", heap // 4096 * 8, 64)
     for name, args in (("walk", {"pid": a, "address": heap}), ("vmas", {"pid": a}), ("cgroups", {}), ("audit", {})):
         k.view(name, **args)
+    samepages(k)
+    huge(k, a)
     pressure(k)
     k.verify()
     Kernel.restore(k.snapshot()).digest()
@@ -63,6 +65,8 @@ def files(k: Kernel, a: int) -> None:
     call(k, "fadvise", a, path="/data/f", advice="dontneed")
     anon = call(k, "mmap", a, length=M, prot="rw", flags=["shared", "anonymous"])["address"]
     call(k, "touch", a, address=anon, length=M, access="write")
+    for way in ("mincore", "willneed", "remove"):
+        call(k, "mincore" if way == "mincore" else "madvise", a, address=anon, length=M, **({} if way == "mincore" else {"advice": way}))
     call(k, "put", path="/proc/sys/vm/drop_caches", data=b"1")
     call(k, "rmdir", path="/data/f")
 
@@ -81,6 +85,30 @@ def mappings(k: Kernel, a: int, heap: int) -> None:
     moved = call(k, "mmap", a, length=64 * K, prot="rw", flags=[*PRIVATE, "populate"])["address"]
     call(k, "mremap", a, address=moved, old_length=64 * K, new_length=2 * M, may_move=True)
     call(k, "setrlimit", a, resource="memlock", limit=M)
+
+
+def samepages(k: Kernel) -> None:
+    """KSM: two pages merged, one written, the rest copied back."""
+    d = call(k, "spawn", comm="d")["pid"]
+    heap = call(k, "mmap", d, length=64 * K, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", d, address=heap, length=64 * K, access="write", fill=1)
+    call(k, "madvise", d, address=heap, length=64 * K, advice="mergeable")
+    call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
+    k.advance(10**8)
+    k.view("explain_ksm", pid=d)
+    call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
+    call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
+    call(k, "exit", d)
+
+
+def huge(k: Kernel, a: int) -> None:
+    """A pool of huge pages."""
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"2")
+    address = call(k, "mmap", a, length=4 * M, prot="rw", flags=[*PRIVATE, "hugetlb"])["address"]
+    call(k, "touch", a, address=address, length=4 * M, access="write")
+    call(k, "munmap", a, address=address, length=4 * M)
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"0")
+    call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
 
 
 def pressure(k: Kernel) -> None:

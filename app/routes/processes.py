@@ -84,16 +84,21 @@ async def list_vmas(session: TheSession, pid: str) -> Response:
 @router.get("/{pid}/walk", responses=docs.ok("Walk"))
 async def walk(session: TheSession, pid: str, address: Annotated[str, Query(max_length=40)]) -> Response:
     """The page walk of one address, level by level, and what an access there would do."""
+    return reply.json(await _view(session, pid, "walk", address=_address(address)), session)
+
+
+def _address(text: str) -> int:
+    """An address of the query. Raises 422."""
     try:
-        number = parse_address(int(address) if address.isascii() and address.isdigit() else address)
+        return parse_address(int(text) if text.isascii() and text.isdigit() else text)
     except ValueError as error:
         raise Problem(422, "malformed-request", f"address: {error}", errors=[{"detail": str(error), "pointer": "#/address"}]) from None
-    return reply.json(await _view(session, pid, "walk", address=number), session)
 
 
 @router.get("/{pid}/explain/{topic}", responses=docs.ok("Explanation"))
-async def explain(session: TheSession, pid: str, topic: str) -> Response:
-    """Why the kernel decided as it did, from what it recorded."""
+async def explain(session: TheSession, pid: str, topic: str, address: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+    """Why the kernel decided as it did, from what it recorded; of one page where the topic takes an `address`."""
     if topic not in docs.TOPICS:
         raise Problem(404, "no-such-topic", f"nothing is explained about {topic[:40]!r}: there is {', '.join(docs.TOPICS)}")
-    return reply.json(await _view(session, pid, EXPLAIN + topic), session)
+    args = {"address": _address(address) if address is not None else None} if topic in docs.TOPICS_OF_A_PAGE else {}
+    return reply.json(await _view(session, pid, EXPLAIN + topic, **args), session)

@@ -7,7 +7,8 @@ from app.schemas.calls import BODIES, OPS, Batch, Body
 from core import CALLS
 
 Schema = dict[str, Any]
-TOPICS: Final = ("oom",)
+TOPICS: Final = ("oom", "ksm")
+TOPICS_OF_A_PAGE: Final = frozenset({"ksm"})  # these take an address
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
 

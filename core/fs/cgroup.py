@@ -56,7 +56,7 @@ def controllers(k: Kernel, cg: Cgroup) -> str:
 
 def subtree_control(k: Kernel, cg: Cgroup) -> str:
     """What it gives to its children."""
-    return _words(tuple(sorted(cg.subtree_control)))
+    return _words(tuple(name for name in memcontrol.CONTROLLERS if name in cg.subtree_control))
 
 
 def _words(names: tuple[str, ...]) -> str:
@@ -236,8 +236,8 @@ def rows() -> tuple[Row, ...]:
         return row(name, 0o644, doc, partial(read_attribute, attribute), partial(write_attribute, attribute), note, has_memory)
 
     return (
-        row("cgroup.controllers", 0o444, "controllers this cgroup has", controllers, note="memory is the only controller"),
-        row("cgroup.subtree_control", 0o644, "controllers given to children: +memory, -memory", subtree_control, write_subtree_control),
+        row("cgroup.controllers", 0o444, "controllers this cgroup has", controllers, note="memory and hugetlb are the only controllers"),
+        row("cgroup.subtree_control", 0o644, "controllers given to children: +memory, -memory, +hugetlb", subtree_control, write_subtree_control),
         row("cgroup.procs", 0o644, "processes; writing a pid moves it here", procs, write_procs),
         row("cgroup.threads", 0o644, "threads; each process has one", procs, write_procs, "a thread moves as its process"),
         row("cgroup.type", 0o644, "domain", kind, write_kind, "threaded cgroups are not simulated", below_root),

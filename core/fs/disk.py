@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from core.fs.node import FsError, bad
-from core.mm import filemap
+from core.mm import filemap, hugetlbfs
 from core.mm.mm_types import Inode
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ DEVICE = (0xFE, 0x20)  # the third virtio disk, as in the recordings
 
 def create_file(k: Kernel, path: str, size: int) -> None:
     """A new file of `size` bytes. Errors: EINVAL (path, size), EEXIST, EFBIG."""
+    if hugetlbfs.mount_of(k, path) is not None:
+        hugetlbfs.create(k, path, size)
+        return
     if not path.startswith(ROOT) or not NAME.fullmatch(path[len(ROOT):]) or path[len(ROOT):] in (".", ".."):
         raise bad(f"files lie in {ROOT} and have a name of at most 255 characters without '/': such as {ROOT}f, not {path!r}")
     if path in k.files:
@@ -44,9 +47,12 @@ def create_file(k: Kernel, path: str, size: int) -> None:
 
 def unlink(k: Kernel, path: str) -> None:
     """Remove a name. The file's pages go at once, or with its last mapping."""
-    inode = k.files.pop(path, None)
-    if inode is None:
+    if path not in k.files:
         raise FsError("ENOENT", f"no file {path}")
+    if k.files[path].hstate is not None:
+        hugetlbfs.unlink(k, path)
+        return
+    inode = k.files.pop(path)
     inode.nlink = 0
     inode.path += " (deleted)"
     if not inode.vmas:
@@ -66,3 +72,8 @@ def read(k: Kernel, inode: Inode, offset: int, length: int) -> bytes:
     first = offset // BLOCK
     blocks = (hashlib.shake_128(f"{inode.path}:{block}".encode()).digest(BLOCK) for block in range(first, -(-end // BLOCK)))
     return b"".join(blocks)[offset - first * BLOCK : end - first * BLOCK]
+
+
+def read_huge(k: Kernel, inode: Inode, offset: int, length: int) -> bytes:
+    """A file of hugetlbfs: nobody has written bytes into it."""
+    return bytes(max(0, min(length, inode.size - offset)))

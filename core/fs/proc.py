@@ -24,10 +24,10 @@ from core.abi.page_flags import (
     PG_SLAB,
     PG_TABLE,
 )
-from core.fs import derived
+from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
-from core.mm import mmzone, page_alloc, page_writeback
+from core.mm import memcontrol, mmzone, page_alloc, page_writeback
 from core.mm.mm_types import (
     CTL_MAX_PFN,
     MAX_ORDER,
@@ -112,9 +112,8 @@ def _tail(k: Kernel, n: dict[str, int]) -> str:
         ("VmallocTotal", VMALLOC_TOTAL_KB), ("VmallocUsed", k.boot_facts.vmalloc_kb), ("VmallocChunk", 0), ("Percpu", k.boot_facts.percpu_kb),
     ]  # fmt: skip
     huge = [(label, pages * 4) for label, pages in huge_pages(n)]
-    pool = "".join(f"{'HugePages_' + name + ':':<16}{0:8d}\n" for name in ("Total", "Free", "Rsvd", "Surp"))
-    last = [("Hugepagesize", 2048), ("Hugetlb", 0), *direct_map(k)]
-    return _kb(kb) + f"HardwareCorrupted: {0:5d} kB\n" + _kb(huge) + pool + _kb(last)
+    last = [*hugepages.sizes(k), *direct_map(k)]
+    return _kb(kb) + f"HardwareCorrupted: {0:5d} kB\n" + _kb(huge) + hugepages.meminfo(k) + _kb(last)
 
 
 def _kb(lines: list[tuple[str, int]]) -> str:
@@ -380,12 +379,12 @@ def filesystems(k: Kernel) -> str:
 
 def mounts(k: Kernel) -> str:
     """What is mounted where."""
-    return "".join(line + "\n" for line in MOUNTS)
+    return "".join(line + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
 
 
 def cgroups(k: Kernel) -> str:
-    """Controllers: hierarchy 0 is v2's, and memory is the only one simulated."""
-    return f"#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t{len(k.cgroups)}\t1\n"
+    """Controllers: hierarchy 0 is v2's."""
+    return "#subsys_name\thierarchy\tnum_cgroups\tenabled\n" + "".join(f"{name}\t0\t{len(k.cgroups)}\t1\n" for name in memcontrol.CONTROLLERS)
 
 
 # ---------------------------------------------------------------- one entry a frame

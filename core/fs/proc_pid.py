@@ -107,10 +107,15 @@ def show_smaps(k: Kernel, task: Task) -> str:
 
 
 def _smap(k: Kernel, mm: Mm, vma: Vma) -> str:
-    size = 2048 if vma.flags & VM_HUGETLB else 4
+    size = page_kb(vma)
     head = _kb_line("Size", vma.pages * 4) + _kb_line("KernelPageSize", size) + _kb_line("MMUPageSize", size)
     tail = f"THPeligible:    {int(thp_eligible(k, mm, vma))}\nProtectionKey:  {0:8d}\nVmFlags: {vm_flags(vma)}\n"
     return map_line(mm, vma) + head + _account_lines(smaps.account(k, vma), False) + tail
+
+
+def page_kb(vma: Vma) -> int:
+    """kB of the pages that a mapping has (vma_kernel_pagesize)."""
+    return vma.file.hstate.size >> 10 if vma.file is not None and vma.file.hstate is not None else 4
 
 
 def vm_flags(vma: Vma) -> str:
@@ -164,7 +169,7 @@ def _numa_map(k: Kernel, task: Task, vma: Vma) -> str:
         words.append("huge")
     counts = smaps.numa_maps(k, vma)
     if counts["pages"]:
-        words += [*_numa_counts(counts), f"kernelpagesize_kB={2048 if vma.flags & VM_HUGETLB else 4}"]
+        words += [*_numa_counts(counts), f"kernelpagesize_kB={page_kb(vma)}"]
     return " ".join(words) + "\n"
 
 
@@ -214,7 +219,7 @@ def _memory(k: Kernel, mm: Mm) -> str:
         ("VmPeak", max(mm.hiwater_vm, mm.total_vm)), ("VmSize", mm.total_vm), ("VmLck", mm.locked_vm), ("VmPin", mm.pinned_vm),
         ("VmHWM", max(mm.hiwater_rss, total)), ("VmRSS", total), ("RssAnon", anon), ("RssFile", file), ("RssShmem", shmem),
         ("VmData", mm.data_vm), ("VmStk", mm.stack_vm), ("VmExe", text), ("VmLib", mm.exec_vm - text),
-        ("VmPTE", derived.pgtables_bytes(k, mm) // PAGE), ("VmSwap", swap), ("HugetlbPages", 0),
+        ("VmPTE", derived.pgtables_bytes(k, mm) // PAGE), ("VmSwap", swap), ("HugetlbPages", mm.hugetlb_usage),
     ]  # fmt: skip
     return "".join(f"{label}:\t{n * 4:8d} kB\n" for label, n in pages) + f"CoreDumping:\t0\nTHP_enabled:\t{int(not mm.thp_disable)}\n"
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.fs.node import FsError, Row, bad, parse_int, show
+from core.fs.node import Row, bad, parse_int, show
 from core.mm import compaction, filemap, mmzone
-from core.sysctl import BY_NAME, DEFAULT_RATIO, INT_MAX, LOWMEM_RESERVE_RATIO, NO_POOL, SYSCTLS
+from core.sysctl import BY_NAME, DEFAULT_RATIO, INT_MAX, LOWMEM_RESERVE_RATIO, POOL, SYSCTLS
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ def read(name: str, k: Kernel) -> str:
 def write(name: str, k: Kernel, text: str) -> None:
     """Range-check, keep, and do what the file does."""
     row = BY_NAME[name]
-    if row.note == NO_POOL:
-        raise FsError("EOPNOTSUPP", f"{name}: there is no huge page pool in this kernel yet")
     k.sysctl[name] = parse_int(text, row.low, row.high, name)
     if act := ACTIONS.get(name):
         act(k)
@@ -116,7 +114,7 @@ def _path(name: str) -> str:
 def rows() -> tuple[Row, ...]:
     """The table above as rows of the file tree, and the three files that are no plain number."""
     plain = tuple(Row(_path(row.name), 0o644, row.doc, partial(read, row.name), partial(write, row.name), row.support, row.note)
-                  for row in SYSCTLS)
+                  for row in SYSCTLS if row.name not in POOL)
     return (
         *plain,
         Row(_path(LOWMEM_RESERVE_RATIO), 0o644, "share of a zone that lower zones keep from its users",

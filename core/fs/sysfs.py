@@ -1,4 +1,4 @@
-"""/sys: transparent huge pages, KSM, the huge page pool, nodes and CPUs.
+"""/sys: transparent huge pages, the huge page pool, nodes and CPUs.
 
 Switches whose mechanism is not simulated yet keep what is written and say so in their row.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.fs import derived
+from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
-from core.fs.node import FsError, Row, bit_list, bit_map, choice, parse_choice, parse_int, show
+from core.fs.node import Row, bit_list, bit_map, choice, parse_choice, parse_int, show
 from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters, zone_title
 from core.mm import compaction, mmzone
 from core.mm.mm_types import MAX_ORDER
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
 
 THP = "/sys/kernel/mm/transparent_hugepage/"
-KSM = "/sys/kernel/mm/ksm/"
 UINT_MAX = (1 << 32) - 1
 NOT_YET = "the setting is kept; the mechanism is not simulated yet"
 
@@ -83,21 +82,13 @@ def write_enabled(k: Kernel, text: str) -> None:
 
 
 def read_number(table: str, key: str, k: Kernel) -> str:
-    """One number of `k.thp` or `k.ksm`."""
+    """One number of `k.thp`."""
     return show(getattr(k, table)[key])
 
 
 def write_number(table: str, key: str, low: int, high: int, k: Kernel, text: str) -> None:
     """Range-check and keep."""
     getattr(k, table)[key] = parse_int(text, low, high, key.rpartition(".")[2])
-
-
-def write_ksm_fixed(key: str, low: int, high: int, k: Kernel, text: str) -> None:
-    """max_page_sharing, merge_across_nodes: not while pages are shared (EBUSY)."""
-    value = parse_int(text, low, high, key)
-    if value != k.ksm[key] and k.ksm["pages_shared"]:
-        raise FsError("EBUSY", f"{key} cannot change while pages are shared: write 2 to run first")
-    k.ksm[key] = value
 
 
 def hpage_pmd_size(k: Kernel) -> str:
@@ -113,18 +104,6 @@ KHUGEPAGED = (
     ("max_ptes_shared", 0, 511, "shared entries that a collapse may copy"),
 )  # fmt: skip
 KHUGEPAGED_COUNTS = (("full_scans", "scans of all memory completed"), ("pages_collapsed", "huge pages made by khugepaged"))
-KSM_FILES = (
-    ("run", 0, 2, "0 stop, 1 run, 2 stop and unmerge"), ("pages_to_scan", 0, UINT_MAX, "pages scanned a round"),
-    ("sleep_millisecs", 0, UINT_MAX, "pause between rounds"), ("use_zero_pages", 0, 1, "merge zero-filled pages with the zero page"),
-    ("stable_node_chains_prune_millisecs", 0, UINT_MAX, "pause between prunings"),
-)  # fmt: skip
-KSM_FIXED = (("merge_across_nodes", 0, 1, "merge pages of different nodes"), ("max_page_sharing", 2, (1 << 31) - 1, "sharers of one page"))
-KSM_COUNTS = (
-    ("pages_shared", "pages that are kept"), ("pages_sharing", "further entries that point to them: pages saved"),
-    ("pages_unshared", "pages without a twin"),
-    ("pages_volatile", "pages that change too fast"), ("stable_node_dups", "duplicates of pages with too many sharers"),
-    ("stable_node_chains", "chains of duplicates"), ("full_scans", "scans of all mergeable memory"),
-)  # fmt: skip
 
 
 def rows() -> tuple[Row, ...]:
@@ -148,10 +127,6 @@ def rows() -> tuple[Row, ...]:
         Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),
         *(number("thp", THP + "khugepaged/", key, low, high, doc, "khugepaged.") for key, low, high, doc in KHUGEPAGED),
         *(counter("thp", THP + "khugepaged/", key, doc, "khugepaged.") for key, doc in KHUGEPAGED_COUNTS),
-        *(number("ksm", KSM, key, low, high, doc) for key, low, high, doc in KSM_FILES),
-        *(Row(KSM + key, 0o644, doc, partial(read_number, "ksm", key), partial(write_ksm_fixed, key, low, high), "partial", NOT_YET)
-          for key, low, high, doc in KSM_FIXED),
-        *(counter("ksm", KSM, key, doc) for key, doc in KSM_COUNTS),
     )  # fmt: skip
 
 
@@ -168,18 +143,6 @@ def lru_gen_enabled(k: Kernel) -> str:
 def numa_demotion(k: Kernel) -> str:
     """Pages are not demoted to slower nodes."""
     return "false\n"
-
-
-# ---------------------------------------------------------------- the huge page pool
-
-def pool_number(k: Kernel, node: int | None = None) -> str:
-    """Every figure of an empty pool."""
-    return "0\n"
-
-
-def write_pool(k: Kernel, *subject: object) -> None:
-    """EOPNOTSUPP: there is no pool to fill yet."""
-    raise FsError("EOPNOTSUPP", "there is no huge page pool in this kernel yet")
 
 
 # ---------------------------------------------------------------- nodes and CPUs
@@ -215,8 +178,7 @@ def node_meminfo(k: Kernel, node: int) -> str:
     lines = [_node_kb(node, label, pages * 4) for label, pages in head]
     lines.append(_node_kb(node, "KernelStack", n["nr_kernel_stack"]))
     lines += [_node_kb(node, label, pages * 4) for label, pages in tail]
-    lines += [f"Node {node} HugePages_{name + ':':<6} {0:5d}\n" for name in ("Total", "Free", "Surp")]
-    return "".join(lines)
+    return "".join(lines) + hugepages.node_meminfo(k, node)
 
 
 def _node_kb(node: int, label: str, kb: int) -> str:

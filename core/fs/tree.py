@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
-from core.fs import cgroup, disk, proc, proc_pid, sysctl, sysfs
+from core.fs import cgroup, disk, hugepages, ksm, proc, proc_pid, sysctl, sysfs
 from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
 
 CGROUP, NODES, DATA = "/sys/fs/cgroup", "/sys/devices/system/node", "/data"
+HUGE, MNT = "/dev/hugepages", "/mnt"
+HUGE_NOTE = "reads as zeros: content is one value a page"
 PID = "/proc/<pid>/"
 NODE = NODES + "/<node>/"
 MM = "/sys/kernel/mm/"
-HUGE = "hugepages/hugepages-2048kB/"
 WHOLE_MOST = 64 << 20  # bytes of a binary file that `read` hands over at once
 NO_PSI = "only memory stalls are measured: all zero"
 PSI_NOTE = "a trigger reports by the event psi and stays as long as the machine"
-NO_POOL = "no huge page pool yet"
 
 ROWS: tuple[Row, ...] = (
     # ---- /proc
-    Row("/proc/meminfo", 0o444, "memory by use, kB", proc.meminfo, support="partial", note="Buffers, Zswap and the huge page pool are 0"),
+    Row("/proc/meminfo", 0o444, "memory by use, kB", proc.meminfo, support="partial", note="Buffers and Zswap are 0"),
     Row("/proc/vmstat", 0o444, "counters and events of the whole machine", proc.vmstat),
     Row("/proc/buddyinfo", 0o444, "free blocks by zone and order 0..10", proc.buddyinfo),
     Row("/proc/pagetypeinfo", 0o400, "free blocks by migrate type", proc.pagetypeinfo, support="partial",
@@ -68,6 +68,7 @@ ROWS: tuple[Row, ...] = (
     Row("/proc/kpageflags", 0o400, "flags of each frame, u64", pread=proc.kpageflags, size=proc.kpage_size),
     Row("/proc/kpagecgroup", 0o400, "inode of the cgroup that each frame is charged to, u64", pread=proc.kpagecgroup, size=proc.kpage_size),
     *sysctl.rows(),
+    *hugepages.sysctl_rows(),
     # ---- /proc/<pid>
     Row(PID + "maps", 0o444, "mappings in address order", proc_pid.maps),
     Row(PID + "smaps", 0o444, "mappings and what is resident in each", proc_pid.show_smaps),
@@ -88,14 +89,12 @@ ROWS: tuple[Row, ...] = (
     Row(PID + "cmdline", 0o444, "arguments, separated by NUL", proc_pid.cmdline, support="partial", note="the name is the only argument"),
     Row(PID + "environ", 0o400, "environment", proc_pid.environ, support="partial", note="programs have none"),
     Row(PID + "cgroup", 0o444, "the cgroup it is in", proc_pid.cgroup),
+    Row(PID + "ksm_merging_pages", 0o400, "entries that map KSM pages", ksm.merging_pages),
+    Row(PID + "ksm_stat", 0o400, "pages that ksmd watches", ksm.ksm_stat),
     # ---- /sys/kernel/mm
     *sysfs.rows(),
-    Row(MM + HUGE + "nr_hugepages", 0o644, "huge pages in the pool", sysfs.pool_number, sysfs.write_pool, "none", NO_POOL),
-    Row(MM + HUGE + "nr_hugepages_mempolicy", 0o644, "the same, by the writer's memory policy", sysfs.pool_number, sysfs.write_pool, "none", NO_POOL),
-    Row(MM + HUGE + "nr_overcommit_hugepages", 0o644, "surplus pages allowed", sysfs.pool_number, sysfs.write_pool, "none", NO_POOL),
-    Row(MM + HUGE + "free_hugepages", 0o444, "pages not in use", sysfs.pool_number, support="none", note=NO_POOL),
-    Row(MM + HUGE + "resv_hugepages", 0o444, "pages promised", sysfs.pool_number, support="none", note=NO_POOL),
-    Row(MM + HUGE + "surplus_hugepages", 0o444, "pages above nr_hugepages", sysfs.pool_number, support="none", note=NO_POOL),
+    *ksm.rows(),
+    *hugepages.sysfs_rows(MM),
     Row(MM + "swap/vma_ra_enabled", 0o444, "swap read-ahead by address", sysfs.vma_ra_enabled, support="partial", note="nothing is swapped yet"),
     Row(MM + "lru_gen/enabled", 0o444, "multi-generational LRU", sysfs.lru_gen_enabled, support="partial", note="always off"),
     Row(MM + "numa/demotion_enabled", 0o444, "demote instead of reclaim", sysfs.numa_demotion, support="partial", note="always off"),
@@ -116,16 +115,17 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "cpulist", 0o444, "its CPUs", sysfs.cpulist),
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
     Row(NODE + "compact", 0o200, "compact the node", None, sysfs.compact_node),
-    Row(NODE + HUGE + "nr_hugepages", 0o644, "huge pages of the node", sysfs.pool_number, sysfs.write_pool, "none", NO_POOL),
-    Row(NODE + HUGE + "free_hugepages", 0o444, "of them not in use", sysfs.pool_number, support="none", note=NO_POOL),
-    Row(NODE + HUGE + "surplus_hugepages", 0o444, "of them surplus", sysfs.pool_number, support="none", note=NO_POOL),
+    *hugepages.node_rows(NODE),
     Row("/sys/devices/system/cpu/online", 0o444, "CPUs that are there", sysfs.cpu_list),
     Row("/sys/devices/system/cpu/possible", 0o444, "CPUs that could be", sysfs.cpu_list),
     # ---- /sys/fs/cgroup
     *cgroup.rows(),
+    *hugepages.cgroup_rows(CGROUP + "/<cgroup>/"),
     # ---- /dev, /var, /data
     Row("/dev/kmsg", 0o644, "kernel log, one record a line: level,sequence,microseconds,-;text", proc.kmsg, proc.write_kmsg),
     Row("/var/log/dmesg", 0o444, "kernel log as dmesg prints it", proc.dmesg),
+    Row(HUGE + "/<hugefile>", 0o644, "a file of huge pages: map it", pread=disk.read_huge, size=disk.size, support="partial", note=HUGE_NOTE),
+    Row(MNT + "/<mount>/<hugefile>", 0o644, "the same on a mount of hugetlbfs", pread=disk.read_huge, size=disk.size, support="partial", note=HUGE_NOTE),
     Row(DATA + "/<file>", 0o644, "a file of the simulated disk", pread=disk.read, size=disk.size,
         support="partial", note="content follows from the name; writes change sizes and the page cache, not bytes"),
 )  # fmt: skip
@@ -198,6 +198,12 @@ def _pattern(k: Kernel, parts: list[str]) -> tuple[str, Any]:
         return "/".join([NODES, "<node>", *parts[5:]]), node
     if parts[:1] == ["data"] and len(parts) == 2:
         return DATA + "/<file>", _file(k, "/" + "/".join(parts))
+    if parts[:2] == ["dev", "hugepages"] and len(parts) == 3:
+        return HUGE + "/<hugefile>", _file(k, "/" + "/".join(parts))
+    if parts[:1] == ["mnt"] and len(parts) > 1:
+        if f"/mnt/{parts[1]}" not in k.mounts:
+            raise FsError("ENOENT", f"nothing is mounted at /mnt/{parts[1]}")
+        return ("/mnt/<mount>", parts[1]) if len(parts) == 2 else ("/".join(["/mnt/<mount>/<hugefile>", *parts[3:]]), _file(k, "/" + "/".join(parts[:3])))
     if any("<" in part for part in parts):
         raise FsError("ENOENT", f"no file /{'/'.join(parts)}: replace the placeholder by a name")
     return "/" + "/".join(parts), None
@@ -319,7 +325,11 @@ def _names(k: Kernel, node: Node) -> Iterator[str]:
         elif name == "<node>":
             yield from (f"node{i}" for i in range(k.nr_nodes))
         elif name == "<file>":
-            yield from (path[len(DATA) + 1 :] for path in k.files)
+            yield from (path[len(DATA) + 1 :] for path in k.files if path.startswith(DATA + "/"))
+        elif name == "<mount>":
+            yield from (path[len(MNT) + 1 :] for path in k.mounts if path.startswith(MNT + "/"))
+        elif name == "<hugefile>":
+            yield from (path[len(node.path) + 1 :] for path in k.files if path.rpartition("/")[0] == node.path)
         elif row is None or row.present is None or row.present(k, node.subject):
             yield name
     if node.pattern == CGROUP + "/<cgroup>":
@@ -330,7 +340,7 @@ def stat(k: Kernel, path: str) -> dict[str, Any]:
     """type, mode, size (bytes; None where a file has no length until it is read), binary, doc, support, note."""
     node = resolve(k, path)
     if node.row is None:
-        mode = 0o755 if path.startswith((CGROUP, DATA)) else 0o555
+        mode = 0o755 if path.startswith((CGROUP, DATA, HUGE, MNT)) else 0o555
         return {"type": "dir", "mode": mode, "size": None, "binary": False, "doc": "", "support": "full", "note": ""}
     row = node.row
     size = _size(k, node) if row.size is not None else None
@@ -353,12 +363,12 @@ def mkdir(k: Kernel, path: str) -> None:
 def rmdir(k: Kernel, path: str) -> None:
     """Remove a cgroup (EBUSY with processes or children) or a file of the disk; EPERM for anything else."""
     node = resolve(k, path)
-    if node.pattern == DATA + "/<file>":
+    if node.pattern == DATA + "/<file>" or node.pattern.endswith("/<hugefile>"):
         disk.unlink(k, node.path)
     elif node.pattern == CGROUP + "/<cgroup>":
         _guard(memcontrol.remove, k, node.subject.path)
     else:
-        raise FsError("EPERM", f"{path} cannot be removed: only cgroups and files in {DATA} can")
+        raise FsError("EPERM", f"{path} cannot be removed: only cgroups and files of {DATA} and of hugetlbfs can")
 
 
 # ---------------------------------------------------------------- the whole tree

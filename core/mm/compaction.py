@@ -34,7 +34,7 @@ Implementation. The scanners are page loops; which block next, and when to stop,
 the struct compact_control of the one that runs.
 
 Simplified: no lock is ever contended; freed pages reach the buddy lists at once, not by way of per-CPU lists. Compound pages are stepped
-over, as in Linux; pages of KSM are, too.
+over, as in Linux.
 
 Source: mm/compaction.c, mm/vmstat.c:fragmentation_index, extfrag_for_order.
 """
@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.abi.page_flags import PG_ANON, PG_HEAD, PG_KSM, PG_LRU, PG_SWAPCACHE, PG_TAIL, PG_UNEVICTABLE
+from core.abi.page_flags import PG_ANON, PG_HEAD, PG_LRU, PG_SWAPCACHE, PG_TAIL, PG_UNEVICTABLE
 from core.events import Compact
 from core.jit import njit, step
 from core.mm import rmap_walk
@@ -631,7 +631,7 @@ def can_isolate(s: State, pfn: int) -> bool:
     c = s.cc[0]
     page = s.mem[pfn]
     flags = page["flags"]
-    if not flags & PG_LRU or flags & PG_KSM:
+    if not flags & PG_LRU:
         return False
     if flags & PG_ANON and not flags & PG_SWAPCACHE and page["refcount"] > page["mapcount"]:
         return False

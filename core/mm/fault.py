@@ -18,6 +18,9 @@ Worked example: 64 MiB mapped, 16 MiB written: 4,096 faults, 4,096 frames, 8 PTE
 `access_pages` decides nothing: at a page that needs a decision (no frame above the watermark, a limit, a page to be
 read from disk, a signal) it stops with a reason; `memory.touch` decides and lets it go on with the same access.
 
+What is written. `vmf.content` 0..255 fills every page with that byte; -1 is a program that numbers its stores: access i stores the byte
+i + 1 at the start of its page (with a stride, i counts pages); NO_STORE writes nothing. A copy holds what the original held.
+
 Whether a page may be taken over on a write (PF-17): it is marked exclusive (never shared since its last fork), or it has
 but one reference. Fork clears the mark, so after the child is gone the parent's next write is a fault, not a copy.
 
@@ -30,6 +33,7 @@ from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
 from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
@@ -42,6 +46,7 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
+    BALANCE,
     DONE,
     GFP_USER,
     MISS,
@@ -65,6 +70,7 @@ from core.mm.page_ops import (
     rss_column,
     set_dirty,
     stat_add,
+    stored,
     xa_leaf,
     xa_leaf_create,
 )
@@ -83,10 +89,11 @@ from core.mm.pgtable import (
     find_table,
     table_of,
 )
+from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import SWAP_RA_HIT, free_swap
-from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
-from core.vmstat import MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
+from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
+from core.vmstat import COW_KSM, KSM_SWPIN_COPY, MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
 # what kind of mapping (vmf.kind)
 V_ANON, V_FILE, V_SHMEM = range(3)
@@ -112,6 +119,7 @@ def access_pages(s: State, perm) -> None:
     v = s.vmf[0]
     start, end, first, step, n = v["vm_start"], v["vm_end"], v["first"], v["step"], v["n"]
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
+    numbered, apart = content == -1, 1 if v["flags"] & F_PERM else abs(step)
     permuted = v["flags"] & F_PERM
     populate = v["flags"] & F_POPULATE
     block, tid, upper, pmd = -1, 0, -1, 0
@@ -140,10 +148,13 @@ def access_pages(s: State, perm) -> None:
                 if entry:
                     prefetch(s.pt, table_of(s, entry), soon & 511)
         pte = s.pt[tid, vpn & 511] if tid else 0
+        if numbered:
+            content = -1 - ((i * apart + 1) & 255)
         if pte & PTE_P and (not write or pte & PTE_RW):
             if write:
                 s.pt[tid, vpn & 511] = pte | PTE_A | PTE_D
-                s.mem[(pte & PFN_MASK) >> 12]["content"] = content if content >= 0 else 256 + vpn
+                page = s.mem[(pte & PFN_MASK) >> 12]
+                page["content"] = stored(page["content"], content)
             elif not pte & PTE_A:
                 s.pt[tid, vpn & 511] = pte | PTE_A
             if populate and not pte & PTE_SPECIAL:
@@ -155,7 +166,7 @@ def access_pages(s: State, perm) -> None:
             v["reason"] = RUNS_FULL
             break
         check_sync_rss_stat(s, v["mm"])
-        kind = handle_pte_fault(s, v, tid, pte, vpn, write, content if content >= 0 else 256 + vpn)
+        kind = handle_pte_fault(s, v, tid, pte, vpn, write, content)
         if kind <= 0:
             break
         if kind == run_kind and (permuted or vpn == run_last + step):
@@ -168,6 +179,9 @@ def access_pages(s: State, perm) -> None:
         i += 1
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
+            break
+        if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
+            v["reason"] = BALANCE
             break
     end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
     v["done"] = i
@@ -218,7 +232,7 @@ def do_anonymous_page(s: State, v, tid: int, vpn: int, write: bool, content: int
     pfn = alloc_charged(s, v, GFP_USER, vpn)
     if pfn == 0:
         return 0
-    add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
+    add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, stored(0, content))
     s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
     return ANON
 
@@ -231,23 +245,23 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         pfn = alloc_charged(s, v, GFP_USER, vpn)
         if pfn == 0:
             return 0
-        add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
+        add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, stored(0, content))
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
         return ZERO_COW
     flags = s.mem[old]["flags"]
-    if flags & PG_SWAPCACHE and not flags & PG_ANON_EXCLUSIVE and s.mem[old]["refcount"] == 2:
+    if flags & PG_SWAPCACHE and not flags & (PG_ANON_EXCLUSIVE | PG_KSM) and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
         flags = s.mem[old]["flags"]  # in no swap cache any more
     if flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
             s.mem[old]["mapping"] = v["anon_vma"]
-            s.mem[old]["content"] = content
+            s.mem[old]["content"] = stored(s.mem[old]["content"], content)
             s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
             s.vm_event[PGREUSE] += 1
             return REUSE
     elif v["vm_flags"] & VM_SHARED:
-        s.mem[old]["content"] = content
+        s.mem[old]["content"] = stored(s.mem[old]["content"], content)
         if v["kind"] == V_FILE:
             v["dirtied"] += set_dirty(s, zone_of(s, old), old, v["block_heads"])
         s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
@@ -256,6 +270,9 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     pfn = alloc_charged(s, v, GFP_USER, vpn)
     if pfn == 0:
         return 0
+    content = stored(s.mem[old]["content"], content)
+    if flags & PG_KSM:
+        s.vm_event[COW_KSM] += 1
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
     if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1:
@@ -283,7 +300,10 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
         page["flags"] &= ~PG_READAHEAD
         s.vm_event[SWAP_RA_HIT] += 1
         s.ctl[CTL_SWAP_HITS] += 1
+    if ksm_might_need_to_copy(s, v, slot, pfn, vpn):
+        return ksm_swapin_copy(s, v, tid, pte, slot, pfn, vpn, write, content)
     exclusive = pte & SWP_EXCLUSIVE
+    ksm = page["flags"] & PG_KSM
     page["refcount"] += 1
     page["mapcount"] += 1
     if page["mapcount"] == 1:
@@ -292,19 +312,48 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
         page["mapping"] = v["anon_vma"] if exclusive else v["anon_root"]
         page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
     swap_free(s, slot)
-    if swap_full(s, page["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and page["refcount"] == 2):
+    if swap_full(s, page["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and not ksm and page["refcount"] == 2):
         free_swap(s, zid, pfn)
     count_rss(s, v["mm"], MM_ANONPAGES, 1)
     count_rss(s, v["mm"], MM_SWAPENTS, -1)
     new = (pfn << 12) | v["prot"] | (PTE_SOFT_DIRTY if pte & SWP_SOFT_DIRTY else 0)
-    if exclusive or page["refcount"] == 1:
+    if not ksm and (exclusive or page["refcount"] == 1):
         page["flags"] |= PG_ANON_EXCLUSIVE
         if write:
             new |= DIRTIED
-            page["content"] = content
+            page["content"] = stored(page["content"], content)
     s.pt[tid, vpn & 511] = new
     if write and not new & PTE_RW:
         return do_wp_page_slow(s, v, tid, new, vpn, content)
+    return SWAP_IN
+
+
+@inline
+def ksm_might_need_to_copy(s: State, v, slot: int, pfn: int, vpn: int) -> bool:
+    """Was the page in the swap cache a KSM page, and does it belong to somebody else now? Its other sharers need their own."""
+    page = s.mem[pfn]
+    if page["flags"] & PG_KSM:
+        return page["mapping"] == 0 or bool(s.ksm[0]["run"] & 2)
+    if not s.slots[slot]["flags"] & SLOT_KSM or page["mapping"] == 0:
+        return False
+    mine = page["mapping"] == v["anon_root"] or page["mapping"] == v["anon_vma"]
+    return not mine or page["index"] != vpn - v["vm_start"] + v["vm_pgoff"]
+
+
+@step
+def ksm_swapin_copy(s: State, v, tid: int, pte: int, slot: int, pfn: int, vpn: int, write: bool, content: int) -> int:
+    """The faulting process gets a copy of a page in the swap cache."""
+    new = alloc_charged(s, v, GFP_USER, vpn)
+    if new == 0:
+        return 0
+    s.vm_event[KSM_SWPIN_COPY] += 1
+    old = s.mem[pfn]["content"]
+    add_new_anon(s, v, zone_of(s, new), new, vpn, stored(old, content) if write else old)
+    s.mem[new]["flags"] |= PG_DIRTY
+    swap_free(s, slot)
+    count_rss(s, v["mm"], MM_SWAPENTS, -1)
+    soft = PTE_SOFT_DIRTY if pte & SWP_SOFT_DIRTY else 0
+    s.pt[tid, vpn & 511] = (new << 12) | v["prot"] | soft | (DIRTIED if write else 0)
     return SWAP_IN
 
 
@@ -332,10 +381,11 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["reason"] = MISS
             return 0
-        pfn = shmem_get_page(s, v, index)
+        swapped = pfn < 0
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
-        kind = kind if private_write else SHMEM
+        kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
@@ -343,7 +393,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         copy = alloc_charged(s, v, GFP_USER, vpn)
         if copy == 0:
             return 0
-        add_new_anon(s, v, zone_of(s, copy), copy, vpn, content)
+        add_new_anon(s, v, zone_of(s, copy), copy, vpn, stored(s.mem[pfn]["content"], content))
         s.pt[tid, vpn & 511] = (copy << 12) | v["prot"] | DIRTIED
         return kind
     zid = zone_of(s, pfn)
@@ -352,7 +402,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         mlock_page(s, zid, pfn)
     count_rss(s, v["mm"], MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES, 1)
     if write:
-        s.mem[pfn]["content"] = content
+        s.mem[pfn]["content"] = stored(s.mem[pfn]["content"], content)
         if v["kind"] == V_FILE:
             v["dirtied"] += set_dirty(s, zid, pfn, v["block_heads"])
         else:
@@ -408,6 +458,18 @@ def shmem_get_page(s: State, v, index: int) -> int:
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
         v["count"][NEW_PAGES] += 1
+    return pfn
+
+
+@step
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
+    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
+    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
+    if pfn:
+        v["count"][15] += 1
+    else:
+        v["reason"] = SWAP
+        v["victim"] = slot
     return pfn
 
 

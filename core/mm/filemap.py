@@ -163,7 +163,6 @@ def dirty_pages(s: State) -> None:
             break
         v["done"] += 1
         v["dirtied"] += set_dirty(s, zone_of(s, pfn), pfn, v["block_heads"])
-        s.mem[pfn]["content"] = 256 + at
 
 
 @njit
@@ -318,6 +317,7 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
         thrashing = int(k.s.node_stat[:, RESTORE_FILE].sum()) > restored
         with psi.memstall(k, task) if thrashing else nullcontext():
             k.clock.spend(io_ns(k, added))
+        page_writeback.disk_read(k, added)
     return added
 
 
@@ -460,18 +460,19 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
             read_pages(k, task, inode, edge, edge + 1, needed=edge)
     inode.size = max(inode.size, end)
     start, stop = offset >> 12, (end + 4095) >> 12
-    at, piece = start, WRITE_PIECE
+    at, piece = start, min(WRITE_PIECE, max(1, task.nr_dirtied_pause - task.nr_dirtied))
     while at < stop:
         upto = min(stop, at + piece)
         read_pages(k, task, inode, at, upto, disk=False, needed=upto)
         begin(k, task, inode, at, upto)
         dirty_pages(k.s)
-        inode.nr_dirty += int(k.s.vmf[0]["dirtied"])
-        done = int(k.s.vmf[0]["done"])
+        dirtied, done = int(k.s.vmf[0]["dirtied"]), int(k.s.vmf[0]["done"])
+        inode.nr_dirty += dirtied
+        k.clock.spend(done * k.costs.page_cache)
         memcontrol.resume_user_mode(k, task, memcontrol.MEMCG_CHARGE_BATCH)
-        page_writeback.balance_dirty_pages(k)
-        at, piece = at + done, piece if done else 1  # memory is so short that the piece does not fit: page by page
-    k.clock.spend((stop - start) * k.costs.page_cache)
+        page_writeback.dirtied(k, task, inode, dirtied)
+        at += done
+        piece = min(WRITE_PIECE, max(1, task.nr_dirtied_pause - task.nr_dirtied)) if done else 1  # memory so short that it does not fit: page by page
     return length
 
 
@@ -528,19 +529,25 @@ def clean_mapping(s: State, pgd: int, low: int, high: int, block_heads: int) -> 
     return dirtied
 
 
-def flush(k: Kernel, why: str, pages: int | None = None) -> int:
-    """The flusher writes dirty pages of the disk's files, all or one chunk of `pages`: how many."""
-    written = 0
-    for inode in k.inodes.values():
-        if inode.root == 0 or inode.shmem or inode.nr_dirty <= 0:
-            continue
-        first, end = 0, inode.nr_file_pages
-        if pages is not None:
-            first = max(0, int(next_dirty(k.s, inode.root, 0, end)))
-            end = min(end, first + pages - written)
-        written += write_back(k, inode, first, end, why)
-        if pages is not None and written >= pages:
-            break
+def flush(k: Kernel, why: str) -> int:
+    """Dirty pages of the disk's files are written, all of them: how many."""
+    dirty = [inode for inode in k.inodes.values() if inode.root and not inode.shmem and inode.nr_dirty > 0]
+    return sum(write_back(k, inode, 0, inode.nr_file_pages, why) for inode in dirty)
+
+
+def write_some(k: Kernel, inode: Inode, pages: int) -> int:
+    """One request of the flusher: the next run of dirty pages of a file, from where it stopped and round to its start. Pages written."""
+    end = inode.nr_file_pages
+    first = int(next_dirty(k.s, inode.root, min(inode.writeback_index, end), end))
+    first = first if first >= 0 else int(next_dirty(k.s, inode.root, 0, end))
+    if first < 0:
+        return 0
+    end = min(end, first + pages)
+    collect_dirty_mappings(k, inode, first, end)
+    written = int(write_run(k.s, inode.root, first, end))
+    inode.writeback_index = first + written
+    inode.nr_dirty -= written
+    k.s.vm_event[PGPGOUT] += 4 * written
     return written
 
 

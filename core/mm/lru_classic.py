@@ -37,6 +37,7 @@ from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
+from core.mm.shmem_swap import shmem_writepage
 from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
 from core.mm.swapfile import get_swap_page, swap_full
@@ -103,8 +104,6 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
         return KEPT
     anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
     swapbacked = page["flags"] & PG_SWAPBACKED
-    if shmem:
-        return ACTIVATED
     if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
         slot = get_swap_page(s, page["memcg"])
         if slot == 0:
@@ -114,11 +113,18 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     if page["mapcount"] > 0 and not try_to_unmap(s, r, zid, pfn):
         return activate(s, zid, pfn)
     if page["flags"] & PG_DIRTY and (not anon or swapbacked):
-        if not anon:
+        if not anon and not swapbacked:
             s.node_stat[s.zones[zid]["node"], VMSCAN_IMMEDIATE] += 1
             return activate(s, zid, pfn)
         if not c["may_writepage"]:
             return KEPT
+        if shmem:
+            inode = page["mapping"]
+            if page["refcount"] > 1:
+                return KEPT
+            if not shmem_writepage(s, zid, pfn, roots[inode]):
+                return activate(s, zid, pfn)
+            dropped[inode] += 1
         write_to_swap(s, zid, pfn)
         return WRITTEN
     if page["flags"] & PG_PRIVATE:
@@ -143,7 +149,7 @@ def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     root = roots[page["mapping"]]
     if root == 0 or page["refcount"] > 1:
         return KEPT
-    shadow = workingset_eviction(s, c["target"], node, pfn)
+    shadow = 0 if shmem else workingset_eviction(s, c["target"], node, pfn)
     dropped[page["mapping"]] += 1
     index = page["index"]
     leaf = xa_leaf(s, root, index)

@@ -31,14 +31,11 @@ from core.abi.mman import (
     PAGE_SIZE,
     VM_DONTCOPY,
     VM_DONTDUMP,
-    VM_DONTEXPAND,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
-    VM_MAYSHARE,
     VM_MERGEABLE,
-    VM_MIXEDMAP,
     VM_NOHUGEPAGE,
     VM_PFNMAP,
     VM_RAND_READ,
@@ -50,7 +47,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
 from core.jit import inline, njit
-from core.mm import filemap, memory, mmzone, vmscan
+from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, mmzone, shmem_swap, vmscan
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.mm_types import State
@@ -70,7 +67,6 @@ if TYPE_CHECKING:
 
 PGLAZYFREED = EVENT["pglazyfreed"]
 MEMCG_PGLAZYFREED = MEMCG["pglazyfreed"]
-NO_KSM = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP
 
 # advice -> (flags it takes off, flags it sets)
 FLAG_ADVICE: dict[str, tuple[int, int]] = {
@@ -136,9 +132,9 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
         raise SysError(Errno.EINVAL, "device memory is never inherited")
     if advice == "wipeonfork" and (vma.file is not None or flags & VM_SHARED):
         raise SysError(Errno.EINVAL, "only private anonymous memory can be wiped on fork")
-    if advice == "dodump" and flags & VM_SPECIAL:
+    if advice == "dodump" and flags & VM_SPECIAL and not flags & VM_HUGETLB:
         raise SysError(Errno.EINVAL, "special mappings are never dumped")
-    if advice == "mergeable" and flags & NO_KSM:
+    if advice in ("mergeable", "unmergeable") and not ksm.ksm_madvise(k, task, vma, start, end, advice):
         return
     new = (flags & ~clear) | add
     if new == flags:
@@ -160,6 +156,13 @@ def _dontneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str
     """MADV_DONTNEED and MADV_DONTNEED_LOCKED: the entries are cleared."""
     if vma.flags & VM_PFNMAP or (vma.flags & VM_LOCKED and advice == "dontneed"):
         raise SysError(Errno.EINVAL, "locked and special mappings cannot be given up")
+    if vma.flags & VM_HUGETLB:  # whole pages only, so that nobody loses what he did not name
+        tail = hugetlb.hstate_vma(vma).nr_pages - 1
+        end &= ~tail
+        if start & tail:
+            raise SysError(Errno.EINVAL, "the address is not a multiple of the huge page size")
+        if start >= end:
+            return
     update_hiwater_rss(k, vma.mm)
     memory.zap_page_range(k, vma, start, end)
 
@@ -182,6 +185,9 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
     if vma.flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE:
         raise SysError(Errno.EACCES, "the mapping is not shared and writable")
     first, last = start - vma.start + vma.pgoff, end - vma.start + vma.pgoff
+    if file.hstate is not None:
+        hugetlbfs.fallocate(k, task, file, first << PAGE_SHIFT, (last - first) << PAGE_SHIFT, punch=True, keep_size=True)
+        return
     for other in file.vmas:
         low, high = max(other.start, other.start + first - other.pgoff), min(other.end, other.start + last - other.pgoff)
         if low < high and other.flags & VM_SHARED:
@@ -189,6 +195,8 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
     if file.root:
         memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
         punch_pages(k.s)
+        if file.shmem:
+            shmem_swap.free_swapped(k.s, file.root, first, last)
         v = k.s.vmf[0]
         file.nr_pages -= int(v["count"][0])
         file.nr_dirty -= int(v["count"][1])
@@ -199,7 +207,7 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
 
 def _willneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
     """MADV_WILLNEED: read a file's range ahead; anonymous and shared memory would come back from swap."""
-    if vma.file is not None and not vma.file.shmem:
+    if vma.file is not None and not vma.file.shmem and vma.file.hstate is None:
         filemap.willneed(k, task, vma.file, start - vma.start + vma.pgoff, end - vma.start + vma.pgoff)
 
 

@@ -40,7 +40,7 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import oom_kill, vmscan
+from core.mm import hugetlb_cgroup, oom_kill, vmscan
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -67,11 +67,12 @@ from core.vmstat import (
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import HugetlbCounter
     from core.sched.task import Task
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory",)  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
@@ -83,7 +84,7 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -105,6 +106,7 @@ class Cgroup:
         self.max_depth: int | None = None
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
+        self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -198,16 +200,21 @@ def remove(k: Kernel, path: str) -> None:
     if cg.parent is None or cg.children or any(pid in k.tasks and k.tasks[pid].state not in ("zombie", "dead") for pid in cg.pids):
         raise SysError(Errno.EBUSY, "a cgroup with processes or children cannot be removed")
     drain_all_stock(k.s, cg.id)
+    hugetlb_cgroup.css_offline(k, cg)
     del cg.parent.children[cg.name]
     cg.dying = True
     k.s.memcgs["offline"][cg.id] = 1
+    for inode in k.inodes.values():  # its files pass to the flusher above (cleanup_offline_cgwbs)
+        if inode.wb == cg.id:
+            inode.wb = cg.parent.memcg.id
+    k.flushers.pop(cg.id, None)
     release_dying(k)
 
 
 def release_dying(k: Kernel) -> None:
     """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
     for cg in [cg for cg in k.cgroups.values() if cg.dying]:
-        held = k.s.memcgs["usage"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
+        held = k.s.memcgs["usage"][cg.id] or k.s.memcgs["swap"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
         lists = k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
         if held or lists or cg.parent is None:
             continue
@@ -265,7 +272,10 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
-        _controller_changed(k, child, bool(disable))
+        if "hugetlb" in disable:
+            hugetlb_cgroup.css_offline(k, child)
+        if "memory" in enable | disable:
+            _controller_changed(k, child, "memory" in disable)
 
 
 def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
@@ -620,7 +630,7 @@ def _count_by_node(s: State, wanted, counts) -> None:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
-            elif flags & PG_ANON:
+            elif flags & (PG_ANON | PG_SWAPCACHE):
                 counts[0, node] += 1 if page.mapcount > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:

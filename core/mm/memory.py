@@ -29,6 +29,7 @@ from core.abi.mman import (
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
@@ -39,7 +40,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_WORKINGSET
 from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, memcontrol, mempolicy, oom_kill, rmap, swap_readahead, zap
+from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
 from core.mm import vma as vmas
 from core.mm.fault import (
     F_PERM,
@@ -53,9 +54,9 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import DONE, LIMIT, MISS, NO_PAGE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
 from core.mm.swap_state import swapin_cluster
 from core.panic import KernelBug, Signal, TaskKilled
@@ -185,11 +186,14 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    order = perm if perm is not None else NO_PERM
+    if vma.flags & VM_HUGETLB:
+        return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
     prepare(k, vma, access)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
-    order = perm if perm is not None else NO_PERM
     tries = 0
     while True:
+        k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         end = answer(k.s)
         tries = tries + 1 if end.done == done else 0
@@ -201,7 +205,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
-        if end.reason == OVER_HIGH and done >= n:
+        if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
 
 
@@ -244,6 +248,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
     k.clock.spend(ns)
+    if vma.file is not None and end.dirtied:
+        with gfp.saved(k):
+            page_writeback.dirtied(k, task, vma.file, end.dirtied)
 
 
 def fault_price(k: Kernel, kind: int) -> int:
@@ -282,7 +289,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
-    elif reason != RUNS_FULL:
+    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 
@@ -376,8 +383,12 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
         access = WRITE if (write if write is not None else vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE) else READ
         if not permitted(vma, access):
             raise SysError(Errno.EFAULT if write is not None else Errno.ENOMEM, "the mapping does not permit the access")
+        if vma.flags & VM_HUGETLB:
+            hugetlb_fault.populate(k, task, vma, at, stop, access == WRITE)
+            at = stop
+            continue
         try:
-            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=0 if access else -1,
+            run(k, task, vma, access, at, 1, stop - at, perm=None, flags=F_POPULATE, done=0, content=NO_STORE,
                 outcome=TouchOutcome())  # fmt: skip
         except Signal:
             raise SysError(Errno.EFAULT, "a page lies beyond the end of the file") from None
@@ -389,6 +400,9 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 
 def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """Unmap the pages [start, end) of a mapping; page tables stay."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
+        return
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
@@ -417,6 +431,9 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     """
     if src.anon_vma is None:
         return
+    if src.flags & VM_HUGETLB:
+        hugetlb_fault.copy_hugetlb_page_range(k, dst, src)
+        return
     begin(k, k.current, src, WRITE, src.start, 1, src.end, other=dst.mm.id)
     finish(k, src, copy_pages)
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
@@ -437,6 +454,9 @@ def finish(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
 
 def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writable: bool) -> None:
     """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.hugetlb_change_protection(k, vma, start, end)
+        return
     begin(k, None, vma, READ, start, 1, end)
     zap.change_prot(k.s, int(try_change_writable))
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
@@ -444,6 +464,9 @@ def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writ
 
 def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
+    if vma.flags & VM_HUGETLB:
+        hugetlb_fault.move_hugetlb_page_tables(k, vma, old_start, new_start, pages)
+        return
     begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
     finish(k, vma, zap.move_entries)
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)

@@ -5,6 +5,7 @@ points to the old frame is told:
 
     who points to it           how it is found                              what changes
     page-table entries         rmap: anchor, index → mapping → entry        the frame's number; A, D, RW and soft-dirty stay
+    KSM: rmap by stable node   rmap_items: anon_vma and address             the same, and the node's frame
     the page cache             mapping (inode), index → radix slot          the slot
     the swap cache             private (slot)                               the slot's frame
     the LRU list               next, prev                                   to the head of the same list
@@ -14,8 +15,7 @@ The cgroup pays for one page all the while, and every rss stays. What counts by 
 A page can move only if all its references are accounted for: one for each entry, one for the page cache or the swap cache, one for buffers. Any
 other (a fault that holds it, a pin) would keep pointing to the old frame: the page stays, `pgmigrate_fail`.
 
-Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Pages of KSM and compound pages are not
-moved here. Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
+Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Compound pages are not moved here. Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from core.jit import inline, step
 from core.mm.page_alloc import clear_page_row, free_one_page, zone_of
 from core.mm.page_ops import xa_leaf
 from core.mm.pgtable import PFN_MASK
-from core.mm.rmap_walk import Rmap, entry_at
+from core.mm.rmap_walk import Rmap, entry_at, ksm_entry
 from core.mm.swap import lru_add, lru_del
 from core.vmstat import (
     EVENT,
@@ -86,7 +86,7 @@ def can_migrate(s: State, r: Rmap, pfn: int) -> bool:
     """Is every reference to the page one that can be redirected?"""
     page = s.mem[pfn]
     flags = page["flags"]
-    if flags & (PG_WRITEBACK | PG_KSM | PG_HEAD | PG_TAIL) or page["mapping"] == 0:
+    if flags & (PG_WRITEBACK | PG_HEAD | PG_TAIL) or page["mapping"] == 0:
         return False
     if page["refcount"] != expected_refs(flags, page["mapcount"]):
         return False
@@ -97,6 +97,8 @@ def can_migrate(s: State, r: Rmap, pfn: int) -> bool:
 def redirect(s: State, r: Rmap, pfn: int, new: int) -> int:
     """The entries that map a page: how many there are; they map the frame `new` now, unless that is 0."""
     page = s.mem[pfn]
+    if page["flags"] & PG_KSM:
+        return redirect_ksm(s, r, pfn, new)
     anon = page["flags"] & PG_ANON
     starts = r.av_start if anon else r.file_start
     rows = r.av_rows if anon else r.file_rows
@@ -110,6 +112,25 @@ def redirect(s: State, r: Rmap, pfn: int, new: int) -> int:
         found += 1
         if new:
             s.pt[at >> 9, at & 511] = (s.pt[at >> 9, at & 511] & ~PFN_MASK) | (new << 12)
+    return found
+
+
+@step
+def redirect_ksm(s: State, r: Rmap, pfn: int, new: int) -> int:
+    """`redirect` of a KSM page: its stable node knows who shares it (rmap_walk_ksm)."""
+    found = 0
+    for forks in range(2):
+        item = s.ksm_nodes[s.mem[pfn]["mapping"]]["first"]
+        while item:
+            anon_vma = s.ksm_items[item]["anon_vma"]
+            for i in range(r.av_start[anon_vma], r.av_start[anon_vma + 1]):
+                at = ksm_entry(s, r, r.av_rows[i], item, forks, pfn)
+                if at < 0:
+                    continue
+                found += 1
+                if new:
+                    s.pt[at >> 9, at & 511] = (s.pt[at >> 9, at & 511] & ~PFN_MASK) | (new << 12)
+            item = s.ksm_items[item]["hnext"]
     return found
 
 
@@ -150,6 +171,8 @@ def migrate_page(s: State, r: Rmap, roots, old: int, new: int, listed: bool) -> 
     to["private"] = page["private"]
     to["index"] = page["index"]
     to["content"] = page["content"]
+    if flags & PG_KSM:
+        s.ksm_nodes[page["mapping"]]["kpfn"] = new
     if flags & PG_SWAPCACHE:
         s.slots[page["private"]]["pfn"] = new
     elif not flags & PG_ANON:

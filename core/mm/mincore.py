@@ -2,8 +2,9 @@
 
 A page counts as resident if an entry maps it; the zero page does too. Where nothing is mapped, a file's or a
 shared-memory object's page counts if it is in the page cache: another process may have brought it in, or read-ahead.
-Untouched private anonymous memory is not resident. For a file that the caller could not open for writing every page is
-said to be resident (since 5.2), so that nobody can watch what others read.
+Untouched private anonymous memory is not resident; what is in swap counts while it is in the swap cache, too. For a
+file that the caller could not open for writing every page is said to be resident (since 5.2), so that nobody can watch
+what others read.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, TASK_SIZE
+from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, TASK_SIZE, VM_HUGETLB
 from core.jit import njit
-from core.mm import memory
-from core.mm.fault import next_block
+from core.mm import hugetlb_fault, memory
+from core.mm.fault import V_SHMEM, next_block
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
 from core.mm.page_ops import xa_leaf
 from core.mm.pgtable import PTE_PRESENT, find_pte_table
+from core.mm.swapfile import swp_slot
 from core.mm.vma import vma_lookup
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def do_mincore(k: Kernel, task: Task, address: int, length: int) -> tuple[int, i
 def _resident(k: Kernel, vma: Vma, start: int, end: int) -> int:
     if vma.file is not None and not vma.file.writable:
         return end - start
+    if vma.flags & VM_HUGETLB:
+        return hugetlb_fault.resident(k, vma, start, end)
     memory.begin(k, None, vma, memory.READ, start, 1, end)
     mincore_ptes(k.s)
     return int(k.s.vmf[0]["done"])
@@ -61,6 +65,7 @@ def mincore_ptes(s: State) -> None:
     v = s.vmf[0]
     pgd, at, end, root = s.mms[v["mm"]]["pgd"], v["first"], v["n"], v["root"]
     shift = v["vm_pgoff"] - v["vm_start"]
+    shmem = v["kind"] == V_SHMEM
     resident = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
@@ -73,7 +78,9 @@ def mincore_ptes(s: State) -> None:
             pte = s.pt[tid, at & 511] if tid else 0
             if pte & PTE_PRESENT:
                 resident += 1
-            elif pte == 0 and root:
+            elif pte:
+                resident += 1 if s.slots[swp_slot(s, pte)]["pfn"] else 0
+            elif root:
                 index = at + shift
                 if index >> 9 != block:
                     block = index >> 9
@@ -81,7 +88,8 @@ def mincore_ptes(s: State) -> None:
                 if leaf == 0 and tid == 0:  # nothing cached in this node, nothing mapped in this table
                     at = min(stop, at + 512 - (index & 511))
                     continue
-                if leaf and s.xa[leaf, index & 511] > 0:
+                entry = s.xa[leaf, index & 511] if leaf else 0
+                if entry > 0 or (entry < 0 and shmem and s.slots[-entry]["pfn"]):
                     resident += 1
             at += 1
     v["done"] = resident

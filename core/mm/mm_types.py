@@ -17,6 +17,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
+    State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
@@ -38,6 +39,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.jit import DISABLED
 
 if TYPE_CHECKING:
+    from core.mm.hugetlb_types import Hstate, ResvMap, Subpool
     from core.mm.mempolicy import Mempolicy
 
 Array = npt.NDArray[Any]
@@ -59,7 +61,7 @@ WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
 
 MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES = range(4)
 
-# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page.
+# struct page. `private`: table row of a page-table frame, swap slot of a swap-cache page. `content`: see `stored` in page_ops.
 PAGE = np.dtype([
     ("flags", "i4"), ("refcount", "i4"), ("mapcount", "i4"), ("memcg", "i4"), ("mapping", "i4"),
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
@@ -96,9 +98,10 @@ PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"),
+    ("il_prev", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
@@ -173,6 +176,30 @@ SC = np.dtype([
     ("list_reclaimed", "i8", (NR_LRU,)),
 ])  # fmt: skip
 
+# A page that ksmd watches (struct ksm_rmap_item), in ascending order of addresses by `next`. state: KSM_NEITHER, _UNSTABLE (in
+# that tree, as of scan `seqnr`: child, parent, red), _STABLE (on the list of stable node `head`: hnext, hprev). checksum: -1 before the first.
+KSM_ITEM = np.dtype([
+    ("vpn", "i8"), ("checksum", "i8"), ("seqnr", "i8"), ("mm", "i4"), ("next", "i4"), ("state", "i4"), ("nid", "i4"),
+    ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"), ("anon_vma", "i4"), ("head", "i4"), ("hnext", "i4"), ("hprev", "i4"),
+])  # fmt: skip
+# A KSM page (struct ksm_stable_node): its frame and its rmap_items (first, len), in the tree (child, parent, red), on the list of a
+# chain (dnext, dprev) or waiting to change trees. A chain (len KSM_CHAIN) has no frame: `first` is its first duplicate.
+KSM_NODE = np.dtype([
+    ("kpfn", "i8"), ("prune_time", "i8"), ("place", "i4"), ("nid", "i4"), ("child", "i4", (2,)), ("parent", "i4"), ("red", "i4"),
+    ("first", "i4"), ("len", "i4"), ("chain", "i4"), ("dnext", "i4"), ("dprev", "i4"),
+])  # fmt: skip
+# What ksmd knows: free rows, tree roots by node, counters of sysfs, settings of this round, where the scan stands (mm, vpn, link: the
+# rmap_item whose `next` it follows, 0: the mm's list), left: pages of this round; broken: entries of COW that this round must undo.
+KSM = np.dtype([
+    ("item_free", "i8"), ("item_next", "i8"), ("node_free", "i8"), ("node_next", "i8"), ("nodes", "i8"), ("rmap_items", "i8"),
+    ("stable", "i8", (MAX_NUMNODES,)), ("unstable", "i8", (MAX_NUMNODES,)), ("migrate", "i8"), ("seqnr", "i8"),
+    ("pages_shared", "i8"), ("pages_sharing", "i8"), ("pages_unshared", "i8"), ("stable_node_dups", "i8"), ("stable_node_chains", "i8"),
+    ("run", "i8"), ("max_page_sharing", "i8"), ("merge_across_nodes", "i8"), ("use_zero_pages", "i8"), ("prune_ns", "i8"), ("now", "i8"),
+    ("mm", "i8"), ("vpn", "i8"), ("link", "i8"), ("left", "i8"), ("merged", "i8"), ("zeroed", "i8"), ("undo", "i8"), ("changes", "i8"),
+])  # fmt: skip
+KSM_NEITHER, KSM_UNSTABLE, KSM_STABLE = range(3)
+KSM_CHAIN = -1024
+
 
 # struct compact_control: one compaction of a zone, asked and answered (`compaction`).
 CC = np.dtype([
@@ -209,6 +236,9 @@ class State(NamedTuple):
     swaps: Array
     sc: Array
     cc: Array
+    ksm: Array
+    ksm_items: Array
+    ksm_nodes: Array
 
 
 # ctl columns
@@ -216,6 +246,7 @@ CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, 
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
+CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
 CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
@@ -296,7 +327,8 @@ class Inode:
     """
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
-                 "nr_dirty", "writable", "refs", "kernel", "hugetlb", "committed", "dirtied_when")  # fmt: skip
+                 "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
+                 "hstate", "spool", "resv_map", "huge_pages")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -312,11 +344,18 @@ class Inode:
         self.ra: dict[int, Any] = {}  # read-ahead state of an open file, by owner
         self.nr_dirty = 0
         self.dirtied_when = -1  # ns: since when some page is dirty without a break; -1: none is (the flusher keeps it)
+        self.wb = -1  # the cgroup whose flusher writes it: that of whoever dirtied it first
+        self.foreign = 0  # pages written for another cgroup since
+        self.writeback_index = 0  # where the flusher goes on
         self.writable = True
         self.refs = 0
         self.kernel = False
-        self.hugetlb = False
         self.committed = 0  # pages of commit charge that a shmem object holds
+        # of a file of hugetlbfs: whose pages it has, its mount's limits, what its mappings were promised, its pages by index (in huge pages)
+        self.hstate: Hstate | None = None
+        self.spool: Subpool | None = None
+        self.resv_map: ResvMap | None = None
+        self.huge_pages: dict[int, int] = {}
 
     @property
     def nr_file_pages(self) -> int:
@@ -327,7 +366,8 @@ class Inode:
 class Vma:
     """One mapping (struct vm_area_struct). Addresses are page numbers: [start, end)."""
 
-    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special")
+    __slots__ = ("mm", "start", "end", "flags", "pgoff", "file", "anon_vma", "chain", "policy", "name", "special", "resv",
+                 "resv_unmapped")  # fmt: skip
 
     def __init__(self, mm: Mm, start: int, end: int, flags: int, pgoff: int, file: Inode | None = None) -> None:
         self.mm = mm
@@ -341,6 +381,8 @@ class Vma:
         self.policy: Mempolicy | None = None
         self.name = ""  # "[vdso]", "[vvar]", or "" (heap and stack are named by address)
         self.special = False  # vdso, vvar: no ->fault of ours
+        self.resv: ResvMap | None = None  # private hugetlb mapping that was promised pages: which promises are kept (HPAGE_RESV_OWNER)
+        self.resv_unmapped = False  # its parent took a page away from it (HPAGE_RESV_UNMAPPED)
 
     @property
     def pages(self) -> int:
@@ -360,8 +402,8 @@ class Mm:
 
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
-                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe", "ksm_merging",
-                 "thp_disable", "generation", "pgd_pfn")  # fmt: skip
+                 "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
+                 "thp_disable", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -377,7 +419,7 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
-        self.ksm_merging = 0
+        self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms

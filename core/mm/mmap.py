@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, memory, shmem
+from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, shmem
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -101,6 +101,7 @@ PROT_BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 VM_MAY = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 DATA_FLAGS = VM_READ | VM_WRITE | VM_MAY
 MAX_FILE_SIZE = 17_592_186_040_320  # ext4 with 4 KiB blocks
+MAX_LFS_FILESIZE = (1 << 63) - 1  # hugetlbfs
 PGTABLES_CEILING = 1 << 36  # the last page of 48-bit addresses, and one
 MCL_FLAGS = VM_LOCKED | VM_LOCKONFAULT
 
@@ -133,22 +134,36 @@ def emit_vma(k: Kernel, task: Task, kind: str, start: int, end: int, **more: obj
 
 def do_mmap(
     k: Kernel, task: Task, length: int, prot: int, flags: Collection[str], *, address: int = 0, align: int = 0,
-    file: Inode | None = None, offset: int = 0,
+    file: Inode | None = None, offset: int = 0, huge_size: int = 0,
 ) -> int:  # fmt: skip
     """mmap(2): map `length` bytes and return the address.
 
     Parameters: prot as VM_READ | VM_WRITE | VM_EXEC; flags by name ("private", "shared", "fixed", …); file: None for an
     anonymous mapping, else opened read-write if the mapping is shared and writable, read-only otherwise; align: a power
-    of two that the start shall be a multiple of (no flag of Linux: a program would map too much and cut it off).
+    of two that the start shall be a multiple of (no flag of Linux: a program would map too much and cut it off); huge_size: bytes
+    of the pages that "hugetlb" asks for (MAP_HUGE_2MB, MAP_HUGE_1GB), 0 the default.
     Errors: EINVAL, ENOMEM, EEXIST, EPERM, EAGAIN, EACCES, ENODEV, EOVERFLOW (mm/mmap.c:do_mmap).
     """
-    mm = _mm(task)
     if offset & (PAGE_SIZE - 1):
         raise SysError(Errno.EINVAL, "the offset is not a multiple of 4096")
     if length == 0:
         raise SysError(Errno.EINVAL, "length is 0")
-    if "hugetlb" in flags:
-        _hugetlb_setup(file)
+    if "hugetlb" not in flags and (file is None or file.hstate is None):
+        return _map(k, task, length, prot, flags, address, align, file, offset >> PAGE_SHIFT)
+    file, length = _hugetlb_setup(k, file, length, huge_size)
+    try:
+        return _map(k, task, length, prot, flags, address, align, file, offset >> PAGE_SHIFT)
+    except SysError:
+        if not file.nlink and not file.vmas:
+            hugetlbfs.evict_inode(k, file)
+        raise
+
+
+def _map(
+    k: Kernel, task: Task, length: int, prot: int, flags: Collection[str], address: int, align: int, file: Inode | None, pgoff: int
+) -> int:
+    """mmap once it is known what is to be mapped (do_mmap)."""
+    mm = _mm(task)
     fixed = "fixed" in flags or "fixed_noreplace" in flags
     address = address if fixed else _round_hint(address)
     pages = page_align(length) >> PAGE_SHIFT
@@ -156,7 +171,6 @@ def do_mmap(
         raise SysError(Errno.ENOMEM, "length wraps around the address space")
     if mm.map_count > int(k.sysctl["vm.max_map_count"]):
         raise SysError(Errno.ENOMEM, "more mappings than vm.max_map_count")
-    pgoff = offset >> PAGE_SHIFT
     start = _place(task, mm, address, pages, fixed, align, file, pgoff)
     if "fixed_noreplace" in flags and find_vma_intersection(mm, start, start + pages):
         raise SysError(Errno.EEXIST, "MAP_FIXED_NOREPLACE, and something is mapped there")
@@ -165,14 +179,14 @@ def do_mmap(
     vm_flags |= VM_GROWSDOWN if "growsdown" in flags else 0
     _check_locked(task, mm, vm_flags, "locked" in flags, pages)
     vm_flags = _file_flags(file, vm_flags, flags, pages, pgoff) if file is not None else _anon_flags(vm_flags, flags)
-    if "noreserve" in flags and int(k.sysctl["vm.overcommit_memory"]) != 2:
+    if "noreserve" in flags and (int(k.sysctl["vm.overcommit_memory"]) != 2 or vm_flags & VM_HUGETLB):
         vm_flags |= VM_NORESERVE
     if file is None:
         pgoff = 0 if vm_flags & VM_SHARED else start
-    vma = mmap_region(k, task, start, pages, vm_flags, pgoff, file)
+    mmap_region(k, task, start, pages, vm_flags, pgoff, file)
     k.clock.spend(k.costs.vma)
     emit_vma(k, task, "map", start, start + pages, prot=show_prot(prot), name=file.path if file is not None else None)
-    if vma.flags & VM_LOCKED or "populate" in flags:
+    if vm_flags & VM_LOCKED or "populate" in flags:
         mm_populate(k, task, start, start + pages)
     return start << PAGE_SHIFT
 
@@ -183,10 +197,15 @@ def _mm(task: Task) -> Mm:
     return task.mm
 
 
-def _hugetlb_setup(file: Inode | None) -> None:
-    if file is not None:
+def _hugetlb_setup(k: Kernel, file: Inode | None, length: int, huge_size: int) -> tuple[Inode, int]:
+    """The file of hugetlbfs that a mapping is of, and its length in whole huge pages (ksys_mmap_pgoff). EINVAL."""
+    if file is not None and file.hstate is None:
         raise SysError(Errno.EINVAL, "MAP_HUGETLB takes no file of an ordinary file system")
-    raise SysError(Errno.ENOMEM, "the pool of huge pages is empty (nr_hugepages is 0)")
+    h = file.hstate if file is not None else hugetlb.size_to_hstate(k, huge_size) if huge_size else k.default_hstate
+    if h is None:
+        raise SysError(Errno.EINVAL, "there is no pool of pages of that size: there are 2M and 1G")
+    length = (length + h.size - 1) & -h.size
+    return file or hugetlbfs.hugetlb_file_setup(k, h, length), length
 
 
 def _round_hint(address: int) -> int:
@@ -199,6 +218,8 @@ def _place(task: Task, mm: Mm, address: int, pages: int, fixed: bool, align: int
     """Where the mapping goes, as a page number (get_unmapped_area)."""
     if pages > TASK_VPNS:
         raise SysError(Errno.ENOMEM, "longer than the address space")
+    if file is not None and file.hstate is not None:
+        return place_hugetlb(task, mm, address, pages, fixed, file.hstate.nr_pages)
     if fixed:
         return check_fixed(task, address, pages)
     if align & (align - 1):
@@ -217,6 +238,19 @@ def check_fixed(task: Task, address: int, pages: int) -> int:
     if address < MMAP_MIN_ADDR and not capable(task):
         raise SysError(Errno.EPERM, "below vm.mmap_min_addr")
     return address >> PAGE_SHIFT
+
+
+def place_hugetlb(task: Task, mm: Mm, address: int, pages: int, fixed: bool, huge: int) -> int:
+    """A free range that begins at a multiple of the huge page (hugetlb_get_unmapped_area). EINVAL for a fixed one that does not."""
+    if fixed:
+        start = check_fixed(task, address, pages)
+        if start & (huge - 1):
+            raise SysError(Errno.EINVAL, "a mapping of hugetlb begins at a multiple of its page size")
+        return start
+    hint = (address >> PAGE_SHIFT) & ~(huge - 1)
+    if hint and get_unmapped_area(mm, hint, pages) == hint:
+        return hint
+    return (get_unmapped_area(mm, 0, pages + huge - 1) + huge - 1) & ~(huge - 1)
 
 
 def place_like(mm: Mm, hint: int, pages: int, file: Inode | None, pgoff: int) -> int:
@@ -240,7 +274,8 @@ def _check_locked(task: Task, mm: Mm, vm_flags: int, asked: bool, pages: int) ->
 
 def _file_flags(file: Inode, vm_flags: int, flags: Collection[str], pages: int, pgoff: int) -> int:
     """vm_flags of a file mapping, from how the file was opened; EINVAL, EACCES, ENODEV, EOVERFLOW."""
-    if pages << PAGE_SHIFT > MAX_FILE_SIZE or pgoff > (MAX_FILE_SIZE >> PAGE_SHIFT) - pages:
+    most = MAX_FILE_SIZE if file.hstate is None else MAX_LFS_FILESIZE
+    if pages << PAGE_SHIFT > most or pgoff > (most >> PAGE_SHIFT) - pages:
         raise SysError(Errno.EOVERFLOW, "beyond the largest offset that the file system has")
     if ("shared" in flags) == ("private" in flags):
         raise SysError(Errno.EINVAL, "a mapping is either shared or private")
@@ -251,6 +286,10 @@ def _file_flags(file: Inode, vm_flags: int, flags: Collection[str], pages: int, 
         raise SysError(Errno.ENODEV, "this file cannot be mapped")
     if vm_flags & VM_GROWSDOWN:
         raise SysError(Errno.EINVAL, "only anonymous memory grows downwards")
+    if file.hstate is not None:
+        if pgoff & (file.hstate.nr_pages - 1):
+            raise SysError(Errno.EINVAL, "the offset is not a multiple of the huge page size")
+        vm_flags |= VM_HUGETLB | VM_DONTEXPAND
     if "shared" not in flags:
         return vm_flags
     return vm_flags | VM_SHARED | VM_MAYSHARE if opened_rw else (vm_flags | VM_MAYSHARE) & ~VM_MAYWRITE
@@ -282,6 +321,8 @@ def mmap_region(k: Kernel, task: Task, start: int, pages: int, flags: int, pgoff
         if file is None and flags & VM_SHARED:
             file = shmem.shmem_zero_setup(k, task, pages, flags)
         vma = Vma(mm, start, end, flags, pgoff, file)
+        if flags & VM_HUGETLB:
+            hugetlbfs.file_mmap(k, task, vma)
         link_vma(vma)
     vm_stat_account(mm, flags, pages)
     if flags & VM_LOCKED:
@@ -369,8 +410,7 @@ def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:
         if vma.flags & VM_ACCOUNT:
             vm_unacct_memory(k, vma.pages)
         vm_stat_account(mm, vma.flags, -vma.pages)
-        remove_vma(k, vma)
-        put_file(k, vma)
+        close_vma(k, vma)
 
 
 def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
@@ -387,6 +427,13 @@ def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -
             run = i + 1
 
 
+def close_vma(k: Kernel, vma: Vma) -> None:
+    """An emptied mapping goes, with what it was promised and its hold on its file (remove_vma)."""
+    hugetlb.hugetlb_vm_op_close(k, vma)
+    remove_vma(k, vma)
+    put_file(k, vma)
+
+
 def put_file(k: Kernel, vma: Vma) -> None:
     """A mapping of a file is gone: the last one takes with it a shared-memory object, or a file that was removed."""
     file = vma.file
@@ -394,6 +441,8 @@ def put_file(k: Kernel, vma: Vma) -> None:
         return
     if file.shmem:
         shmem.shmem_evict_inode(k, file)
+    elif file.hstate is not None:
+        hugetlbfs.evict_inode(k, file)
     else:
         filemap.evict_inode(k, file)
 
@@ -464,6 +513,7 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
     """
     for name in ("start_brk", "brk", "start_stack", "start_code", "end_code", "start_data", "end_data", "mmap_base", "exe", "thp_disable"):
         setattr(mm, name, getattr(old, name))
+    ksm.ksm_fork(k, mm, old)
     for parent in old.vmas:
         if parent.flags & VM_DONTCOPY:
             continue
@@ -488,6 +538,5 @@ def exit_mmap(k: Kernel, task: Task | None, mm: Mm) -> None:
     for vma in reversed(list(mm.vmas)):
         if vma.flags & VM_ACCOUNT:
             vm_unacct_memory(k, vma.pages)
-        remove_vma(k, vma)
-        put_file(k, vma)
+        close_vma(k, vma)
     mm.total_vm = mm.data_vm = mm.exec_vm = mm.stack_vm = mm.locked_vm = 0

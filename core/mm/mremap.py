@@ -26,13 +26,14 @@ from core.abi.mman import (
     TASK_VPNS,
     VM_ACCOUNT,
     VM_DONTEXPAND,
+    VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_MAYSHARE,
     VM_PFNMAP,
     VM_SHARED,
 )
-from core.mm import memory
+from core.mm import hugetlb, memory
 from core.mm.mmap import check_fixed, do_munmap, emit_vma, mm_populate, page_align, place_like
 from core.mm.rmap import anon_vma_clone, unlink_anon_vmas
 from core.mm.util import may_expand_vm, mlock_future_ok, vm_enough_memory, vm_stat_account, vm_unacct_memory
@@ -41,6 +42,7 @@ from core.panic import TaskKilled
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.hugetlb_types import Hstate
     from core.mm.mm_types import Mm, Vma
     from core.sched.task import Task
 
@@ -65,6 +67,8 @@ def do_mremap(
     vma = vma_lookup(mm, start)
     if vma is None:
         raise SysError(Errno.EFAULT, "nothing is mapped at the address")
+    if vma.flags & VM_HUGETLB:
+        old, new = _whole_huge_pages(hugetlb.hstate_vma(vma), start, (new_address or 0) >> PAGE_SHIFT, old, new)
     k.clock.spend(k.costs.vma)
     if new_address is not None or dontunmap:
         result = _mremap_to(k, task, start, old, new_address, new, dontunmap)
@@ -76,6 +80,15 @@ def do_mremap(
         result = _grow(k, task, vma, start, old, new, may_move)
     emit_vma(k, task, "move", result, result + new, old_address=address)
     return result << PAGE_SHIFT
+
+
+def _whole_huge_pages(h: Hstate, start: int, to: int, old: int, new: int) -> tuple[int, int]:
+    """The lengths in whole huge pages; EINVAL for addresses that are not, and for growth: a promise cannot grow."""
+    tail = h.nr_pages - 1
+    old, new = (old + tail) & ~tail, (new + tail) & ~tail
+    if (start | to) & tail or new > old:
+        raise SysError(Errno.EINVAL, "a mapping of hugetlb moves or shrinks by whole huge pages, and does not grow")
+    return old, new
 
 
 def _resizable(k: Kernel, task: Task, mm: Mm, start: int, old: int, new: int, dontunmap: bool) -> Vma:
@@ -176,6 +189,7 @@ def _move_vma(k: Kernel, task: Task, vma: Vma, start: int, old: int, new: int, t
             mm.locked_vm += new
         do_munmap(k, task, to << PAGE_SHIFT, new << PAGE_SHIFT)
         raise
+    vma.resv = None  # of hugetlb: what was promised went with the pages
     vm_stat_account(mm, flags, new)
     if flags & VM_LOCKED:
         mm.locked_vm += new

@@ -351,8 +351,9 @@ def show_mem(k: Kernel) -> None:
     for zid in k.populated:
         k.log(4, _buddy_line(k, zid))
     for node in range(k.nr_nodes):
-        for kb in (1048576, 2048):
-            k.log(4, f"Node {node} hugepages_total=0 hugepages_free=0 hugepages_surp=0 hugepages_size={kb}kB")
+        for h in k.hstates:
+            k.log(4, f"Node {node} hugepages_total={h.nr_node[node]} hugepages_free={h.free_node[node]} "
+                     f"hugepages_surp={h.surplus_node[node]} hugepages_size={h.size >> 10}kB")
     swap = total_swap_pages(k)
     present = int(k.s.zones["present"].sum())
     for line in (

@@ -8,7 +8,13 @@ Which counters follow. An anonymous page counts in nr_anon_pages while it is map
 while it is mapped and in nr_file_pages while it is cached; node and cgroup (the page's own, not the
 toucher's) move together.
 
-A frame keeps the cgroup that was charged for it until it is free. Source: mm/rmap.c, mm/swap.c:__put_page,
+A frame keeps the cgroup that was charged for it until it is free.
+
+What is in it. `content` stands for the 4,096 bytes: bits 0..7 are the byte that fills the page, bits 8..15 what its first byte differs by
+(exclusive or), the bits above name the file page that it is a copy of. So 0 is an empty page, 7 a page full of sevens; a store of one byte, 5,
+makes that 7 | (5 ^ 7) << 8; storing 7 makes it full of sevens again. Two pages are alike if their contents are equal.
+
+Source: mm/rmap.c, mm/swap.c:__put_page,
 mm/filemap.c:__filemap_add_folio, filemap_unaccount_folio.
 """
 
@@ -70,12 +76,30 @@ from core.vmstat import (
 )
 
 # why a page loop stopped (vmf.reason)
-DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH = range(10)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH, BALANCE = range(11)
+
+NO_STORE = -1000  # an access for writing that stores nothing: get_user_pages, a copy made ahead of the write
 
 GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for user pages, ZONE_NORMAL else
 
 BUFFER_HEAD = 104  # bytes of slab per block of a page that carries buffers (struct buffer_head)
 XA_NODE_SHARE = 9  # bytes of slab per cached page: a 576-byte radix node serves 64 of them
+
+
+@inline
+def stored(content: int, value: int) -> int:
+    """What a page holds after a write: `value` 0..255 fills it, -1 - b stores the byte b at its start, NO_STORE leaves it."""
+    if value >= 0:
+        return value
+    if value == NO_STORE:
+        return content
+    return (content & ~0xFF00) | (((content ^ (-1 - value)) & 255) << 8)
+
+
+@inline
+def file_content(file: int, index: int) -> int:
+    """What a page of a file holds: nothing like it anywhere."""
+    return ((file << 30) + index + 1) << 16
 
 
 @inline
@@ -424,6 +448,7 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
     page["mapping"] = v["file"]
     page["index"] = index
     page["flags"] = PG_UPTODATE | ((PG_SHMEM | PG_SWAPBACKED) if shmem else 0)
+    page["content"] = 0 if shmem else file_content(v["file"], index)
     shadow = s.xa[leaf, index & 511]
     s.xa[leaf, index & 511] = pfn
     if shadow < 0 and not shmem:

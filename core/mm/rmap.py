@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.abi.mman import VM_ACCESS, VM_LOCKED, VM_SOFTDIRTY
-from core.abi.page_flags import PG_ANON
+from core.abi.page_flags import PG_ANON, PG_KSM
 from core.mm.mm_types import AnonVma
 
 if TYPE_CHECKING:
@@ -130,11 +130,27 @@ def rmap_walk(k: Kernel, pfn: int) -> Iterator[tuple[Vma, int]]:
     """Every (mapping, vpn) where this page may be mapped; the page table says whether it is (mm/rmap.c:rmap_walk)."""
     page = k.s.mem[pfn]
     index, owner = int(page["index"]), int(page["mapping"])
+    if page["flags"] & PG_KSM:
+        yield from _rmap_walk_ksm(k, owner)
+        return
     where: AnonVma | object | None = k.anon_vmas.get(owner) if page["flags"] & PG_ANON else k.inodes.get(owner)
     for vma in list(getattr(where, "vmas", ())):
         vpn = vma.start + index - vma.pgoff
         if vma.start <= vpn < vma.end:
             yield vma, vpn
+
+
+def _rmap_walk_ksm(k: Kernel, node: int) -> Iterator[tuple[Vma, int]]:
+    """The same for a KSM page: its rmap_items' addresses, in the processes that were merged, then in those forked from them."""
+    for forks in (False, True):
+        row = int(k.s.ksm_nodes["first"][node]) if node else 0
+        while row:
+            item = k.s.ksm_items[row]
+            anon_vma = k.anon_vmas.get(int(item["anon_vma"]))
+            for vma in list(anon_vma.vmas) if anon_vma is not None else ():
+                if vma.start <= item["vpn"] < vma.end and (vma.mm.id != item["mm"]) == forks:
+                    yield vma, int(item["vpn"])
+            row = int(item["hnext"])
 
 
 NOBODY = np.zeros((0, 4), np.int64)

@@ -3,6 +3,8 @@
 A page knows its anchor (`mapping`: an anon_vma, or a file) and its `index`; the anchor knows its mappings. So
 `vpn = vma.start + index - vma.pgoff` for each of them, and the entry there maps the page if it holds its frame.
 
+A KSM page's anchor is its stable node: that knows rmap_items, an address and an anon_vma each, since the sharers have nothing else in common.
+
 The mappings are Python objects; for the loops they are laid out as a table (`Rmap`), one row a mapping, and for each
 anchor the rows that belong to it: rows `av_rows[av_start[id] .. av_start[id + 1]]` for anon_vma `id`, likewise for files. It
 is made anew when mappings have changed (`tables`).
@@ -15,12 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from core.abi.mman import VM_SEQ_READ
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_SWAPBACKED, PG_SWAPCACHE
 from core.jit import inline, step
 from core.mm.mm_types import MM_ANONPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_SOFT_DIRTY, SWP_SOFT_DIRTY, find_pte_table
-from core.mm.swapfile import SWP_EXCLUSIVE, swap_duplicate, swp_entry
+from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_duplicate, swp_entry
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -71,8 +73,13 @@ def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array,
 @inline
 def entry_at(s: State, r: Rmap, row: int, pfn: int) -> int:
     """Where mapping `row` maps the frame: table row * 512 + slot, or -1."""
+    return entry_of(s, r, row, r.vt[row]["start"] + s.mem[pfn]["index"] - r.vt[row]["pgoff"], pfn)
+
+
+@inline
+def entry_of(s: State, r: Rmap, row: int, vpn: int, pfn: int) -> int:
+    """Where mapping `row` maps the frame at page `vpn`, or -1 if it does not."""
     vma = r.vt[row]
-    vpn = vma["start"] + s.mem[pfn]["index"] - vma["pgoff"]
     if vpn < vma["start"] or vpn >= vma["end"]:
         return -1
     tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn)
@@ -92,6 +99,20 @@ def belongs(s: State, memcg: int, target: int) -> bool:
     return memcg == target
 
 
+@inline
+def referenced_one(s: State, r: Rmap, row: int, at: int, target: int) -> int:
+    """One entry of page_referenced: 1 if its A bit was set, plus the mapping's flags << 16; with a `target` cgroup only its own count."""
+    if target > 0 and not belongs(s, s.mms[r.vt[row]["mm"]]["memcg"], target):
+        return 0
+    pte = s.pt[at >> 9, at & 511]
+    young = 0
+    if pte & PTE_A:
+        s.pt[at >> 9, at & 511] = pte & ~PTE_A
+        if not r.vt[row]["flags"] & VM_SEQ_READ:
+            young = 1
+    return young | r.vt[row]["flags"] << 16
+
+
 @step
 def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
     """Clear the A bits of the entries that map a page: how many were set, plus the mappings' flags << 16.
@@ -102,26 +123,50 @@ def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
     page = s.mem[pfn]
     if page["mapcount"] == 0:
         return 0
+    if page["flags"] & PG_KSM:
+        return page_referenced_ksm(s, r, pfn, target)
     starts = r.av_start if page["flags"] & PG_ANON else r.file_start
     rows = r.av_rows if page["flags"] & PG_ANON else r.file_rows
     left = page["mapcount"]
     for i in range(starts[page["mapping"]], starts[page["mapping"] + 1]):
         if left == 0:
             break
-        row = rows[i]
-        at = entry_at(s, r, row, pfn)
+        at = entry_at(s, r, rows[i], pfn)
         if at < 0:
             continue
         left -= 1
-        if target > 0 and not belongs(s, s.mms[r.vt[row]["mm"]]["memcg"], target):
-            continue
-        pte = s.pt[at >> 9, at & 511]
-        if pte & PTE_A:
-            s.pt[at >> 9, at & 511] = pte & ~PTE_A
-            if not r.vt[row]["flags"] & VM_SEQ_READ:
-                young += 1
-        flags |= r.vt[row]["flags"]
+        found = referenced_one(s, r, rows[i], at, target)
+        young += found & 1
+        flags |= found >> 16
     return young | flags << 16
+
+
+@step
+def page_referenced_ksm(s: State, r: Rmap, pfn: int, target: int) -> int:
+    """page_referenced of a KSM page: rmap_item by rmap_item, first where ksmd merged it, then in processes forked since (rmap_walk_ksm)."""
+    young, flags = 0, 0
+    left = s.mem[pfn]["mapcount"]
+    for forks in range(2):
+        item = s.ksm_nodes[s.mem[pfn]["mapping"]]["first"]
+        while item and left > 0:
+            anon_vma = s.ksm_items[item]["anon_vma"]
+            for i in range(r.av_start[anon_vma], r.av_start[anon_vma + 1]):
+                at = ksm_entry(s, r, r.av_rows[i], item, forks, pfn)
+                if at >= 0:
+                    left -= 1
+                    found = referenced_one(s, r, r.av_rows[i], at, target)
+                    young += found & 1
+                    flags |= found >> 16
+            item = s.ksm_items[item]["hnext"]
+    return young | flags << 16
+
+
+@inline
+def ksm_entry(s: State, r: Rmap, row: int, item: int, forks: int, pfn: int) -> int:
+    """Where a mapping of an rmap_item's anon_vma maps its KSM page: the merged process itself, or (`forks`) one that inherited it; or -1."""
+    if (s.ksm_items[item]["mm"] == r.vt[row]["mm"]) == (forks == 1):
+        return -1
+    return entry_of(s, r, row, s.ksm_items[item]["vpn"], pfn)
 
 
 @step
@@ -132,38 +177,65 @@ def try_to_unmap(s: State, r: Rmap, zid: int, pfn: int) -> bool:
     """
     page = s.mem[pfn]
     anon = page["flags"] & PG_ANON
-    lazy = anon and not page["flags"] & PG_SWAPBACKED
+    if page["flags"] & PG_KSM:
+        return try_to_unmap_ksm(s, r, zid, pfn)
     starts = r.av_start if anon else r.file_start
     rows = r.av_rows if anon else r.file_rows
     for i in range(starts[page["mapping"]], starts[page["mapping"] + 1]):
         if page["mapcount"] == 0:
             break
-        row = rows[i]
-        at = entry_at(s, r, row, pfn)
-        if at < 0:
-            continue
-        pte = s.pt[at >> 9, at & 511]
-        mm = r.vt[row]["mm"]
-        if lazy and (pte & PTE_D or page["flags"] & PG_DIRTY):
-            page["flags"] |= PG_SWAPBACKED
+        at = entry_at(s, r, rows[i], pfn)
+        if at >= 0 and not unmap_one(s, r, rows[i], at, zid, pfn):
             return False
-        if pte & PTE_D:
-            page["flags"] |= PG_DIRTY
-        if anon and not lazy:
-            entry = swp_entry(s, page["private"])
-            if page["flags"] & PG_ANON_EXCLUSIVE:
-                entry |= SWP_EXCLUSIVE
-            if pte & PTE_SOFT_DIRTY:
-                entry |= SWP_SOFT_DIRTY
-            s.pt[at >> 9, at & 511] = entry
-            swap_duplicate(s, page["private"])
-            s.mms[mm]["rss"][MM_SWAPENTS] += 1
-            s.mms[mm]["rss"][MM_ANONPAGES] -= 1
-        else:
-            s.pt[at >> 9, at & 511] = 0
-            s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
-        page_remove_rmap(s, zid, pfn)
-        page["refcount"] -= 1
     if anon and page["mapcount"] == 0:
         page["flags"] &= ~PG_ANON_EXCLUSIVE
     return page["mapcount"] == 0
+
+
+@step
+def try_to_unmap_ksm(s: State, r: Rmap, zid: int, pfn: int) -> bool:
+    """try_to_unmap of a KSM page; its slot remembers what kind of page it was."""
+    page = s.mem[pfn]
+    for forks in range(2):
+        item = s.ksm_nodes[page["mapping"]]["first"]
+        while item and page["mapcount"] > 0:
+            anon_vma = s.ksm_items[item]["anon_vma"]
+            for i in range(r.av_start[anon_vma], r.av_start[anon_vma + 1]):
+                at = ksm_entry(s, r, r.av_rows[i], item, forks, pfn)
+                if at >= 0:
+                    unmap_one(s, r, r.av_rows[i], at, zid, pfn)
+            item = s.ksm_items[item]["hnext"]
+    if page["flags"] & PG_SWAPCACHE:
+        s.slots[page["private"]]["flags"] |= SLOT_KSM
+    return page["mapcount"] == 0
+
+
+@step
+def unmap_one(s: State, r: Rmap, row: int, at: int, zid: int, pfn: int) -> bool:
+    """Take one entry of a page away (try_to_unmap_one). False: the page was written since MADV_FREE and stays."""
+    page = s.mem[pfn]
+    pte = s.pt[at >> 9, at & 511]
+    mm = r.vt[row]["mm"]
+    anon = page["flags"] & PG_ANON
+    lazy = anon and not page["flags"] & PG_SWAPBACKED
+    if lazy and (pte & PTE_D or page["flags"] & PG_DIRTY):
+        page["flags"] |= PG_SWAPBACKED
+        return False
+    if pte & PTE_D:
+        page["flags"] |= PG_DIRTY
+    if anon and not lazy:
+        entry = swp_entry(s, page["private"])
+        if page["flags"] & PG_ANON_EXCLUSIVE:
+            entry |= SWP_EXCLUSIVE
+        if pte & PTE_SOFT_DIRTY:
+            entry |= SWP_SOFT_DIRTY
+        s.pt[at >> 9, at & 511] = entry
+        swap_duplicate(s, page["private"])
+        s.mms[mm]["rss"][MM_SWAPENTS] += 1
+        s.mms[mm]["rss"][MM_ANONPAGES] -= 1
+    else:
+        s.pt[at >> 9, at & 511] = 0
+        s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+    page_remove_rmap(s, zid, pfn)
+    page["refcount"] -= 1
+    return True

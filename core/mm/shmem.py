@@ -2,7 +2,7 @@
 
 `mmap(MAP_SHARED | MAP_ANONYMOUS)` makes an object without a name, shown as "/dev/zero (deleted)", that all who inherit
 the mapping share. Its pages are page cache (counted in Cached and in Shmem) but swap-backed: they live on the
-anonymous lists and cannot be dropped. A first touch, read or write, gets a page of its own: there is no zero page
+anonymous lists and go to swap when memory is short (`shmem_swap`). A first touch, read or write, gets a page of its own: there is no zero page
 here. The object goes when its last mapping goes.
 
 Commit accounting: a private mapping is charged when it is made; this object is charged whole when it is made, unless
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.abi.mman import VM_NORESERVE
-from core.mm import filemap, util
+from core.mm import filemap, shmem_swap, util
 from core.mm.mm_types import Inode
 
 if TYPE_CHECKING:
@@ -43,4 +43,6 @@ def shmem_evict_inode(k: Kernel, inode: Inode) -> None:
     """The last mapping is gone: pages freed, commit charge given back."""
     util.vm_unacct_memory(k, inode.committed)
     inode.committed = 0
+    if inode.root:
+        shmem_swap.free_swapped(k.s, inode.root, 0, filemap.MAX_FILE_PAGES)
     filemap.evict_inode(k, inode)

@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.abi.mman import VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
+from core.abi.mman import VM_HUGETLB, VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
 from core.jit import njit
+from core.mm import hugetlb_fault
 from core.mm.fault import next_block
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+from core.mm.shmem_swap import count_swapped
 from core.mm.swapfile import swp_slot
 
 if TYPE_CHECKING:
@@ -72,11 +74,18 @@ def _pgd(k: Kernel, mm: Mm) -> int:
 def account(k: Kernel, vma: Vma) -> dict[str, int]:
     """The figures of one mapping in smaps, in bytes, by their labels; also Pss_Anon, Pss_File, Pss_Shmem."""
     sums = np.zeros(NR_SUMS, np.int64)
-    gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
+    hugetlb = (0, 0)
+    if vma.flags & VM_HUGETLB:
+        hugetlb = hugetlb_fault.smaps(k, vma)
+    else:
+        gather(k.s, _pgd(k, vma.mm), vma.start, vma.end, sums)
     out = {name: int(value) >> PSS_SHIFT if name in FIXED_POINT else int(value) for name, value in zip(NAMES, sums.tolist(), strict=True)}
+    if vma.file is not None and vma.file.shmem and vma.file.root:
+        out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
-    for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"):
+    for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"):
         out[huge] = 0
+    out["Shared_Hugetlb"], out["Private_Hugetlb"] = hugetlb
     return out
 
 
@@ -152,6 +161,8 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
 
 def numa_maps(k: Kernel, vma: Vma) -> dict[str, Any]:
     """The counts of one line of numa_maps in pages; `nodes` maps a node to its pages."""
+    if vma.flags & VM_HUGETLB:
+        return hugetlb_fault.numa_maps(k, vma)
     counts = np.zeros(NUMA_NODES + k.nr_nodes, np.int64)
     gather_numa(k.s, _pgd(k, vma.mm), vma.start, vma.end, counts)
     pages, anon, dirty, mapmax, swapcache, active, writeback, *nodes = counts.tolist()
@@ -205,7 +216,12 @@ def pagemap(k: Kernel, mm: Mm, first: int, count: int) -> bytes:
         low, high = max(vma.start, first), min(vma.end, first + count)
         if low < high:
             soft_dirty = PM_SOFT_DIRTY if vma.flags & VM_SOFTDIRTY else 0
-            fill_pagemap(k.s, _pgd(k, mm), low, high, soft_dirty, out[low - first : high - first])
+            part = out[low - first : high - first]
+            if vma.flags & VM_HUGETLB:
+                part[:] = soft_dirty
+                hugetlb_fault.fill_pagemap(k, vma, low, high, part, (PM_PRESENT, PM_FILE, PM_MMAP_EXCLUSIVE))
+                continue
+            fill_pagemap(k.s, _pgd(k, mm), low, high, soft_dirty, part)
     return out.tobytes()
 
 
@@ -253,7 +269,7 @@ def clear_refs(k: Kernel, mm: Mm, kind: int) -> None:
     for vma in mm.vmas:
         if kind == CLEAR_SOFT_DIRTY:
             vma.flags &= ~VM_SOFTDIRTY
-        if vma.flags & VM_PFNMAP or (kind == CLEAR_ANON and vma.file) or (kind == CLEAR_MAPPED and not vma.file):
+        if vma.flags & (VM_PFNMAP | VM_HUGETLB) or (kind == CLEAR_ANON and vma.file) or (kind == CLEAR_MAPPED and not vma.file):
             continue
         k.clock.spend(int(clear_ptes(k.s, _pgd(k, mm), vma.start, vma.end, int(kind == CLEAR_SOFT_DIRTY))) * k.costs.protect_pte)
 

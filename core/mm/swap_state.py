@@ -21,7 +21,7 @@ from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, GFP_USER, alloc_charged, put_page, stat_add
 from core.mm.swap import lru_add
-from core.mm.swapfile import free_slot
+from core.mm.swapfile import SLOT_SHMEM, free_slot, swap_free
 from core.mm.workingset import workingset_refault
 from core.vmstat import EVENT, NR_FILE_PAGES, NR_SWAPCACHE
 
@@ -65,6 +65,15 @@ def free_swap(s: State, zid: int, pfn: int) -> bool:
     return not put_page(s, zid, pfn)
 
 
+@step
+def free_swap_and_cache(s: State, slot: int) -> None:
+    """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
+    swap_free(s, slot)
+    pfn = s.slots[slot]["pfn"]
+    if pfn and s.slots[slot]["count"] == 0 and s.mem[pfn]["mapcount"] == 0:
+        free_swap(s, zone_of(s, pfn), pfn)
+
+
 @njit
 def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
     """Read the slots start .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
@@ -85,7 +94,7 @@ def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
                 break
             zid = zone_of(s, pfn)
             page = s.mem[pfn]
-            page["flags"] = PG_UPTODATE | PG_SWAPBACKED | PG_ANON | (0 if slot == target else PG_READAHEAD)
+            page["flags"] = PG_UPTODATE | PG_SWAPBACKED | (0 if row["flags"] & SLOT_SHMEM else PG_ANON) | (0 if slot == target else PG_READAHEAD)
             page["content"] = row["content"]
             shadow = row["shadow"]
             page["refcount"] = 0

@@ -21,7 +21,9 @@ from core.mm.mm_types import State
 from core.mm.pgtable import SWP_OFFSET_SHIFT, SWP_TYPE_SHIFT
 
 SWP_EXCLUSIVE = 1 << 3
+SLOT_KSM = 2  # SLOT.flags: what lies there was a KSM page, its users have nothing else in common
 OFFSET_MASK = (1 << 50) - 1
+SLOT_SHMEM = 1  # SLOT.flags: a shared-memory object refers to it, not a page table (SWAP_MAP_SHMEM)
 SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
@@ -112,6 +114,7 @@ def free_slot(s: State, slot: int) -> None:
     row["memcg"] = 0
     row["content"] = 0
     row["shadow"] = 0
+    row["flags"] = 0
 
 
 @inline

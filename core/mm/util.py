@@ -58,7 +58,8 @@ def total_swap_pages(k: Kernel) -> int:
 def vm_commit_limit(k: Kernel) -> int:
     """CommitLimit in pages (mm/util.c:vm_commit_limit)."""
     kbytes = int(k.sysctl["vm.overcommit_kbytes"])
-    allowed = kbytes >> 2 if kbytes else totalram_pages(k) * int(k.sysctl["vm.overcommit_ratio"]) // 100
+    pools = sum(h.nr_huge_pages * h.nr_pages for h in k.hstates)  # hugetlb_total_pages: nobody else can have those
+    allowed = kbytes >> 2 if kbytes else (totalram_pages(k) - pools) * int(k.sysctl["vm.overcommit_ratio"]) // 100
     return allowed + total_swap_pages(k)
 
 

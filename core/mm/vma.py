@@ -135,6 +135,8 @@ def dup_vma(vma: Vma, mm: Mm) -> Vma:
     """A copy without anon_vma, not yet linked."""
     new = Vma(mm, vma.start, vma.end, vma.flags, vma.pgoff, vma.file)
     new.policy, new.name, new.special = vma.policy, vma.name, vma.special
+    if mm is vma.mm:  # a child is promised nothing
+        new.resv, new.resv_unmapped = vma.resv, vma.resv_unmapped
     return new
 
 
@@ -149,7 +151,9 @@ def split_vma(k: Kernel, vma: Vma, vpn: int) -> Vma:
 
 
 def split_unchecked(vma: Vma, vpn: int) -> Vma:
-    """split_vma for those who have checked the number of mappings (munmap)."""
+    """split_vma for those who have checked the number of mappings (munmap). EINVAL inside a huge page of hugetlb."""
+    if vma.file is not None and vma.file.hstate is not None and vpn & (vma.file.hstate.nr_pages - 1):
+        raise SysError(Errno.EINVAL, f"a mapping of hugetlb ends at multiples of {vma.file.hstate.size >> 20} MiB")
     upper = dup_vma(vma, vma.mm)
     upper.start = vpn
     upper.pgoff = vma.pgoff + (vpn - vma.start)

@@ -54,7 +54,7 @@ class Workspace:
         self.roots = np.zeros(k.next_inode + 1, np.int64)
         self.dropped = np.zeros(k.next_inode + 1, np.int64)
         for inode in k.inodes.values():
-            self.roots[inode.id] = 0 if inode.shmem else inode.root
+            self.roots[inode.id] = inode.root
 
     def settle(self, k: Kernel) -> None:
         """Tell the files how many pages they lost."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, prefetch, step
+from core.jit import inline, njit, prefetch
 from core.mm.fault import AHEAD, next_block
 from core.mm.mm_types import CTL_BUDDY, MM_SWAPENTS, State
 from core.mm.page_alloc import zone_of
@@ -42,19 +42,10 @@ from core.mm.pgtable import (
     find_table,
 )
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import free_swap
-from core.mm.swapfile import swap_free, swp_slot
+from core.mm.swap_state import free_swap, free_swap_and_cache
+from core.mm.swapfile import swp_slot
 
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
-
-
-@step
-def free_swap_and_cache(s: State, slot: int) -> None:
-    """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
-    swap_free(s, slot)
-    pfn = s.slots[slot]["pfn"]
-    if pfn and s.slots[slot]["count"] == 0 and s.mem[pfn]["mapcount"] == 0:
-        free_swap(s, zone_of(s, pfn), pfn)
 
 
 @inline

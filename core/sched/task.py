@@ -33,7 +33,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, memcontrol, mmap
+from core.mm import gfp, ksm, memcontrol, mmap
 from core.mm.gfp_types import GFP_KERNEL_ACCOUNT
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
@@ -66,7 +66,7 @@ class Task:
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "oom_retries")  # fmt: skip
+                 "stack", "stack_memcg", "slab_memcg", "oom_retries", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
         self.pid = pid
@@ -102,6 +102,9 @@ class Task:
         self.stack_memcg = 0
         self.slab_memcg = 0
         self.oom_retries = 0  # faults that came back with VM_FAULT_OOM
+        self.nr_dirtied = 0  # file pages dirtied since it last looked whether too many are dirty (page_writeback)
+        self.nr_dirtied_pause = 32  # how many it may dirty before it looks
+        self.dirty_paused_when = 0  # jiffies: when it had earned what it dirtied
 
     @property
     def dying(self) -> bool:
@@ -205,7 +208,7 @@ def node_of(k: Kernel, pfn: int) -> int:
 
 def mm_alloc(k: Kernel, payer: Task | None) -> Mm:
     """An empty address space with its top-level page table (kernel/fork.c:mm_alloc). ENOMEM."""
-    mm_id = k.free_mm_ids[-1] if k.free_mm_ids else len(k.mms) + 1
+    mm_id = k.free_mm_ids[-1] if k.free_mm_ids else len(k.mms.keys() | k.ksmd.slots) + 1
     if mm_id >= len(k.s.mms):
         raise SysError(Errno.EAGAIN, f"this machine holds {len(k.s.mms) - 1} address spaces at most")
     pfn = kernel_page(k, payer, PG_TABLE)
@@ -233,6 +236,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
         row.rss[i] = 0
     for i in range(3):
         row.nr_tables[i] = 0
+    row.ksm_list = row.ksm_items = row.ksm_merging = 0
 
 
 @njit
@@ -250,11 +254,13 @@ def mmput(k: Kernel, task: Task, mm: Mm) -> None:
     mm.users -= 1
     if mm.users:
         return
+    ksm.ksm_exit(k, mm)
     mmap.exit_mmap(k, task, mm)
     _tear_down_mm(k.s, mm.id, mm.pgd_pfn)
     free_kernel_page(k, mm.pgd_pfn)
     del k.mms[mm.id]
-    k.free_mm_ids.append(mm.id)
+    if mm.id not in k.ksmd.slots:  # else its row stays until ksmd has let go of it
+        k.free_mm_ids.append(mm.id)
 
 
 # ---------------------------------------------------------------- birth

@@ -6,14 +6,15 @@ what a shell does; a refusal of the tree (FsError) is an errno like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
 from core.fs import disk, tree
 from core.fs.node import FsError
-from core.mm import filemap, memory
+from core.mm import filemap, hugetlbfs, memory
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 MAX_FILE_SIZE = disk.MOST
+MOUNT_POINT = re.compile(r"/mnt/[A-Za-z0-9_-]{1,64}")
 
 
 def lookup(k: Kernel, path: str) -> Inode:
@@ -43,7 +45,10 @@ def _as_errno(function: Callable[..., None], *arguments: Any) -> None:
 
 def sys_read(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> dict[str, Any]:
     """read: {bytes}. ENOENT."""
-    return {"bytes": filemap.file_read(k, task, lookup(k, path), offset, length)}
+    inode = lookup(k, path)
+    if inode.hstate is not None:
+        return {"bytes": max(0, min(length, inode.size - offset))}
+    return {"bytes": filemap.file_read(k, task, inode, offset, length)}
 
 
 def sys_write(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> dict[str, Any]:
@@ -51,6 +56,8 @@ def sys_write(k: Kernel, task: Task, path: str, length: int, offset: int = 0) ->
     if path not in k.files:
         _as_errno(disk.create_file, k, path, 0)
     inode = lookup(k, path)
+    if inode.hstate is not None:
+        raise SysError(Errno.EINVAL, "a file of hugetlbfs is written by mapping it")
     if not inode.writable:
         raise SysError(Errno.EACCES, "the file cannot be opened for writing")
     if offset >= MAX_FILE_SIZE and length:
@@ -60,12 +67,16 @@ def sys_write(k: Kernel, task: Task, path: str, length: int, offset: int = 0) ->
 
 def sys_fsync(k: Kernel, task: Task, path: str) -> None:
     """fsync. ENOENT."""
-    filemap.fsync(k, lookup(k, path))
+    inode = lookup(k, path)
+    if inode.hstate is None:
+        filemap.fsync(k, inode)
 
 
 def sys_fadvise(k: Kernel, task: Task, path: str, advice: str, offset: int = 0, length: int = 0) -> None:
     """fadvise64: dontneed drops whole pages of the range, willneed reads them. ENOENT (mm/fadvise.c)."""
     inode = lookup(k, path)
+    if inode.hstate is not None:
+        return  # there is no device to read ahead from, and no page is dropped
     end = offset + length if length else max(inode.size, offset)
     if advice == "dontneed":
         last = inode.nr_file_pages if end >= inode.size else end >> PAGE_SHIFT
@@ -81,7 +92,21 @@ def sys_truncate(k: Kernel, task: Task, path: str, length: int) -> None:
         raise SysError(Errno.EACCES, "the file cannot be opened for writing")
     if length > MAX_FILE_SIZE:
         raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
-    memory.truncate(k, inode, length)
+    if inode.hstate is not None:
+        hugetlbfs.setattr_size(k, inode, length)
+    else:
+        memory.truncate(k, inode, length)
+
+
+def sys_fallocate(k: Kernel, task: Task, path: str, length: int, offset: int = 0, flags: Sequence[str] = ()) -> None:
+    """fallocate. ENOENT, EINVAL, ENOSPC; EOPNOTSUPP for other files than those of hugetlbfs."""
+    inode = lookup(k, path)
+    if inode.hstate is None:
+        raise SysError(Errno.EOPNOTSUPP, "only files of hugetlbfs are allocated in advance here")
+    punch, keep_size = "punch_hole" in flags, "keep_size" in flags
+    if punch and not keep_size:
+        raise SysError(Errno.EOPNOTSUPP, "punch_hole comes with keep_size")
+    hugetlbfs.fallocate(k, task, inode, offset, length, punch=punch, keep_size=keep_size)
 
 
 # ---------------------------------------------------------------- by the operator
@@ -100,6 +125,13 @@ def mkdir(k: Kernel, path: str) -> None:
 def rmdir(k: Kernel, path: str) -> None:
     """rmdir path: a cgroup, or rm of a file of /data."""
     _as_errno(tree.rmdir, k, path)
+
+
+def mount(k: Kernel, path: str, page_size: int = 0, size: int | None = None, min_size: int | None = None) -> None:
+    """mount -t hugetlbfs. EINVAL, EBUSY, ENOMEM."""
+    if not MOUNT_POINT.fullmatch(path):
+        raise SysError(Errno.ENOENT, f"hugetlbfs is mounted in a directory of /mnt, such as /mnt/huge, not {path!r}")
+    hugetlbfs.mount(k, path, page_size, size, min_size)
 
 
 def create_file(k: Kernel, path: str, size: int) -> None:

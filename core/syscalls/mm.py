@@ -39,7 +39,7 @@ ACCESS = {"read": memory.READ, "write": memory.WRITE, "exec": memory.EXEC}
 
 def sys_mmap(
     k: Kernel, task: Task, length: int, prot: str = "rw", flags: Sequence[str] | None = None, address: int = 0, align: int = 0,
-    file: str | None = None, offset: int = 0,
+    file: str | None = None, offset: int = 0, huge_size: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """mmap: {address}."""
     if flags is None:
@@ -47,7 +47,8 @@ def sys_mmap(
     if file is None and "anonymous" not in flags:
         raise SysError(Errno.EBADF, "a mapping is either anonymous or of a file")
     inode = lookup(k, file) if file is not None and "anonymous" not in flags else None
-    return {"address": do_mmap(k, task, length, parse_prot(prot), flags, address=address, align=align, file=inode, offset=offset)}
+    protection = parse_prot(prot)
+    return {"address": do_mmap(k, task, length, protection, flags, address=address, align=align, file=inode, offset=offset, huge_size=huge_size)}
 
 
 def sys_munmap(k: Kernel, task: Task, address: int, length: int) -> None:

@@ -89,7 +89,7 @@ MODE = Param("choice", "The memory policy.", choices=POLICIES)
 
 _ROWS: tuple[Call, ...] = (
     # ---------------------------------------------------------------- mappings
-    Call("mmap", 9, mm.sys_mmap, "partial", "hugetlb answers ENOMEM, as Linux does with an empty pool (nr_hugepages 0). align is ours.",
+    Call("mmap", 9, mm.sys_mmap, "partial", "align is ours.",
          "Map memory or a file: choose an address from mmap_base downwards, or take the one given.",
          {"length": Param("size", "Length in bytes; rounded up to whole pages."),
           "prot": Param("prot", "Access: letters of rwx, or none.", False, "rw"),
@@ -98,7 +98,8 @@ _ROWS: tuple[Call, ...] = (
           "address": Param("address", "A hint, or with fixed the very place.", False, 0),
           "align": Param("size", "The start shall be a multiple of this power of two.", False, 0, maximum=1 << 46),
           "file": Param("str", "Path of the file to map; without it the mapping must be anonymous.", False),
-          "offset": Param("size", "Where in the file the mapping begins; a multiple of 4096.", False, 0)},
+          "offset": Param("size", "Where in the file the mapping begins; a multiple of 4096.", False, 0),
+          "huge_size": Param("size", "With hugetlb: bytes of its pages, 2M or 1G (MAP_HUGE_2MB, MAP_HUGE_1GB); left out: the default size.", False, 0)},
          {"address": "address"}),
     Call("munmap", 11, mm.sys_munmap, "full", "", "Remove the mappings of a range; a range without any is no error.",
          {"address": ADDRESS, "length": LENGTH}),
@@ -118,7 +119,7 @@ _ROWS: tuple[Call, ...] = (
          {"address": "address"}),
     Call("madvise", 28, mm.sys_madvise, "partial",
          "collapse answers EINVAL "
-         "while transparent huge pages are not simulated. mergeable, hugepage and the like set the flag that smaps shows.",
+         "while transparent huge pages are not simulated. hugepage and the like set the flag that smaps shows.",
          "Tell what a range will be used for, or what may be done with it.",
          {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),
     Call("mlock", 149, mm.sys_mlock, "full", "onfault is mlock2's MLOCK_ONFAULT.", "Fault a range in and keep it in memory.",
@@ -147,7 +148,7 @@ _ROWS: tuple[Call, ...] = (
           "pages": Param("ints", "Which pages, by index from the address, in this order; length and order are not used.", False, None,
                          minimum=0, maximum=MAX_INDEX),
           "repeat": Param("int", "How many times over.", False, 1, minimum=1, maximum=1 << 32),
-          "fill": Param("int", "A write: fill whole pages with this byte.", False, None, minimum=0, maximum=255)},
+          "fill": Param("int", "A write: fill whole pages with this byte. Without it access i stores one byte, i + 1, at the start of its page.", False, None, minimum=0, maximum=255)},
          {"touched": "int"}),
     # ---------------------------------------------------------------- processes
     Call("fork", 57, process.sys_fork, "full", "", "Make a child: mappings copied, private anonymous pages shared copy-on-write.", {}, {"pid": "int"}),
@@ -209,6 +210,11 @@ _ROWS: tuple[Call, ...] = (
           "length": Param("size", "Bytes; 0: to the end of the file.", False, 0, maximum=I64)}),
     Call("truncate", 76, file.sys_truncate, "full", "", "Set a file's size; cached and mapped pages beyond it go.",
          {"path": PATH, "length": Param("size", "The new size in bytes.")}),
+    Call("fallocate", 285, file.sys_fallocate, "partial", "Files of hugetlbfs only; EOPNOTSUPP for others.",
+         "Give a file of hugetlbfs its pages now, or take them away (punch_hole).",
+         {"path": Param("str", "Path of a file of hugetlbfs, for example /dev/hugepages/f."), "offset": OFFSET,
+          "length": Param("size", "Bytes of the range.", maximum=I64 >> 1),
+          "flags": Param("flags", "keep_size; punch_hole frees the whole huge pages of the range.", False, (), ("keep_size", "punch_hole"))}),
     # ---------------------------------------------------------------- the machine
     Call("spawn", None, process.spawn, "full", "A program made from outside; it is a child of init (pid 1).", "Start a program.",
          {"comm": Param("str", "Its name; cut at 15 bytes."),
@@ -220,9 +226,15 @@ _ROWS: tuple[Call, ...] = (
     Call("put", None, file.put, "full", "echo data > path.", "Write one of the kernel's files.",
          {"path": Param("str", "For example /proc/sys/vm/swappiness."), "data": Param("bytes", "What is written.")}, process=False),
     Call("mkdir", 83, file.mkdir, "full", "", "Make a directory: a cgroup below /sys/fs/cgroup.", {"path": Param("str", "Its path.")}, process=False),
-    Call("rmdir", 84, file.rmdir, "full", "", "Remove a cgroup, or a file of /data.", {"path": Param("str", "Its path.")}, process=False),
-    Call("create_file", None, file.create_file, "full", "Its content costs nothing.", "Put a file of random bytes on the simulated disk.",
+    Call("rmdir", 84, file.rmdir, "full", "", "Remove a cgroup, or a file of /data or of a hugetlbfs.", {"path": Param("str", "Its path.")}, process=False),
+    Call("create_file", None, file.create_file, "full", "Its content costs nothing.", "Put a file of random bytes on the simulated disk, or an empty one of huge pages on a hugetlbfs.",
          {"path": PATH, "size": Param("size", "Its size in bytes.", maximum=I64)}, process=False),
+    Call("mount", 165, file.mount, "partial", "hugetlbfs only, in a directory of /mnt; there is one at /dev/hugepages from the start.",
+         "Mount a hugetlbfs: files of pages of one size, with limits.",
+         {"path": Param("str", "Where, for example /mnt/huge."),
+          "page_size": Param("size", "pagesize=: 2M or 1G; left out: the default size.", False, 0),
+          "size": Param("size", "size=: bytes that may be promised or used there.", False),
+          "min_size": Param("size", "min_size=: bytes that are promised to the mount from the start.", False)}, process=False),
     Call("advance", None, process.advance, "full", "", "Let simulated time pass; the daemons run.",
          {"duration_ns": Param("duration", "How long.", minimum=0)}, process=False),
 )  # fmt: skip

@@ -148,6 +148,9 @@ def test_a_walk_takes_addresses_only(session):
 def test_why_is_explained_for_known_topics(session):
     pid = session.spawn()
     assert session.get(f"/processes/{pid}/explain/oom").status_code == 200
+    assert session.get(f"/processes/{pid}/explain/ksm").json()["page"] is None
+    assert session.get(f"/processes/{pid}/explain/ksm?address=0x1000").json()["page"]["fate"] is None
+    assert session.get(f"/processes/{pid}/explain/ksm?address=here").status_code == 422
     problem(session.get(f"/processes/{pid}/explain/love"), 404, "oom")
 
 

@@ -208,7 +208,7 @@ def test_smaps(path: Path) -> None:
 NUMA_LINE = re.compile(
     r"[0-9a-f]{8,16} (default|local|prefer[^ ]*|bind[^ ]*|interleave[^ ]*)( file=\S+| heap| stack)?( huge)?"
     r"(?: anon=\d+)?(?: dirty=\d+)?(?: mapped=\d+)?(?: mapmax=\d+)?(?: swapcache=\d+)?(?: active=\d+)?(?: writeback=\d+)?"
-    r"(?: N\d+=\d+)*(?: kernelpagesize_kB=4)?"
+    r"(?: N\d+=\d+)*(?: kernelpagesize_kB=(?:4|2048))?"
 )
 
 

@@ -18,18 +18,23 @@ PAGES = (1, 2, 3, 7, 16, 64, 255, 511, 512, 513, 1500, 4000)
 PROTS = ("rw", "r", "rwx", "none", "w", "rx")
 MMAP_FLAGS = (
     ["private", "anonymous"], ["shared", "anonymous"], ["private", "anonymous", "populate"], ["private", "anonymous", "noreserve"],
+    ["private", "anonymous", "hugetlb"], ["shared", "anonymous", "hugetlb"], ["private", "anonymous", "hugetlb", "noreserve"],
     ["private", "anonymous", "locked"], ["shared", "anonymous", "populate"], ["private", "anonymous", "fixed"], ["private", "anonymous", "growsdown"],
 )  # fmt: skip
 FILE_FLAGS = (["private"], ["shared"], ["private", "populate"], ["shared", "populate"], ["shared", "locked"])
 ADVICE = ("dontneed", "free", "willneed", "random", "sequential", "normal", "dontfork", "dofork", "wipeonfork", "keeponfork", "cold", "pageout",
-          "populate_read", "populate_write", "mergeable", "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
+          "populate_read", "populate_write", "mergeable", "unmergeable",
+          "hugepage", "nohugepage", "dontneed_locked", "remove", "collapse")  # fmt: skip
 ORDERS = ("sequential", "reverse", "random", "zipf")
-FILES = ("/data/a", "/data/b", "/data/c")
+FILES = ("/data/a", "/data/b", "/data/c", "/dev/hugepages/h")
 GROUPS = ("/g", "/g/x", "/g/y", "/h")
 LIMITS = (b"max", b"0", b"100K", b"1M", b"3M", b"8M")
 SYSCTL = (("vm/overcommit_memory", b"0"), ("vm/overcommit_memory", b"1"), ("vm/overcommit_memory", b"2"), ("vm/drop_caches", b"3"),
           ("vm/overcommit_ratio", b"90"), ("vm/max_map_count", b"40"), ("vm/max_map_count", b"65530"), ("vm/oom_kill_allocating_task", b"1"),
-          ("vm/oom_kill_allocating_task", b"0"), ("vm/swappiness", b"10"))  # fmt: skip
+          ("vm/oom_kill_allocating_task", b"0"), ("vm/swappiness", b"10"),
+          ("vm/nr_hugepages", b"3"), ("vm/nr_hugepages", b"1"), ("vm/nr_overcommit_hugepages", b"2"))  # fmt: skip
+
+KSM = (("run", b"1"), ("pages_to_scan", b"500"), ("run", b"1"), ("run", b"2"), ("max_page_sharing", b"3"), ("use_zero_pages", b"1"), ("run", b"0"))
 
 Step = tuple[str, int, int, int, int]
 
@@ -158,13 +163,17 @@ def file_call(p: Program, a: int, b: int, c: int, d: int) -> None:
     if not pid:
         return
     path, offset, length = FILES[b % len(FILES)], (c % 700) * 1500, (1 + d % 600) * 3000
-    which = ("create_file", "read", "write", "read", "fsync", "fadvise", "truncate", "rmdir")[a // 3 % 8]
+    which = ("create_file", "read", "write", "read", "fsync", "fadvise", "truncate", "rmdir", "fallocate")[a // 3 % 9]
+    if path == FILES[-1]:
+        offset, length = (c % 5) << 21, (d % 5) << 21
     if which == "create_file":
         p.call("create_file", path=path, size=length)
     elif which == "rmdir":
         p.call("rmdir", path=path)
     elif which in ("read", "write"):
         p.call(which, pid, path=path, offset=offset, length=length)
+    elif which == "fallocate":
+        p.call(which, pid, path=path, offset=offset, length=length, flags=([], ["keep_size"], ["keep_size", "punch_hole"])[a % 3])
     elif which == "truncate":
         p.call("truncate", pid, path=path, length=offset)
     else:
@@ -173,20 +182,22 @@ def file_call(p: Program, a: int, b: int, c: int, d: int) -> None:
 
 def group_call(p: Program, a: int, b: int, c: int, d: int) -> None:
     group = f"/sys/fs/cgroup{GROUPS[b % len(GROUPS)]}"
-    which = a % 7
+    which = a % 8
     if which == 0:
         p.call("mkdir", path=group)
     elif which == 1:
         p.call("rmdir", path=group)
     elif which == 2:
         parent = ("/sys/fs/cgroup", f"/sys/fs/cgroup{GROUPS[0]}")[c % 2]
-        p.call("put", path=f"{parent}/cgroup.subtree_control", data=(b"+memory", b"-memory")[d % 4 == 0])
+        p.call("put", path=f"{parent}/cgroup.subtree_control", data=(b"+memory", b"+hugetlb", b"-hugetlb", b"-memory")[d % 4])
     elif which == 3:
         p.call("put", path=f"{group}/memory.max", data=LIMITS[c % len(LIMITS)])
     elif which == 4:
         p.call("put", path=f"{group}/memory.high", data=LIMITS[c % len(LIMITS)])
     elif which == 5:
         p.call("put", path=f"{group}/memory.oom.group", data=(b"1", b"0")[c % 2])
+    elif which == 6:
+        p.call("put", path=f"{group}/hugetlb.2MB.{('max', 'rsvd.max')[c % 2]}", data=(b"max", b"0", b"4M")[d % 3])
     else:
         p.call("put", path=f"{group}/cgroup.procs", data=str(p.pid(d)).encode())
 
@@ -204,6 +215,12 @@ def adj(p: Program, a: int, b: int, c: int, d: int) -> None:
 def clear_refs(p: Program, a: int, b: int, c: int, d: int) -> None:
     if pid := p.pid(a):
         p.call("put", path=f"/proc/{pid}/clear_refs", data=(b"1", b"2", b"3", b"4", b"5")[c % 5])
+
+
+def ksm(p: Program, a: int, b: int, c: int, d: int) -> None:
+    """A setting of ksmd's."""
+    name, value = KSM[b % len(KSM)]
+    p.call("put", path="/sys/kernel/mm/ksm/" + name, data=value)
 
 
 def advance(p: Program, a: int, b: int, c: int, d: int) -> None:
@@ -240,6 +257,7 @@ OPS: dict[str, Callable[[Program, int, int, int, int], None]] = {
     "file again": file_call,
     "group": group_call,
     "sysctl": sysctl,
+    "ksm": ksm,
     "adj": adj,
     "clear_refs": clear_refs,
     "advance": advance,

@@ -12,10 +12,13 @@ from core.fs import tree
 def kernel() -> Kernel:
     """Two nodes, swap, a process, a zombie, a cgroup with the memory controller, a file: something for every pattern."""
     k = Kernel.boot(Machine.from_dict({"memory": "512M", "nodes": 2, "swap": "64M"}))
-    run(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory")
+    run(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory +hugetlb")
     run(k, "mkdir", path="/sys/fs/cgroup/app")
     run(k, "mkdir", path="/sys/fs/cgroup/app/web")
     run(k, "create_file", path="/data/f", size=10_000)
+    run(k, "mount", path="/mnt/huge", page_size=2 << 20)
+    for path in ("/dev/hugepages/f", "/mnt/huge/f"):
+        run(k, "create_file", path=path, size=2 << 20)
     pid = run(k, "spawn", comm="student", cgroup="/app")["pid"]
     child = run(k, "fork", pid)["pid"]
     run(k, "exit", child)
@@ -380,7 +383,7 @@ def test_stat_has_52_fields(kernel: Kernel) -> None:
 
 BAD_SETTINGS = (
     {"vm.swapiness": 10}, {"vm.swappiness": 201}, {"vm.swappiness": "60"}, {"vm.overcommit_memory": True}, {"vm.lowmem_reserve_ratio": "1 2"},
-    {"vm.nr_hugepages": 4}, {"net.core.somaxconn": 1}, {"vm.max_map_count": -1},
+    {"vm.nr_hugepages": -4}, {"net.core.somaxconn": 1}, {"vm.max_map_count": -1},
 )  # fmt: skip
 
 

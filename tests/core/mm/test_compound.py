@@ -32,7 +32,7 @@ def forget(s, pfn, order):
 @pytest.mark.parametrize("order", [2, 9])
 def test_head_and_tails(order: int) -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "64M"}))
-    pfn = int(alloc_block(k.s, 0, order, 0, 2))
+    pfn = int(alloc_block(k.s, 0, order, 0, 2, 0))
     out = np.zeros(5, np.int64)
     facts(k.s, pfn, order, out)
     assert out.tolist() == [pfn, 1 << order, 7, 2, 7]
