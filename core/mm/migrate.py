@@ -15,7 +15,9 @@ The cgroup pays for one page all the while, and every rss stays. What counts by 
 A page can move only if all its references are accounted for: one for each entry, one for the page cache or the swap cache, one for buffers. Any
 other (a fault that holds it, a pin) would keep pointing to the old frame: the page stays, `pgmigrate_fail`.
 
-Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Compound pages are not moved here. Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
+Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Compound pages are not moved here.
+
+Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
 """
 
 from __future__ import annotations
