@@ -119,6 +119,8 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
                     vmscan.kswapd_run(k, node, 1)
         with psi.memstall(k, task or k.current):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
+        if not reclaimed:
+            settle_boosts(k, asked)
         if not reclaimed and not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
     check_killed(k, task)
@@ -154,11 +156,20 @@ def nodes_of(mask: int) -> list[int] | None:
     return [node for node in range(MAX_NUMNODES) if mask >> node & 1] if mask else None
 
 
+def settle_boosts(k: Kernel, nodes: list[int]) -> None:
+    """Nothing to reclaim: kswapd is through with it as quickly as the task was, and the marks that thefts have raised fall again."""
+    for node in nodes:
+        while vmscan.watermark_boosts(k, node) and k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
+            with psi.kswapd_stall(k):
+                while not vmscan.kswapd_run(k, node, 8):
+                    pass
+
+
 def above_min(k: Kernel, nodes: list[int] | None = None) -> bool:
     """Can some zone (of these nodes) give a page after all?"""
     zones = k.s.zones
     usable = [z for z in k.populated if nodes is None or int(zones["node"][z]) in nodes]
-    return any(int(zones["free"][z]) > int(zones["wmark"][z][MIN]) + int(zones["lowmem_reserve"][z][3]) for z in usable)
+    return any(int(zones["free"][z]) > compaction.wmark_pages(zones[z], MIN) + int(zones["lowmem_reserve"][z][3]) for z in usable)
 
 
 def check_killed(k: Kernel, task: Task | None) -> None:
