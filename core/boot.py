@@ -117,7 +117,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0} for _ in range(k.nr_nodes)]
+    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "boosts": {}} for _ in range(k.nr_nodes)]
     k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
     k.flushers = {}
     k.rmap = None

@@ -257,10 +257,25 @@ def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
             c["priority"] -= 1
 
 
+def settle_boosts(k: Kernel, node: int) -> None:
+    """What kswapd was woken for is done: those boosts go, and kcompactd is to make the pageblocks whole that thefts have torn.
+
+    Where compaction has gone through a whole zone, it may look everywhere again.
+    """
+    boosts = k.kswapd[node]["boosts"]
+    for zid, boost in boosts.items():
+        k.s.zones["boost"][zid] -= min(boost, int(k.s.zones["boost"][zid]))
+    if boosts:
+        compaction.wakeup_kcompactd(k, node, PAGEBLOCK_ORDER)
+    for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE):
+        compaction.flush_skip_marks(k, zid)
+
+
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
     """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
     state = k.kswapd[node]
     state["awake"], state["cause"] = False, 0
+    settle_boosts(k, node)
     state["failures"] = 0 if useful else state["failures"] + 1
     if useful and pgdat_balanced(k, node):
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
