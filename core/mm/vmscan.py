@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import memcontrol, rmap_walk
+from core.mm import compaction, memcontrol, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import PAGEBLOCK_ORDER, WMARK_HIGH, ZONES_PER_NODE
 from core.mm.policy import policy_of
 from core.vmstat import EVENT, NODE
 
