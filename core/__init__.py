@@ -12,7 +12,10 @@ from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
+from core.monitor import text as vmstat_text
 from core.panic import KernelBug
+from core.programs.program import catalogue as program_catalogue
+from core.programs.program import parse as parse_program
 from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
@@ -30,5 +33,8 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "parse_program",
+    "program_catalogue",
     "says",
+    "vmstat_text",
 ]

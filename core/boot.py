@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core import sysctl
+from core import monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import MAX_NODES, RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
@@ -31,6 +31,7 @@ from core.mm.mm_types import (
     KSM,
     KSM_ITEM,
     KSM_NODE,
+    LOOK,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -41,6 +42,7 @@ from core.mm.mm_types import (
     MIGRATE_UNMOVABLE,
     MM,
     NR_CTL,
+    NR_LOOKS,
     PAGE,
     PAGEBLOCK_ORDER,
     RUN,
@@ -56,7 +58,9 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
+from core.record import Records
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -98,11 +102,13 @@ KSM_SETTINGS: dict[str, int] = {
     "max_page_sharing": 256,
     "stable_node_chains_prune_millisecs": 2000,
 }
-TIMERS: dict[str, Callable[[Kernel], None]] = {
+TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wakes
     "flusher": page_writeback.flusher,
+    "loadavg": fair.calc_load,
+    "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
     **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
-}  # what a daemon does when it wakes
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:
@@ -117,15 +123,21 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.swap_devices, k.committed_pages = [], 0
     k.swap_ra = {"previous": 0, "last": 0}
-    k.kswapd = [{"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "boosts": {}} for _ in range(k.nr_nodes)]
+    k.kswapd = [
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "boosts": {}}
+        for _ in range(k.nr_nodes)
+    ]
     k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
-    k.in_memstall = False
+    k.in_memstall = k.unordered = False
+    k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
+    k.nr_programs, k.work_left, k.pause = 0, 0, None
     k.dmesg, k.events, k.killed = [], [], []
-    k.nr_events, k.causes, k.timer, k.quiet = 0, [], None, False
+    k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
+    k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
@@ -139,10 +151,12 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     add_swap(k)
     banner(k)
     page_writeback.flusher(k)
+    fair.calc_load(k)
     image.start_init(k)
     hugetlb.boot_settings(k)
+    k.order_events()
     k.drain()
-    k.nr_events = 0  # a session's first event is number 1
+    k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
 
 
 def columns(k: Kernel, max_pfn: int) -> State:
@@ -172,6 +186,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
         cc=arena((1,), CC),
+        looks=arena((NR_LOOKS,), LOOK),
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),

@@ -298,7 +298,7 @@ class NumaMigrate(Event):
 
 @dataclass(slots=True)
 class Psi(Event):
-    """A pressure trigger fired: `stall_us` of `some` or `full` memory stall within its window."""
+    """A pressure trigger fired: `stall_us` of `some` or `full` stall within its window. resource: `memory`, `io` or `cpu`."""
 
     type: ClassVar[str] = "psi"
 
@@ -307,6 +307,7 @@ class Psi(Event):
     threshold_us: int
     window_us: int
     cgroup: str | None = None
+    resource: str = "memory"
 
 
 @dataclass(slots=True)
@@ -326,6 +327,38 @@ class Process(Event):
     child: int | None = None
     signal: str | None = None
     code: int | None = None
+
+
+@dataclass(slots=True)
+class ProgramStep(Event):
+    """A program that runs by itself. kind: `start`, `stop` (taken away), `error` (the kernel refused a step).
+
+    step: its place in the program's code; op and errno: what was refused, and how. Its end is the process's.
+    """
+
+    type: ClassVar[str] = "program"
+
+    kind: str
+    pid: int
+    name: str
+    step: int
+    op: str | None = None
+    errno: str | None = None
+    cgroup: str | None = None
+
+
+@dataclass(slots=True)
+class Vmstat(Event):
+    """A line of vmstat(8), once a simulated second while programs run, or as often as the operation `vmstat` says.
+
+    line: its text. columns: its values by vmstat's own names. faults: minor and major faults of each process since the last line, by pid.
+    """
+
+    type: ClassVar[str] = "vmstat"
+
+    line: str
+    columns: dict[str, int]
+    faults: dict[str, list[int]]
 
 
 @dataclass(slots=True)
@@ -365,6 +398,8 @@ EVENTS: dict[str, type[Event]] = {
     "numa_migrate": NumaMigrate,
     "psi": Psi,
     "process": Process,
+    "program": ProgramStep,
+    "vmstat": Vmstat,
     "vma": VmaChange,
 }
 

@@ -5,19 +5,18 @@ page and returns at the first page that needs a decision it does not own. The sa
 uncompiled with `NUMBA_DISABLE_JIT=1` (for stepping, coverage and as an oracle of the compiled ones).
 
 numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another file would go
-unnoticed. Here a loop's key is what it is made of (`fingerprint`): its own code, that of every step it calls, theirs in turn, and
-the values of the constants they use. An edit compiles the loops that it reaches again, and no others. This module is the one place in
-`core/` that looks at its own surroundings; nothing here touches a simulated value.
+unnoticed. Here a loop's key is what it is made of (`fingerprint`): its own code, that of every step it calls, theirs in turn, the
+values of the constants they use, and the layout of the columns it is given. An edit compiles the loops that it reaches again,
+and no others. This module is the one place in `core/` that looks at its own surroundings; nothing here touches a simulated value.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import numba
@@ -39,9 +38,9 @@ def cache_dir() -> Path:
     return Path(root) / "pagewalk" / "loops"
 
 
-def fingerprint(loop: Callable[..., Any]) -> str:
-    """A digest of all that a loop is compiled from: equal exactly when the machine code would be."""
-    digest = hashlib.sha256((numba.__version__ + Path(__file__).read_text()).encode())
+def fingerprint(loop: Callable[..., Any], signature: object = "") -> str:
+    """A digest of all that a loop is compiled from, with the types of its arguments: equal exactly when the machine code would be."""
+    digest = hashlib.sha256(f"{numba.__version__}{Path(__file__).read_text()}{signature}".encode())
     _describe(_function(loop), digest.update, set())
     return digest.hexdigest()[:24]
 
@@ -59,12 +58,23 @@ def _describe(function: Any, write: Callable[[bytes], None], seen: set[str]) -> 
         return
     seen.add(name)
     _describe_code(function.__code__, write)
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
+    for name, value in _named(function):
         if isinstance(_function(value), FunctionType):
             _describe(_function(value), write, seen)
         else:
             write(f"{name}={value!r};".encode())
+
+
+def _named(function: Any) -> Iterator[tuple[str, Any]]:
+    """The globals that a function names, and what it names of modules of ours."""
+    names = function.__code__.co_names
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, ModuleType):
+            if value.__name__.startswith("core"):
+                yield from ((f"{name}.{member}", getattr(value, member)) for member in names if hasattr(value, member))
+        else:
+            yield name, value
 
 
 def _describe_code(code: CodeType, write: Callable[[bytes], None]) -> None:
@@ -81,6 +91,8 @@ def _describe_code(code: CodeType, write: Callable[[bytes], None]) -> None:
 class _Locator(_CacheLocator):
     """Tells numba's cache where a loop's machine code is, and under which key."""
 
+    signature: object = ""
+
     def __init__(self, loop: Callable[..., Any]) -> None:
         self.loop = loop
 
@@ -91,50 +103,45 @@ class _Locator(_CacheLocator):
         return ""  # the key says it all
 
     def get_disambiguator(self) -> str:
-        return fingerprint(self.loop)
+        return fingerprint(self.loop, self.signature)
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
         return cls(py_func)
 
 
-class _Results(CompileResultCacheImpl):
-    _locator_classes: list[Any] = [_Locator]  # noqa: RUF012
-
-
-class _Files(FunctionCache):
-    _impl_class = _Results
+def _files(loop: Callable[..., Any], signature: object) -> FunctionCache:
+    """numba's own cache of one function, for one signature: files of their own, so that no two builds ever write to the same."""
+    locator = type("_LocatorOf", (_Locator,), {"signature": signature})
+    results = type("_ResultsOf", (CompileResultCacheImpl,), {"_locator_classes": [locator]})
+    cache: FunctionCache = type("_CacheOf", (FunctionCache,), {"_impl_class": results})(loop)
+    return cache
 
 
 class LoopCache(_Cache):
-    """The cache of one loop. Its key is made when the loop is first called: then everything that it names is defined."""
+    """The cache of one loop. Its keys are made when the loop is first called: then everything that it names is defined."""
 
     def __init__(self, loop: Callable[..., Any]) -> None:
         self.loop = loop
-
-    @cached_property
-    def files(self) -> Any:
-        """numba's own cache of one function."""
-        return _Files(self.loop)
 
     @property
     def cache_path(self) -> str:
         return str(cache_dir())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        return self.files.load_overload(sig, target_context)
+        return _files(self.loop, sig).load_overload(sig, target_context)
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        self.files.save_overload(sig, data)
+        _files(self.loop, sig).save_overload(sig, data)
 
     def enable(self) -> None:
-        self.files.enable()
+        """A cache of loops is always on."""
 
     def disable(self) -> None:
-        self.files.disable()
+        """See `enable`."""
 
     def flush(self) -> None:
-        self.files.flush()
+        """Keys never go stale: there is nothing to forget."""
 
 
 # Steps are called from compiled code only: without their Python entry points they compile in half the time.

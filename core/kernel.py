@@ -11,19 +11,22 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core import boot, snapshot, verify, views
+from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
 from core.mm import compaction, filemap, gfp, memcontrol, page_writeback
 from core.panic import Signal, TaskKilled
+from core.programs import program
 from core.sched import exec as image
+from core.sched import fair, psi
 from core.sched import task as sched
+from core.syscalls.file import lookup
 from core.syscalls.table import CALLS
 
 if TYPE_CHECKING:
@@ -35,7 +38,11 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.monitor import Monitor
+    from core.record import Records
     from core.sched.task import Task
+
+CATCH_UP_WORK = 1 << 20  # accesses that programs may make while a client's call takes its time
 
 
 @dataclass(slots=True)
@@ -90,17 +97,28 @@ class Kernel:
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     kcompactd: list[dict[str, Any]]
+    psi: psi.PsiTasks
+    rqs: list[fair.Rq]  # the processors
+    loadavg: list[int]
+    nr_programs: int  # processes that run by themselves
+    work_left: int  # accesses that programs may still make in this call
+    pause: Callable[[], None] | None  # a host's, in a long advance: it may take the events so far (`drain`)
+    unordered: bool  # events of several processors may be out of order of time
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
     events: list[Event]
+    records: Records  # what was decided lately, for `explain`
     quiet: bool  # a program's own instructions run: their faults are not events
     nr_events: int  # ever emitted: the number of the newest
+    nr_ordered: int  # those that are in order of time for good: what a host may have
     causes: list[int]  # numbers of the events that what happens now follows from, the nearest last
     timer: str | None  # whose time has come, None while a request is carried out
     killed: list[int]
     panicked: str | None
     last_oom: dict[str, Any] | None
+    oom_kills: list[dict[str, Any]]  # every kill of the OOM killer
+    monitor: Monitor  # vmstat's samples
     current: Task | None
 
     # ---- life
@@ -156,7 +174,11 @@ class Kernel:
         """One handler with its outcome sorted into the answer's channels."""
         start, self.killed, self.current = self.clock.now, [], task
         self.rmap = None
-        self.clock.spend(self.costs.syscall)
+        clock, self.work_left = self.clock, CATCH_UP_WORK
+        used = (clock.user_ns, clock.asleep_ns, clock.others_ns)
+        if task is not None:
+            psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
+        clock.spend(self.costs.syscall)
         try:
             if task is None:
                 answer.result = handler(self, **args)
@@ -164,7 +186,7 @@ class Kernel:
                 image.run_user(self, task)
                 answer.result = handler(self, task, **args)
         except SysError as failure:
-            answer.errno, answer.detail = failure.errno.name, failure.why or None
+            answer.errno, answer.detail, answer.result = failure.errno.name, failure.why or None, failure.result
         except Signal as signal:
             answer.signal, answer.fault_address = signal.name, signal.address
             assert task is not None
@@ -174,30 +196,115 @@ class Kernel:
         finally:
             if task is not None:
                 memcontrol.resume_user_mode(self, task)
-            self.current = None
-            gfp.kswapd_finish(self)
-            page_writeback.flusher_finish(self)
-            self.clock.run_until(self.clock.now, self.fire)
-            self.rmap = None
-            if task is not None:
                 sched.exit_to_user(self, task)
+            self.current = None
+            if not self.nr_programs:  # else they go on in the time that is theirs
+                gfp.kswapd_finish(self)
+                page_writeback.flusher_finish(self)
+            if task is not None:
+                self.account(task, start, used)
+            self.catch_up(start)
+            self.rmap = None
         answer.killed = self.killed
         answer.elapsed_ns = self.clock.now - start
         return answer
 
-    def advance(self, ns: int) -> None:
-        """Let `ns` of simulated time pass; timers fire in order."""
+    def account(self, task: Task, start: int, used: tuple[int, int, int]) -> None:
+        """The call is over: its time goes to the task and to its processor (account_process_tick)."""
+        clock, rq = self.clock, self.rqs[task.cpu]
+        user, asleep, others = clock.user_ns - used[0], clock.asleep_ns - used[1], clock.others_ns - used[2]
+        system = clock.now - start - user - asleep - others
+        task.utime_ns += user
+        task.stime_ns += system
+        rq.idle_to(start)
+        rq.run(user, system)
+        if asleep:
+            rq.io_until = max(rq.io_until, clock.now)
+        if task.program is None:
+            psi.set_state(self, task, 0)
+
+    def catch_up(self, start: int) -> None:
+        """The others have their share of the time since `start`: timers that fell due, programs on their processors."""
+        clock = self.clock
+        end = clock.now
+        if self.nr_programs:
+            clock.now = start
+            fair.run_until(self, end)
+            clock.now = max(clock.now, end)
+        elif clock.timers[0][0] <= end:
+            fair.run_until(self, end)
+        psi.settle(self, clock.now)
+        self.order_events()
+
+    def advance(self, ns: int, work: int = 1 << 23) -> int:
+        """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
         compaction.arm_kcompactd(self)
-        self.clock.run_until(self.clock.now + ns, self.fire)
+        start, self.work_left = self.clock.now, work
+        fair.run_until(self, start + ns)
+        return self.clock.now - start
 
     def fire(self, timer: str) -> None:
-        """What a timer does, by name: it follows from nothing but the time."""
+        """What a timer does, by name: it follows from nothing but the time. A sleeper's says who."""
+        name, _, pid = timer.partition(":")
+        if pid:
+            fair.wake(self, int(pid))
+            return
+        with self.by_itself(name):
+            boot.TIMERS[name](self)
+
+    @contextmanager
+    def by_itself(self, name: str) -> Iterator[None]:
+        """What is emitted within follows from no request: the time of a daemon or of a program had come."""
         before = self.causes, self.timer
-        self.causes, self.timer = [], timer
+        self.causes, self.timer = [], name
         try:
-            boot.TIMERS[timer](self)
+            yield
         finally:
             self.causes, self.timer = before
+
+    # ---- programs
+
+    def run_program(self, task: Task, horizon: int) -> tuple[int, str]:
+        """A program goes on on its processor (`programs.program.run`)."""
+        with self.by_itself("program"):
+            return program.run(self, task, horizon)
+
+    def perform(self, task: Task, work: Callable[[], None]) -> str | None:
+        """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
+        self.current, self.rmap = task, None
+        refusal = None
+        try:
+            image.run_user(self, task)
+            work()
+        except SysError as failure:
+            refusal = failure.errno.name
+        except Signal as signal:
+            refusal = signal.name
+            sched.deliver(self, task, signal)
+        except TaskKilled:
+            pass
+        finally:
+            memcontrol.resume_user_mode(self, task)
+            sched.exit_to_user(self, task)
+            self.current = None
+        return refusal
+
+    def syscall(self, name: str, task: Task, **args: Any) -> Any:
+        """A program's system call, by the table's handler."""
+        self.clock.spend(self.costs.syscall)
+        return CALLS[name].handler(self, task, **args)
+
+    def user(self, name: str, task: Task, **args: Any) -> Any:
+        """What a program's processor does without a system call: accesses."""
+        return CALLS[name].handler(self, task, **args)
+
+    def machine_call(self, name: str, **args: Any) -> Any:
+        """An operation of the machine's that a program needs done: a file on the disk."""
+        return CALLS[name].handler(self, **args)
+
+    def file(self, path: str) -> Inode:
+        """The file at a path; SysError(ENOENT)."""
+        return lookup(self, path)
 
     # ---- what shows it
 
@@ -232,7 +339,8 @@ class Kernel:
 
     def drain(self) -> list[Event]:
         """The events since the last drain, in order."""
-        events, self.events = self.events, []
+        told = len(self.events) - (self.nr_events - self.nr_ordered)
+        events, self.events = self.events[:told], self.events[told:]
         return events
 
     # ---- what mechanisms use
@@ -248,6 +356,41 @@ class Kernel:
         self.events.append(event)
         self.nr_events += 1
         return self.nr_events
+
+    def order_events(self) -> None:
+        """Events so far that lie before now, in order of time; those of a processor that is ahead wait until the clock has passed them.
+
+        Their numbers change with their places, and so do those by which others name them as their cause. Without programs nobody goes
+        ahead but kswapd after a call: its events have the time of the call's end.
+        """
+        fresh = self.nr_events - self.nr_ordered
+        if not self.unordered or not fresh:
+            self.nr_ordered = self.nr_events
+            return
+        first, events = self.nr_ordered + 1, self.events[len(self.events) - fresh :]
+        if not self.nr_programs:
+            for event in events:
+                event.clock_ns = min(event.clock_ns, self.clock.now)
+        times = [event.clock_ns for event in events]
+        for at, event in enumerate(events):  # nothing comes before its cause
+            if event.cause is not None and event.cause >= first:
+                times[at] = max(times[at], times[event.cause - first])
+        order = sorted(range(fresh), key=times.__getitem__)
+        self.events[len(self.events) - fresh :] = [events[at] for at in order]
+        numbers = {first + at: first + place for place, at in enumerate(order)}
+        for event in events:
+            event.cause = numbers.get(event.cause, event.cause) if event.cause is not None else None
+        for daemon in self.kswapd:
+            daemon["cause"] = numbers.get(daemon["cause"], daemon["cause"])
+        for task in self.tasks.values():
+            task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
+        if self.last_oom is not None:
+            self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+        for kill in self.oom_kills:
+            kill["event"] = numbers.get(kill["event"], kill["event"])
+        record.renumber(self.records, first, numbers)
+        self.nr_ordered += sum(time <= self.clock.now for time in times)
+        self.unordered = self.nr_ordered < self.nr_events
 
     @contextmanager
     def because(self, number: int) -> Iterator[None]:

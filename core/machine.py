@@ -21,6 +21,7 @@ MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
 SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
 RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
 
@@ -104,6 +105,7 @@ class Costs:
     swap_out: int = 5_000  # hand one page to the swap device
     compact_scan: int = 15  # compaction looks at one frame (a row of mem_map and its buddy)
     migrate_page: int = 1_500  # move one page: rmap, copy, remap, without flushing other CPUs (perf figures of move_pages, about 1-2 us)
+    context_switch: int = 1_500  # one task gives its processor to another
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
 
 
@@ -119,6 +121,7 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    cgroup_mount: tuple[str, ...] = ()
     preset: str | None = None
 
     @property
@@ -152,6 +155,7 @@ class Machine:
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
             reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             preset=name,
         )
 
@@ -167,11 +171,13 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "cgroup_mount": list(self.cgroup_mount),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "preset")
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount",
+           "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -192,6 +198,13 @@ def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
+
+
+def _options(value: object, what: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of some of the choices, in their order."""
+    if not isinstance(value, list) or any(one not in choices for one in value):
+        raise ValueError(f"{what} must be a list of some of {', '.join(choices)}, not {value!r}")
+    return tuple(choice for choice in choices if choice in value)
 
 
 def _object(value: object, what: str, known: tuple[str, ...] | None) -> dict[str, Any]:

@@ -89,5 +89,7 @@ SAYS: dict[str, Callable[[Any], str]] = dict.fromkeys(EVENTS, _words) | {
     "swap_in": lambda e: f"{_pages(e.pages)} came back from swap, {e.readahead} of them read ahead",
     "writeback": lambda e: f"{_pages(e.pages)} of {e.path} were written ({e.why})",
     "oom_reap": lambda e: f"{_pages(e.freed)} of process {e.pid} ({e.comm}) came back by {e.by}",
-    "psi": lambda e: f"{e.kind} pressure of {e.stall_us} us within {e.window_us} us fired a trigger",
+    "vmstat": lambda e: f"vmstat: {e.line}",
+    "program": lambda e: f"the program of process {e.pid} ({e.name}): {e.kind}" + (f", {e.op} was answered {e.errno}" if e.errno else ""),
+    "psi": lambda e: f"{e.kind} {e.resource} pressure of {e.stall_us} us within {e.window_us} us fired a trigger",
 }

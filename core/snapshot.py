@@ -29,7 +29,7 @@ import zstandard
 
 from core import boot
 from core.abi.mman import PAGE_SIZE
-from core.mm.mm_types import CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, Array, State
+from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, NR_LOOKS, Array, State
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -53,6 +53,7 @@ def used_rows(k: Kernel, name: str) -> int:
         "xa": int(k.s.ctl[CTL_XA_NEXT]),
         "memcgs": groups,
         "lruvecs": groups * k.nr_nodes,
+        "looks": min(int(k.s.ctl[CTL_LOOKS]), NR_LOOKS),
         "mms": max([*k.mms, *k.free_mm_ids, *k.ksmd.slots], default=0) + 1,
         "ksm_items": int(k.s.ksm[0]["item_next"]) + 1,
         "ksm_nodes": int(k.s.ksm[0]["node_next"]) + 1,

@@ -46,6 +46,7 @@ from core.mm.swap import page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
+from core.sched import psi
 from core.verify_ksm import shared_pages_add_up
 from core.vmstat import MEMCG, NODE, ZONE
 
@@ -584,6 +585,38 @@ def processes_add_up(k: Kernel, r: Recount) -> None:
         broken("mm users", f"used by {users}, counted {[(mm.id, mm.users) for mm in k.mms.values()]}")
 
 
+def programs_are_scheduled(k: Kernel, r: Recount) -> None:
+    """A process with a program is on a run queue, asleep with a timer, or stopped; processors account for all of their time."""
+    queued = [pid for rq in k.rqs for pid in rq.queue]
+    programs = [task for task in k.tasks.values() if task.program is not None]
+    if len(programs) != k.nr_programs or sorted(queued) != sorted(task.pid for task in programs if task.se.on_rq):
+        broken("run queues", f"{k.nr_programs} programs, {len(programs)} found; queued are {queued}")
+    timers = {(due, name) for due, _, _, name in k.clock.timers}
+    for task in programs:
+        if task.se.on_rq:
+            if task.pid not in k.rqs[task.cpu].queue or task.cpu not in task.cpus_allowed:
+                broken("run queues", f"process {task.pid} is not on the queue of processor {task.cpu}")
+        elif task.state != "stopped" and (task.se.wake_ns, f"wake:{task.pid}") not in timers:
+            broken("run queues", f"process {task.pid} sleeps and nothing will wake it")
+    for rq in k.rqs:
+        if rq.user_ns + rq.system_ns + rq.idle_ns + rq.iowait_ns != rq.now:
+            broken("cpu time", f"processor {rq.number} is at {rq.now} ns, its parts do not add up to it")
+
+
+def stalls_add_up(k: Kernel, r: Recount) -> None:
+    """A group's counts of tasks by state, per processor, are those of the tasks below it (psi)."""
+    counted: dict[tuple[str, int], list[int]] = {}
+    for cpu, flags, cgroup in k.psi.known.values():
+        for group in cgroup.ancestors:
+            row = counted.setdefault((group.path, cpu), [0, 0, 0])
+            for at, bit in enumerate((psi.RUNNING, psi.IOWAIT, psi.MEMSTALL)):
+                row[at] += flags & bit != 0
+    for group in k.cgroups.values():
+        for cpu, seen in group.psi.cpus.items():
+            if [seen.running, seen.iowait, seen.memstall] != counted.get((group.path, cpu), [0, 0, 0]):
+                broken("psi", f"{group.path} counts {seen.running}, {seen.iowait}, {seen.memstall} running, waiting, stalled on cpu {cpu}")
+
+
 def pools_add_up(k: Kernel, r: Recount) -> None:
     """A pool's counters are those of its pages; a page has as many references as entries and files; promises are what maps say."""
     for h in k.hstates:
@@ -646,6 +679,8 @@ RULES = (
     files_add_up,
     pools_add_up,
     processes_add_up,
+    programs_are_scheduled,
+    stalls_add_up,
     shared_pages_add_up,
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, verify
+from core import explain, explain_pressure, monitor, verify
 from core.abi.mman import (
     TASK_SIZE,
     VM_EXEC,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm, Vma
+    from core.programs.program import Program
     from core.sched.task import Task
 
 U64 = (1 << 64) - 1
@@ -88,6 +89,23 @@ def _process(k: Kernel, task: Task) -> dict[str, Any]:
         "oom_score": int(proc_pid.oom_score(k, task)),
         "oom_score_adj": task.oom_score_adj,
         "threads": 1,
+        "cpu": task.cpu,
+        "utime_ns": task.utime_ns,
+        "stime_ns": task.stime_ns,
+        "program": _program(task.program) if task.program is not None else None,
+    }
+
+
+def _program(program: Program) -> dict[str, Any]:
+    """Where a program is: the step at hand (its place in `code`), and how many it has begun."""
+    step = program.code[program.pc] if program.pc < len(program.code) else None
+    return {
+        "name": program.name,
+        "step": program.pc,
+        "op": step["op"] if step else None,
+        "steps_begun": program.steps,
+        "regions": [{"name": name, "address": address, "length": length} for name, (address, length) in program.regions.items()],
+        "at_end": program.at_end,
     }
 
 
@@ -379,6 +397,11 @@ def _zone(k: Kernel, zid: int) -> dict[str, Any]:
     }
 
 
+def oom(k: Kernel) -> list[dict[str, Any]]:
+    """Every kill of the OOM killer, in order of time."""
+    return [dict(row) for row in k.oom_kills]
+
+
 VIEWS: dict[str, Callable[..., Any]] = {
     "processes": processes,
     "process": process,
@@ -390,5 +413,10 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "memory": memory_map,
     "audit": verify.audit,
     "explain_oom": explain.explain_oom,
+    "vmstat": monitor.vmstat,
+    "oom": oom,
+    "explain_reclaim": explain_pressure.explain_reclaim,
+    "explain_charge": explain_pressure.explain_charge,
+    "explain_psi": explain_pressure.explain_psi,
     "explain_ksm": explain.explain_ksm,
 }

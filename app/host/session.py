@@ -33,6 +33,7 @@ T = TypeVar("T")
 INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
 SLOW_NS: Final = 1_000_000
+PATIENCE_S: Final = 60.0  # of a kernel's thread with the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,17 @@ class Outcome:
     events: list[Event]
 
 
-def carry_out(kernel: Kernel, op: Op) -> Outcome:
-    """Run one operation on a kernel. Raises LookupError for a pid that names no living process."""
-    result = kernel.call(op.op, op.pid, **op.args)
+def carry_out(kernel: Kernel, op: Op, publish: Callable[[list[Event]], None] | None = None) -> Outcome:
+    """Run one operation on a kernel. Raises LookupError for a pid that names no living process.
+
+    `publish` gets the events of a long advance in parts, while it runs; the outcome has what is left.
+    """
+    if publish is not None:
+        kernel.pause = lambda: publish(kernel.drain())
+    try:
+        result = kernel.call(op.op, op.pid, **op.args)
+    finally:
+        kernel.pause = None
     return Outcome(op, result, kernel.clock_ns, kernel.drain())
 
 
@@ -112,6 +121,7 @@ class Session:
         self.snapshots: dict[str, Snapshot] = {}
         self._turn = asyncio.Lock()
         self._took_ns: dict[str, tuple[int, int]] = {}
+        self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
         self.ring.publish(0, kernel.drain())
 
     # ---- who may
@@ -192,6 +202,8 @@ class Session:
             raise Problem(422, "too-much", f"{op.op} would make {pages} page accesses, one call may make {limit}: do it in parts", errors=[])
         if op.op == "advance" and op.args.get("duration_ns", 0) > self.settings.max_advance:
             raise Problem(422, "too-much", f"one request may let {self.settings.max_advance // 10**9} s pass: advance in parts", errors=[])
+        if op.op == "advance" and op.args.get("max_work", 0) > limit:
+            raise Problem(422, "too-much", f"the programs of one advance may make {limit} page accesses: max_work is at most that", errors=[])
         return pages
 
     def _require_room(self, ops: int) -> None:
@@ -202,7 +214,9 @@ class Session:
     def _commit(self, outcome: Outcome) -> dict[str, Any]:
         """Number an operation, publish its events; returns the answer that every call gives."""
         self.seq += 1
+        early, self._told_early = self._told_early, None
         first, last = self.ring.publish(self.seq, outcome.events)
+        first, last = (first, last) if early is None else (early, self.ring.last)
         self.journal.append(Committed(outcome.op, self.ring.last))
         result = outcome.result
         return {
@@ -218,11 +232,33 @@ class Session:
             "seq": self.seq,
         }
 
+    def _limited(self, op: Op) -> Op:
+        """An advance says how much its programs may do, so that it does the same when it is replayed under other settings."""
+        if op.op != "advance" or "max_work" in op.args:
+            return op
+        return Op(op.op, op.pid, {**op.args, "max_work": self.settings.max_pages_per_call})
+
+    def _runs_programs(self, op: Op) -> bool:
+        return op.op == "advance" and self.kernel.nr_programs > 0
+
+    def _teller(self) -> Callable[[list[Event]], None]:
+        """For the thread of a long advance: hand events to the event loop, and wait until they are published."""
+        loop = asyncio.get_running_loop()
+        self._told_early = None
+
+        async def tell(events: list[Event]) -> None:
+            first, _ = self.ring.publish(self.seq + 1, events)
+            self._told_early = self._told_early or first
+            await asyncio.sleep(0)  # readers that keep up get their turn
+
+        return lambda events: asyncio.run_coroutine_threadsafe(tell(events), loop).result(PATIENCE_S)
+
     async def call(self, op: Op, if_match: str | None = None) -> dict[str, Any]:
         """Carry out one operation and answer what it did.
 
         Raises Problem: 404 for a pid that lives no more, 409 after a panic or a bug, 412 for a stale writer, 422 for too much work.
         """
+        op = self._limited(op)
         pages = self._check_size(op)
         self.used = time.time()
         async with self._turn:
@@ -230,13 +266,18 @@ class Session:
             self._require_match(if_match)
             self._require_room(1)
             try:
-                outcome = await self._run(op.op, lambda: carry_out(self.kernel, op), pages > INLINE_PAGES)
+                if self._runs_programs(op):
+                    teller = self._teller()
+                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, teller), True)
+                else:
+                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op), pages > INLINE_PAGES)
             except LookupError as error:
                 raise no_such_process(op.pid, error) from None
             return self._commit(outcome)
 
     async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
         """Carry out operations in order; an operation that cannot be carried out answers a problem in its place."""
+        ops = [self._limited(op) for op in ops]
         pages = sum(self._check_size(op) for op in ops)
         self.used = time.time()
         async with self._turn:
@@ -262,7 +303,8 @@ class Session:
                     return
 
         try:
-            await self._run(f"batch {ops[0].op}", work, sum(accesses(op) for op in ops) > INLINE_PAGES)
+            long = sum(accesses(op) for op in ops) > INLINE_PAGES or any(map(self._runs_programs, ops))
+            await self._run(f"batch {ops[0].op}", work, long)
         finally:
             answers += [item.document() if isinstance(item, Problem) else self._commit(item) for item in done]
         return stop and _failed(done[-1])
@@ -358,6 +400,14 @@ class Session:
             self.journal.replace(history)
             self.seq, self.epoch = len(history), self.epoch + 1
             self.ring.cut(min(history[-1].last_event if history else self._boot_events, self.ring.last))
+
+    async def aside(self, seq: int, work: Callable[[Kernel, Sequence[Committed]], T]) -> T:
+        """Work on a kernel of its own, as the session's was before operation `seq`, given the operations up to it; the session goes on."""
+        async with self._turn:
+            self._require_sound()
+            base, history = self._base(seq - 1, None), list(self.journal.entries(0, seq))
+        replay = history[base.seq if base is not None else 0 : seq - 1]
+        return await self._in_thread(lambda: work(self._rebuild(base, replay), history))
 
     @property
     def _boot_events(self) -> int:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.deps import TheSession, enter, get_settings
 from app.errors import Problem
+from app.host.autopsy import autopsy
 from app.host.session import Session
 from app.host.why import why
 from app.routes import reply
@@ -66,6 +67,12 @@ async def read_events(
 async def explain_event(session: TheSession, id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
     """Why an event happened: the chain of its causes, back to the request or the timer that set the kernel to work."""
     return reply.json(why(session, id), session)
+
+
+@router.get("/{id}/autopsy", responses=docs.ok("Autopsy"))
+async def autopsy_of_event(session: TheSession, id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
+    """The smallest single change that would have avoided this OOM kill, found by trying: with it no kill, with one step less a kill."""
+    return reply.json(await autopsy(session, id), session)
 
 
 def _resume(after: int | None, last_event_id: str | None) -> int | None:

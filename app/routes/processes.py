@@ -100,5 +100,5 @@ async def explain(session: TheSession, pid: str, topic: str, address: Annotated[
     """Why the kernel decided as it did, from what it recorded; of one page where the topic takes an `address`."""
     if topic not in docs.TOPICS:
         raise Problem(404, "no-such-topic", f"nothing is explained about {topic[:40]!r}: there is {', '.join(docs.TOPICS)}")
-    args = {"address": _address(address) if address is not None else None} if topic in docs.TOPICS_OF_A_PAGE else {}
+    args = {"address": _address(address) if address is not None else None} if docs.TOPICS[topic] else {}
     return reply.json(await _view(session, pid, EXPLAIN + topic, **args), session)

@@ -101,8 +101,9 @@ async def read_clock(session: TheSession) -> Response:
 
 @router.post("/{sid}/clock", tags=["clock"], responses=docs.ok("Answer"))
 async def advance_clock(body: Advance, session: TheSession, if_match: IfMatch = None) -> Response:
-    """Let simulated time pass; the kernel's daemons run meanwhile."""
-    answer = await session.call(Op("advance", None, {"duration_ns": body.advance}), if_match)
+    """Let simulated time pass; the kernel's daemons and the programs run meanwhile. EDQUOT: the programs used up `max_work` before."""
+    work = {} if body.max_work is None else {"max_work": body.max_work}
+    answer = await session.call(Op("advance", None, {"duration_ns": body.advance, **work}), if_match)
     return reply.json(answer, session)
 
 

@@ -7,8 +7,13 @@ from app.schemas.calls import BODIES, OPS, Batch, Body
 from core import CALLS
 
 Schema = dict[str, Any]
-TOPICS: Final = ("oom", "ksm")
-TOPICS_OF_A_PAGE: Final = frozenset({"ksm"})  # these take an address
+TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "oom": False,
+    "reclaim": True,
+    "charge": False,
+    "psi": False,
+    "ksm": True,
+}
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
 
@@ -73,10 +78,15 @@ SESSION: Final = {
 }
 
 PROCESS: Final = {
-    **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads"), INT),
+    **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads",
+                     "cpu", "utime_ns", "stime_ns"), INT),
     **dict.fromkeys(("comm", "cgroup"), STR),
-    "state": {"type": "string", "enum": ["running", "sleeping", "zombie", "dead"]},
-}
+    "state": {"type": "string", "enum": ["running", "sleeping", "blocked", "stopped", "zombie", "dead"]},
+    "program": _or_null(_object({
+        "name": STR, "step": INT, "op": NULL_STR, "steps_begun": INT, "at_end": STR,
+        "regions": {"type": "array", "items": _object({"name": STR, "address": HEX, "length": INT})},
+    })),
+}  # fmt: skip
 
 VMA: Final = {
     "start": HEX,
@@ -151,6 +161,15 @@ ZONE: Final = _object({
 })  # fmt: skip
 MEMORY: Final = _object({"zones": {"type": "array", "items": ZONE}}, doc="Zones, watermarks and free lists, in pages.")
 
+CHANGE: Final = _object(
+    {
+        "knob": STR,
+        **dict.fromkeys(("from", "to", "extra_bytes", "step", "trials"), INT),
+        "checked": {"type": "array", "items": _object({"value": INT, "kill": BOOL})},
+    },
+    doc="A knob, its value, and the smallest value with which nobody is killed: `checked` shows it, and one step less.",
+)
+
 SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "digest": STR, "size": INT}
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
@@ -203,7 +222,29 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         },
         doc="Why an event happened. Each event has a sentence, `says`.",
     ),
+    "Autopsy": _object(
+        {
+            "event": ref("Event"),
+            "seq": INT,
+            "op": FREE,
+            "changes": {"type": "array", "items": CHANGE, "description": "Each avoids the kill by itself; the cheapest first."},
+            "smallest": _or_null(CHANGE),
+            "without_effect": {"type": "array", "items": _object({"knob": STR, "from": INT, "why": STR})},
+        },
+        doc="What would have avoided an OOM kill.",
+    ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
+    "OomTable": _object({"items": {"type": "array", "items": _object({
+        **dict.fromkeys(("event", "clock_ns", "pid", "uid", "oom_score_adj", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes",
+                         "swap_bytes", "pgtables_bytes"), INT),
+        **dict.fromkeys(("comm", "cgroup", "constraint"), STR), "limit_of": NULL_STR, **dict.fromkeys(("victim", "by", "points"), NULL_INT),
+    })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
+    "VmstatLines": _object({"items": {"type": "array", "items": _object({
+        "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
+                              "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
+                             doc="The ready-made programs, and the steps that a program may be made of."),
     "Status": _object({"status": STR}),
     "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),
 }
@@ -251,6 +292,12 @@ def events() -> dict[int | str, Any]:
         "application/jsonl": {"schema": STR},
     }
     return {200: {"description": "Events, by Accept.", "content": content}}
+
+
+def vmstat() -> dict[int | str, Any]:
+    """vmstat's lines as text, or as JSON."""
+    content: Schema = {"text/plain": {"schema": STR}, "application/json": {"schema": ref("VmstatLines")}}
+    return {200: {"description": "The lines, by Accept.", "content": content}}
 
 
 def body(name: str) -> Schema:

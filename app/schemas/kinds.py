@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from core import parse_program
+
 MAX_U64: Final = (1 << 64) - 1
 MAX_I64: Final = (1 << 63) - 1
 
@@ -141,6 +143,11 @@ def parse_object(value: object) -> dict[str, object]:
     return value
 
 
+def parse_a_program(value: object) -> object:
+    """A list of steps, an object, the name of a ready-made program, or a path."""
+    return parse_program(value)
+
+
 def hex_address(value: int) -> str:
     """How every address is shown: lower-case hexadecimal, because JavaScript cannot hold 64 bits."""
     return f"{value:#x}"
@@ -214,6 +221,18 @@ KINDS: Final[Mapping[str, Kind]] = {
         {
             "anyOf": [{"type": "string", "pattern": "^(SIG)?[A-Z][A-Z0-9+]{1,9}$"}, {"type": "integer", "minimum": 0, "maximum": 64}],
             "examples": ["SIGKILL"],
+        },
+    ),
+    "program": Kind(
+        parse_a_program,
+        same,
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "object"}, "minItems": 1},
+                {"type": "object"},
+                {"type": "string", "maxLength": 4096, "pattern": "^[^\\u0000]*$"},
+            ],
+            "examples": ["leak"],
         },
     ),
     "object": Kind(parse_object, same, {"type": "object"}),

@@ -34,12 +34,22 @@ Ttl = Annotated[int, PlainValidator(_ttl), WithJsonSchema(TTL_SCHEMA)]
 NonNegative = Annotated[int, PlainValidator(_non_negative), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_I64})]
 
 
+def _work(value: object) -> int:
+    number = parse_int(value)
+    if number < 1:
+        raise ValueError(f"{number} is out of range: it must be at least 1")
+    return number
+
+
+Work = Annotated[int, PlainValidator(_work), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_I64})]
+
+
 class SessionCreate(Body):
     """A machine to boot."""
 
     machine: dict[str, Any] = Field(
         {},
-        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, preset; all have defaults.",
+        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, reclaim_policy, cgroup_mount, preset; all have defaults.",
         examples=[{"memory": "512M", "swap": "256M"}],
     )
     seed: NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
@@ -79,6 +89,13 @@ class Advance(Body):
     """Simulated time that is to pass."""
 
     advance: Duration
+    max_work: Work | None = Field(None, description="Accesses that programs may make meanwhile; default and most: what one call may make.")
+
+
+class VmstatInterval(Body):
+    """How often a line of vmstat is taken."""
+
+    interval: Duration | None = Field(None, description="Simulated time between two lines; 0: none; left out: a second, while programs run.")
 
 
 class CgroupCreate(Body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class Errno(IntEnum):
@@ -36,6 +37,7 @@ class Errno(IntEnum):
     ENOTEMPTY = 39
     EOVERFLOW = 75
     EOPNOTSUPP = 95
+    EDQUOT = 122
 
 
 class SysError(Exception):
@@ -44,7 +46,8 @@ class SysError(Exception):
     `errno` is the number that Linux's manual page names for the case; `why` is one plain sentence.
     """
 
-    def __init__(self, errno: Errno, why: str = "") -> None:
+    def __init__(self, errno: Errno, why: str = "", result: dict[str, Any] | None = None) -> None:
         super().__init__(f"{errno.name}: {why}" if why else errno.name)
         self.errno = errno
         self.why = why
+        self.result = result  # what was done nevertheless

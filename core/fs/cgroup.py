@@ -17,7 +17,7 @@ from core.abi.signal import SIGNALS
 from core.fs.node import FsError, Row, bad, page_counter_memparse, parse_flag, parse_int, show, tunable
 from core.fs.proc import add_psi_trigger
 from core.mm import memcontrol
-from core.sched import task
+from core.sched import psi, task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -219,9 +219,9 @@ def numa_stat(k: Kernel, cg: Cgroup) -> str:
     return "".join(f"{key} {values}\n" for key, values in lines)
 
 
-def pressure(k: Kernel, cg: Cgroup) -> str:
+def pressure(resource: int, k: Kernel, cg: Cgroup) -> str:
     """Stall information of the cgroup and those below."""
-    return cg.psi.show(k.clock.now)
+    return cg.psi.show(k.clock.now, resource, system=cg.parent is None)
 
 
 PSI_NOTE = "a trigger reports by the event psi and stays as long as the cgroup"
@@ -264,11 +264,13 @@ def rows() -> tuple[Row, ...]:
         row("memory.oom.group", 0o644, "kill all processes of the cgroup together", oom_group, write_oom_group, present=has_memory),
         row("memory.reclaim", 0o200, "bytes to reclaim now", None, write_reclaim, present=root_or_memory),
         row("memory.swap.current", 0o444, "bytes in swap", swap_current, present=has_memory),
-        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high", "frees slots early; nobody is slowed down yet"),
+        limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high"),
         limit("memory.swap.max", "bytes of swap allowed", "swap_max"),
         row("memory.swap.events", 0o444, "high max fail", swap_events, present=has_memory),
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),
         row("memory.zswap.max", 0o644, "limit of it", partial(constant, "max\n"), partial(refuse, "there is no zswap"),
             "there is no zswap", has_memory, none=True),
-        row("memory.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", pressure, add_psi_trigger, PSI_NOTE),
+        *(row(f"{name}.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", partial(pressure, resource),
+              partial(add_psi_trigger, resource), PSI_NOTE)
+          for name, resource in (("memory", psi.MEM), ("cpu", psi.CPU), ("io", psi.IO))),
     )  # fmt: skip

@@ -42,7 +42,7 @@ from core.mm.mm_types import (
 )
 from core.mm.mmzone import cpu_to_node
 from core.mm.util import vm_commit_limit
-from core.sched import psi
+from core.sched import fair, psi
 from core.vmstat import EVENTS, NUMA_STATS, ZONE_STATS
 
 if TYPE_CHECKING:
@@ -279,28 +279,17 @@ def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str
     return f"{path}{' ' * max(1, 40 - len(path))}{kind}\t{size}\t{tabs[0]}{used}\t{tabs[1]}{priority}\n"
 
 
-def no_pressure(full: bool) -> str:
-    """A pressure file of a kernel in which nothing has stalled."""
-    line = "avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
-    return f"some {line}" + (f"full {line}" if full else "")
+def pressure(resource: int, k: Kernel) -> str:
+    """/proc/pressure/{memory,io,cpu}: the machine's stalls (kernel/sched/psi.c:psi_show)."""
+    return k.root_cgroup.psi.show(k.clock.now, resource, system=True)
 
 
-def pressure(k: Kernel) -> str:
-    """/proc/pressure/cpu and io: some and full, nothing measured."""
-    return no_pressure(True)
-
-
-def memory_pressure(k: Kernel) -> str:
-    """/proc/pressure/memory: the machine's stalls (kernel/sched/psi.c:psi_show)."""
-    return k.root_cgroup.psi.show(k.clock.now)
-
-
-def write_memory_pressure(k: Kernel, text: str) -> None:
+def write_pressure(resource: int, k: Kernel, text: str) -> None:
     """"some 150000 1000000": an event `psi` when so many µs of stall fall within so many µs."""
-    add_psi_trigger(k, k.root_cgroup, text)
+    add_psi_trigger(resource, k, k.root_cgroup, text)
 
 
-def add_psi_trigger(k: Kernel, cg: Cgroup, text: str) -> None:
+def add_psi_trigger(resource: int, k: Kernel, cg: Cgroup, text: str) -> None:
     """A trigger on the stalls of a cgroup (psi_trigger_create): EINVAL unless 0 < stall <= window, window 0.5 to 10 s."""
     match = PSI_TRIGGER.match(text)
     if not match:
@@ -310,7 +299,7 @@ def add_psi_trigger(k: Kernel, cg: Cgroup, text: str) -> None:
         raise bad(f"the window is {psi.WINDOW_MIN_US} to {psi.WINDOW_MAX_US} microseconds, not {window}")
     if not 0 < threshold <= window:
         raise bad(f"the stall is 1 to {window} microseconds, the window, not {threshold}")
-    cg.psi.add_trigger(psi.NAMES.index(match[1]), threshold, window, k.clock.now)
+    psi.watch(k, cg, 2 * resource + psi.NAMES.index(match[1]), threshold, window)
 
 
 # ---------------------------------------------------------------- what tools read beside memory
@@ -320,16 +309,16 @@ def stat(k: Kernel) -> str:
     rows = [_cpu_ticks(k, cpu) for cpu in range(k.nr_cpus)]
     total = [sum(column) for column in zip(*rows, strict=True)]
     out = "".join(f"{name} {' '.join(map(str, row))}\n" for name, row in [("cpu ", total), *((f"cpu{i}", row) for i, row in enumerate(rows))])
-    running = sum(task.state == "running" for task in k.tasks.values())
-    out += f"intr 0\nctxt 0\nbtime {BOOT_EPOCH}\nprocesses {k.next_pid - 1}\nprocs_running {max(1, running)}\nprocs_blocked 0\n"
+    switches = sum(rq.switches for rq in k.rqs)
+    out += f"intr 0\nctxt {switches}\nbtime {BOOT_EPOCH}\nprocesses {k.next_pid - 1}\n"
+    out += f"procs_running {max(1, fair.nr_running(k))}\nprocs_blocked {fair.nr_blocked(k)}\n"
     return out + f"softirq{' 0' * 11}\n"
 
 
 def _cpu_ticks(k: Kernel, cpu: int) -> list[int]:
     """user nice system idle iowait irq softirq steal guest guest_nice of one CPU."""
-    uptime = k.clock.now // derived.CLOCK_TICK_NS
-    user = sum(task.utime_ns for task in k.tasks.values() if task.cpu == cpu) // derived.CLOCK_TICK_NS
-    return [user, 0, 0, max(0, uptime - user), 0, 0, 0, 0, 0, 0]
+    user, system, idle, iowait = (ns // derived.CLOCK_TICK_NS for ns in fair.cpu_times(k, cpu))
+    return [user, 0, system, idle, iowait, 0, 0, 0, 0, 0]
 
 
 def uptime(k: Kernel) -> str:
@@ -345,10 +334,9 @@ def version(k: Kernel) -> str:
 
 
 def loadavg(k: Kernel) -> str:
-    """Load averages are not simulated; the task counts and the last pid are."""
-    tasks = derived.live_tasks(k)
-    running = sum(task.state == "running" for task in tasks)
-    return f"0.00 0.00 0.00 {max(1, running)}/{len(tasks)} {k.next_pid - 1}\n"
+    """Load averages of 1, 5 and 15 minutes, running and all tasks, the last pid (fs/proc/loadavg.c)."""
+    loads = " ".join(psi.percent(load + psi.FIXED_1 // 200) for load in k.loadavg)
+    return f"{loads} {max(1, fair.nr_running(k))}/{len(derived.live_tasks(k))} {k.next_pid - 1}\n"
 
 
 def cmdline(k: Kernel) -> str:
@@ -368,7 +356,7 @@ def cpuinfo(k: Kernel) -> str:
 FILESYSTEMS = ("sysfs", "tmpfs", "proc", "cgroup2", "devtmpfs", "hugetlbfs")
 MOUNTS = (
     "rootfs / rootfs rw 0 0", "proc /proc proc rw,relatime 0 0", "sysfs /sys sysfs rw,relatime 0 0",
-    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
+    "devtmpfs /dev devtmpfs rw,relatime 0 0", "cgroup2 /sys/fs/cgroup cgroup2 {cgroup} 0 0", "/dev/vdc /data ext4 rw,relatime 0 0",
 )  # fmt: skip
 
 
@@ -379,7 +367,8 @@ def filesystems(k: Kernel) -> str:
 
 def mounts(k: Kernel) -> str:
     """What is mounted where."""
-    return "".join(line + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
+    cgroup = ",".join(("rw", "relatime", *k.machine.cgroup_mount))
+    return "".join(line.format(cgroup=cgroup) + "\n" for line in (*MOUNTS, *(f"none {at.path} hugetlbfs {at.options} 0 0" for at in k.mounts.values())))
 
 
 def cgroups(k: Kernel) -> str:

@@ -42,7 +42,8 @@ RLIM_INFINITY = (1 << 64) - 1
 PF_FORKNOEXEC, PF_EXITING, PF_KTHREAD = 0x40, 0x4, 0x200000
 MAX_NUMNODES = 1024
 OOM_DISABLE, OOM_ADJUST_MAX, OOM_SCORE_ADJ_MAX = -17, 15, 1000
-STATES = {"running": "R (running)", "sleeping": "S (sleeping)", "zombie": "Z (zombie)", "dead": "X (dead)", "stopped": "T (stopped)"}
+STATES = {"running": "R (running)", "sleeping": "S (sleeping)", "zombie": "Z (zombie)", "dead": "X (dead)", "stopped": "T (stopped)",
+          "blocked": "D (disk sleep)"}
 
 
 # ---------------------------------------------------------------- maps and smaps
@@ -261,7 +262,7 @@ def stat(k: Kernel, task: Task) -> str:
     size, resident = (mm.total_vm * PAGE, derived.resident(k, mm)) if mm else (0, 0)
     numbers = [
         task.ppid, 0, 0, 0, -1, flags, task.minflt, task.cminflt, task.majflt, task.cmajflt,  # 4-13
-        task.utime_ns // CLOCK_TICK_NS, 0, 0, 0, 20, 0, 1, 0, task.start_ns // CLOCK_TICK_NS, size, resident, RLIM_INFINITY,  # 14-25
+        task.utime_ns // CLOCK_TICK_NS, task.stime_ns // CLOCK_TICK_NS, 0, 0, 20, 0, 1, 0, task.start_ns // CLOCK_TICK_NS, size, resident, RLIM_INFINITY,  # 14-25
         *code, 0, 0, 0, 0, 0, caught(task), int(task.state != "running"), 0, 0, SIGNALS["SIGCHLD"], task.cpu, 0, 0, 0, 0, 0,  # 26-44
         *data, *strings, wait_status(task),  # 45-52
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
@@ -27,6 +28,7 @@ from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
 from core.mm import memcontrol
+from core.sched import psi
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -38,7 +40,6 @@ PID = "/proc/<pid>/"
 NODE = NODES + "/<node>/"
 MM = "/sys/kernel/mm/"
 WHOLE_MOST = 64 << 20  # bytes of a binary file that `read` hands over at once
-NO_PSI = "only memory stalls are measured: all zero"
 PSI_NOTE = "a trigger reports by the event psi and stays as long as the machine"
 
 ROWS: tuple[Row, ...] = (
@@ -51,13 +52,13 @@ ROWS: tuple[Row, ...] = (
     Row("/proc/zoneinfo", 0o444, "zones: watermarks, reserves, counters", proc.zoneinfo,
         support="partial", note="per-CPU lists stay as boot left them"),
     Row("/proc/swaps", 0o444, "swap areas, kB", proc.swaps),
-    Row("/proc/pressure/memory", 0o666, "stall information: memory; writing `some 150000 1000000` sets a trigger", proc.memory_pressure,
-        proc.write_memory_pressure, "partial", PSI_NOTE),
-    Row("/proc/pressure/cpu", 0o666, "stall information: CPU", proc.pressure, support="none", note=NO_PSI),
-    Row("/proc/pressure/io", 0o666, "stall information: I/O", proc.pressure, support="none", note=NO_PSI),
-    Row("/proc/stat", 0o444, "CPU time, boot time, processes", proc.stat, support="partial", note="user and idle time only; no interrupts"),
+    *(Row(f"/proc/pressure/{name}", 0o666, f"stall information: {what}; writing `some 150000 1000000` sets a trigger", partial(proc.pressure, resource),
+          partial(proc.write_pressure, resource), "partial", PSI_NOTE)
+      for name, what, resource in (("memory", "memory", psi.MEM), ("cpu", "CPU", psi.CPU), ("io", "I/O", psi.IO))),
+    Row("/proc/stat", 0o444, "CPU time, boot time, processes", proc.stat, support="partial", note="user, system, idle and iowait; no interrupts"),
     Row("/proc/uptime", 0o444, "seconds since boot, seconds idle", proc.uptime),
-    Row("/proc/loadavg", 0o444, "load averages, running and all tasks, last pid", proc.loadavg, support="partial", note="load averages are 0"),
+    Row("/proc/loadavg", 0o444, "load averages, running and all tasks, last pid", proc.loadavg, support="partial",
+        note="programs count, calls of clients do not"),
     Row("/proc/version", 0o444, "whose behaviour this kernel has", proc.version),
     Row("/proc/cmdline", 0o444, "boot parameters", proc.cmdline),
     Row("/proc/cpuinfo", 0o444, "CPUs", proc.cpuinfo, support="partial", note="enough to count them"),

@@ -315,8 +315,8 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
     if added and disk:
         k.s.vm_event[PGPGIN] += 4 * added
         thrashing = int(k.s.node_stat[:, RESTORE_FILE].sum()) > restored
-        with psi.memstall(k, task) if thrashing else nullcontext():
-            k.clock.spend(io_ns(k, added))
+        with psi.memstall(k, task, "reading a page of the workingset back from its file") if thrashing else nullcontext():
+            psi.io_schedule(k, io_ns(k, added))
         page_writeback.disk_read(k, added)
     return added
 
@@ -415,14 +415,14 @@ def retry_major(k: Kernel, task: Task, vpn: int) -> None:
 # ---------------------------------------------------------------- system calls
 
 
-def file_read(k: Kernel, task: Task, inode: Inode, offset: int, length: int) -> int:
-    """read(2) in requests of 64 KiB through a fresh file descriptor: bytes read (0 at the end of the file)."""
+def file_read(k: Kernel, task: Task, inode: Inode, offset: int, length: int, ra: FileRa | None = None) -> int:
+    """read(2) in requests of 64 KiB, through a fresh file descriptor or one with a read-ahead state: bytes read (0 at the end of the file)."""
     length = max(0, min(length, inode.size - offset))
     if length == 0:
         return 0
     if inode.root == 0:
         make_root(k, inode)
-    ra = FileRa()
+    ra = ra or FileRa()
     at, last = offset >> 12, (offset + length + 4095) >> 12
     while at < last:
         stop = min(last, at + READ_CHUNK)
@@ -489,7 +489,7 @@ def write_back(k: Kernel, inode: Inode, start: int, end: int, reason: str) -> in
     if written:
         inode.nr_dirty -= written
         k.s.vm_event[PGPGOUT] += 4 * written
-        k.clock.spend(io_ns(k, written))
+        psi.io_schedule(k, io_ns(k, written))
         k.emit(Writeback(k.clock.now, inode.path, written, reason))
     return written
 

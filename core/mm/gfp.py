@@ -59,7 +59,7 @@ from core.mm.mm_types import (
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback
 from core.panic import TaskKilled
-from core.sched import psi
+from core.sched import fair, psi
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
         k.s.vm_event[ALLOCSTALL] += 1
         for node in asked:
             if k.kswapd[node]["awake"]:
-                with psi.kswapd_stall(k):
+                with fair.kswapd_turn(k, node):
                     vmscan.kswapd_run(k, node, 1)
-        with psi.memstall(k, task or k.current):
+        with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
         if not reclaimed:
             settle_boosts(k, asked)
@@ -160,7 +160,7 @@ def settle_boosts(k: Kernel, nodes: list[int]) -> None:
     """Nothing to reclaim: kswapd is through with it as quickly as the task was, and the marks that thefts have raised fall again."""
     for node in nodes:
         while vmscan.watermark_boosts(k, node) and k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
-            with psi.kswapd_stall(k):
+            with fair.kswapd_turn(k, node):
                 while not vmscan.kswapd_run(k, node, 8):
                     pass
 
@@ -190,7 +190,7 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
         if free <= low and not daemon["awake"]:
             daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
-        with psi.kswapd_stall(k):
+        with fair.kswapd_turn(k, node):
             vmscan.kswapd_run(k, node, 1)
             if order and not balanced_for(k, node, order):
                 vmscan.reclaim(k, k.root_cgroup, compaction.compact_gap(order), "kswapd", nodes=[node])
@@ -213,9 +213,8 @@ def kswapd_finish(k: Kernel) -> None:
         steal(k)  # for slab, which does not wait
     for node in range(k.nr_nodes):
         while k.kswapd[node]["awake"]:
-            now = k.clock.now
-            vmscan.kswapd_run(k, node, 8)
-            k.clock.now = now  # beside the tasks, not on their time
+            with fair.kswapd_turn(k, node):
+                vmscan.kswapd_run(k, node, 8)
     compaction.kcompactd_finish(k)
 
 
@@ -317,7 +316,7 @@ def direct_reclaim(k: Kernel, ac: AllocContext) -> bool:
     if costly and any(compaction_ready(k, ac, zid) for zid in ac.zids(k)):
         return True
     k.s.vm_event[EVENT["allocstall_dma"] + gfp_zone(ac.gfp)] += 1
-    with psi.memstall(k, ac.task or k.current):
+    with psi.memstall(k, ac.task or k.current, "direct reclaim"):
         wanted = compaction.compact_gap(ac.order) if costly else SWAP_CLUSTER_MAX
         return vmscan.reclaim(k, k.root_cgroup, wanted, nodes=nodes_of(ac.nodes)) > 0
 
@@ -338,7 +337,7 @@ def direct_compact(k: Kernel, ac: AllocContext, prio: int) -> tuple[int, int]:
     if not ac.order:
         return 0, compaction.SKIPPED
     q = compaction.direct_request(ac.order, gfp_migratetype(ac.gfp), gfp_zone(ac.gfp), prio)
-    with psi.memstall(k, ac.task or k.current):
+    with psi.memstall(k, ac.task or k.current, "direct compaction"):
         result, pfn = compaction.try_to_compact_pages(k, ac.zids(k), q)
     if result == compaction.SKIPPED:
         return 0, result

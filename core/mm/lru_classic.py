@@ -32,13 +32,14 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
+from core.mm.looks import begin_look, end_look, note_uses
 from core.mm.mm_types import CTL_NR_NODES, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
 from core.mm.shmem_swap import shmem_writepage
-from core.mm.swap import list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
+from core.mm.swap import age_nonresident, list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
 from core.mm.swapfile import get_swap_page, swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
@@ -55,7 +56,7 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
-FREED, KEPT, ACTIVATED, WRITTEN = range(4)  # what became of a page
+FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED = range(5)  # what became of a page
 
 PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
 PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
@@ -75,6 +76,7 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
     young, flags = found & 0xFFFF, found >> 16
     page = s.mem[pfn]
     before = page["flags"] & PG_REFERENCED
+    note_uses(s, young, before)
     page["flags"] &= ~PG_REFERENCED
     file = not page["flags"] & PG_SWAPBACKED
     if flags & VM_LOCKED:
@@ -89,6 +91,15 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
 
 @step
 def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+    """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
+    begin_look(s, pfn)
+    fate = shrink_isolated(s, r, pfn, roots, dropped)
+    end_look(s, fate)
+    return fate
+
+
+@step
+def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     """One isolated page of an inactive list: freed, or why not (shrink_folio_list's body)."""
     c = s.sc[0]
     page = s.mem[pfn]
@@ -219,6 +230,8 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
         if page["flags"] & PG_MLOCKED:
             page["flags"] |= PG_UNEVICTABLE
         lru_add(s, zone_of(s, pfn), pfn)
+        if page["flags"] & PG_ACTIVE:
+            age_nonresident(s, lruvec, 1)
     for i in range(written):
         rotate_reclaimable(s, batch[i])
     count_reclaim(s, memcg, file, kswapd, 0, freed)
@@ -269,11 +282,16 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         page = s.mem[pfn]
         zid = zone_of(s, pfn)
         taken += 1
+        begin_look(s, pfn)
         found = page_referenced(s, r, pfn, c["target"])
+        note_uses(s, found & 0xFFFF, page["flags"] & PG_REFERENCED)
         list_del(s, lruvec, lru, pfn)
         if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
             list_add(s, lruvec, lru, pfn)
+            age_nonresident(s, lruvec, 1)
+            end_look(s, ACTIVATED)
             continue
+        end_look(s, DEACTIVATED)
         update_lru_size(s, zid, lruvec, lru, -1)
         page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
         lru_add(s, zid, pfn)

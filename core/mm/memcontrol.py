@@ -32,7 +32,9 @@ where Linux's may lag by up to two seconds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +59,9 @@ from core.mm.page_counter import uncharge as uncharge
 from core.mm.slab import account_kernel_stack as account_kernel_stack
 from core.mm.slab import account_slab as account_slab
 from core.mm.slab import account_slab_unreclaimable as account_slab_unreclaimable
+from core.mm.swapfile import SWAP_EVENT_HIGH
 from core.panic import TaskKilled
+from core.record import keep
 from core.sched import psi
 from core.vmstat import (
     MEMCG,
@@ -77,7 +81,10 @@ MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
 MEMCG_CHARGE_BATCH = 64
+MAX_HIGH_DELAY_NS = 2_000_000_000
+LOCAL_EVENTS, RECURSIVE_PROT = "memory_localevents", "memory_recursiveprot"  # mount options
 PAGE_ALLOC_COSTLY_ORDER = 3
+SHORT_SLEEP_NS = 1_000_000_000 // 100  # HZ / 100: an excess that costs no more is not slept for
 
 
 class Cgroup:
@@ -245,6 +252,7 @@ def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     task.cgroup = cg
     if task.mm is not None:
         k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+    psi.move(k, task)
 
 
 def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
@@ -303,7 +311,7 @@ def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
 def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
     """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
     cg.events_local[kind] += 1
-    for at in cg.ancestors[:-1]:
+    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
         at.events[kind] += 1
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
@@ -322,13 +330,23 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
+    if over >= 0:
+        with recorded_charge(k, task, cg.memcg, nr) as rounds:
+            _make_room(k, task, cg.memcg, nr, order, over, oom, rounds)
+
+
+def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, rounds: list[dict[str, Any]]) -> None:
+    """Reclaim from whoever is in the way, and kill when that does not help, until the charge fits."""
+    cpu = task.cpu if task is not None else 0
     retries, drained = MAX_RECLAIM_RETRIES, False
     passed_oom = False
     while over >= 0:
         limited: Cgroup = k.cgroups[over]
-        with k.because(memcg_event(k, limited, "max", task.pid if task is not None else None)):
-            with psi.memstall(k, task):
+        number = memcg_event(k, limited, "max", task.pid if task is not None else None)
+        with k.because(number):
+            with psi.memstall(k, task, "reclaim at memory.max"):
                 reclaimed = vmscan.reclaim(k, limited, nr)
+            rounds.append({"event": number, "limited": limited.path, "reclaimed_pages": reclaimed})
             if margin(k, limited) < nr:
                 if not drained:
                     drain_all_stock(k.s, limited.id)
@@ -345,7 +363,36 @@ def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0,
                         raise TaskKilled
                 else:
                     raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached and nobody can be killed for it")
-        over = int(charge_again(k.s, cpu, cg.memcg.id, nr))
+        over = int(charge_again(k.s, cpu, cg.id, nr))
+
+
+@contextmanager
+def recorded_charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int) -> Iterator[list[dict[str, Any]]]:
+    """Keep for `explain` what a charge that did not fit led to: the rounds of reclaim, and how it ended."""
+    rounds: list[dict[str, Any]] = []
+    row = {"clock_ns": k.clock.now, "pid": task.pid if task is not None else None, "cgroup": cg.path, "pages": nr,
+           "levels": levels(k, cg), "rounds": rounds, "outcome": "charged"}  # fmt: skip
+    try:
+        yield rounds
+    except TaskKilled:
+        row["outcome"] = "killed"
+        raise
+    except SysError as refusal:
+        row["outcome"] = refusal.errno.name
+        raise
+    finally:
+        keep(k.records.charges, row)
+
+
+def levels(k: Kernel, cg: Cgroup) -> list[dict[str, Any]]:
+    """A cgroup and its ancestors below the root, each with what it uses and may use, bytes (None: no limit)."""
+    rows = [(at.path, k.s.memcgs[at.id]) for at in cg.ancestors[:-1]]
+    return [{"cgroup": path, "usage": int(row["usage"]) * 4096, "max": in_bytes(row["max"]), "high": in_bytes(row["high"])} for path, row in rows]
+
+
+def in_bytes(pages: int) -> int | None:
+    """A limit in bytes; None for "max"."""
+    return None if int(pages) == PAGE_COUNTER_MAX else int(pages) * 4096
 
 
 def margin(k: Kernel, cg: Cgroup) -> int:
@@ -430,8 +477,9 @@ def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
         above = k.s.memcgs[parent.id]
         total = int(above["usage"])
         claims = [(min(int(k.s.memcgs["usage"][c.id]), c.min), min(int(k.s.memcgs["usage"][c.id]), c.low)) for c in parent.children.values()]
-        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims))
-        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims))
+        recursive = RECURSIVE_PROT in k.machine.cgroup_mount
+        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims), recursive)
+        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims), recursive)
     if int(row["emin"]) >= usage:
         return True
     if int(row["elow"]) >= usage:
@@ -456,27 +504,33 @@ def resume_user_mode(k: Kernel, task: Task, allowed: int = 0) -> None:
 def handle_over_high(k: Kernel, task: Task) -> None:
     """On the way back to user space a task answers for what it charged above memory.high (mem_cgroup_handle_over_high).
 
-    Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, at most 2 s; not at all
-    while reclaim makes progress, nor if it would be 10 ms or less.
+    Reclaim at every ancestor that is over; then a sleep that grows with the square of the overage, and with that of swap above
+    memory.swap.high, at most 2 s together; not at all while reclaim makes progress, nor if it would be 10 ms or less.
     """
     nr = int(k.s.ctl[CTL_OVER_HIGH])
     k.s.ctl[CTL_OVER_HIGH] = 0
     cg = task.cgroup.memcg
     retries, in_retry = MAX_RECLAIM_RETRIES, False
+    told: dict[str, Any] = {"clock_ns": k.clock.now, "event": 0, "pid": task.pid, "cgroup": cg.path, "pages": nr,
+                            "levels": levels(k, cg), "reclaimed_pages": 0}  # fmt: skip
+    keep(k.records.throttles, told)
     while True:
         freed = reclaim_high(k, task, cg, SWAP_CLUSTER_MAX if in_retry else nr)
-        delay = high_delay_ns(nr, max_overage(k, cg))
-        if delay <= 10_000_000:
+        excess, swapped = max_overage(k, cg), swap_overage(k, cg)
+        delay = min(high_delay_ns(nr, excess) + high_delay_ns(nr, swapped), MAX_HIGH_DELAY_NS)
+        told.update(reclaimed_pages=told["reclaimed_pages"] + freed, overage=excess, swap_overage=swapped, delay_ns=delay,
+                    slept=delay > SHORT_SLEEP_NS)  # fmt: skip
+        if delay <= SHORT_SLEEP_NS:
             return
         if not freed:
             if not retries:
                 break
             retries -= 1
         in_retry = True
-    with psi.memstall(k, task):
-        k.clock.spend(delay)
+    with psi.memstall(k, task, "the sleep that memory.high costs"):
+        psi.schedule_timeout(k, delay)
     row = k.s.memcgs[cg.id]
-    k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
+    told["event"] = k.emit(MemcgEvent(k.clock.now, cg.path, "throttle", int(row["usage"]) * 4096, int(row["high"]) * 4096, task.pid, delay))
 
 
 def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
@@ -485,20 +539,31 @@ def reclaim_high(k: Kernel, task: Task, cg: Cgroup, nr: int) -> int:
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
         if int(row["usage"]) > int(row["high"]):
-            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task):
+            with k.because(memcg_event(k, at, "high")), psi.memstall(k, task, "reclaim above memory.high"):
                 freed += vmscan.reclaim(k, at, nr)
     return freed
 
 
 def max_overage(k: Kernel, cg: Cgroup) -> int:
     """The largest (usage - high) / high of a cgroup and its ancestors, in units of 2^-20 (mem_find_max_overage)."""
+    rows = [k.s.memcgs[at.id] for at in cg.ancestors[:-1]]
+    return max((overage(int(row["usage"]), int(row["high"])) for row in rows), default=0)
+
+
+def swap_overage(k: Kernel, cg: Cgroup) -> int:
+    """The same of swap and memory.swap.high; each cgroup that is over gets a `high` of memory.swap.events (swap_find_max_overage)."""
     worst = 0
     for at in cg.ancestors[:-1]:
         row = k.s.memcgs[at.id]
-        usage, high = int(row["usage"]), max(int(row["high"]), 1)
-        if usage > high:
-            worst = max(worst, ((usage - high) << 20) // high)
+        if over := overage(int(row["swap"]), int(row["swap_high"])):
+            row["swap_events"][SWAP_EVENT_HIGH] += 1
+            worst = max(worst, over)
     return worst
+
+
+def overage(usage: int, high: int) -> int:
+    """How far usage is above high, as a share of it in units of 2^-20 (calculate_overage)."""
+    return ((usage - high) << 20) // max(high, 1) if usage > high else 0
 
 
 def high_delay_ns(nr: int, overage: int) -> int:
@@ -507,7 +572,7 @@ def high_delay_ns(nr: int, overage: int) -> int:
     overage^2 * HZ >> 34 jiffies for 64 pages: 5 % over costs 64 pages 160 ms, 10 % 640 ms.
     """
     jiffies = (overage * overage * HZ >> 20 >> 14) * nr // MEMCG_CHARGE_BATCH
-    return min(jiffies, 2 * HZ) * (1_000_000_000 // HZ)
+    return min(jiffies * (1_000_000_000 // HZ), MAX_HIGH_DELAY_NS)
 
 
 def effective_protection(usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int,

@@ -137,7 +137,7 @@ def permitted(vma: Vma, access: int) -> bool:
 
 def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, perm: Array | None = None,
           repeat: int = 1, content: int = -1) -> TouchOutcome:  # fmt: skip
-    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over.
+    """Make `n` accesses at pages `first + i * step` (or `first + perm[i]`), `repeat` times over; fewer if the task's slice ends.
 
     Raises Signal on SIGSEGV and SIGBUS, TaskKilled when the OOM killer takes the task.
     """
@@ -152,6 +152,9 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
             done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if done < n and k.clock.over():
+                outcome.touched += done
+                return outcome
         outcome.touched += n
     return outcome
 
@@ -202,6 +205,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end)
+        if k.clock.over():
+            k.s.vmf["n"][0] = n = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
@@ -233,7 +238,7 @@ def prepare(k: Kernel, vma: Vma, access: int) -> None:
 def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome: TouchOutcome) -> None:
     """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
     costs = k.costs
-    ns = accesses * costs.access
+    ns = 0
     if end.nr_runs:
         faults = 0
         for kind, vpn, pages, step in k.s.runs[: end.nr_runs].tolist():
@@ -244,9 +249,10 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         outcome.faults += faults
     if vma.file is not None:
         count = k.s.vmf["count"][0]
-        ns += int(count[MAPPED_AROUND]) * costs.map_file if ns else 0
+        ns += int(count[MAPPED_AROUND]) * costs.map_file if ns or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
         vma.file.nr_dirty += end.dirtied
+    k.clock.run_user(accesses * costs.access)
     k.clock.spend(ns)
     if vma.file is not None and end.dirtied:
         with gfp.saved(k):
@@ -329,8 +335,8 @@ def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
             except SysError:
                 pagefault_out_of_memory(k, task)
         pages = int(v["count"][15])
-    with psi.memstall(k, task) if thrashing(k, slot) else nullcontext():
-        k.clock.spend(swap_readahead.io_ns(k, slot, pages))
+    with psi.memstall(k, task, "reading a page of the workingset back from swap") if thrashing(k, slot) else nullcontext():
+        psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
     k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
     k.s.vm_event[PGMAJFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1

@@ -16,6 +16,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
+    State.looks     a ring of rows                what reclaim saw and decided, page by page (for `explain`)
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
     State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
@@ -173,9 +174,15 @@ SC = np.dtype([
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
-    ("list_reclaimed", "i8", (NR_LRU,)),
+    ("list_reclaimed", "i8", (NR_LRU,)), ("visit", "i8"),
 ])  # fmt: skip
 
+# One page that reclaim looked at. flags, lru: as they were; young: entries that had used it since the last look; before: PG_referenced.
+LOOK = np.dtype([
+    ("visit", "i8"), ("index", "i8"), ("pfn", "i4"), ("mapping", "i4"), ("flags", "i4"), ("lru", "i4"), ("young", "i4"),
+    ("before", "i4"), ("fate", "i4"), ("spare", "i4"),
+])  # fmt: skip
+NR_LOOKS = 1 << 13
 # A page that ksmd watches (struct ksm_rmap_item), in ascending order of addresses by `next`. state: KSM_NEITHER, _UNSTABLE (in
 # that tree, as of scan `seqnr`: child, parent, red), _STABLE (on the list of stable node `head`: hnext, hprev). checksum: -1 before the first.
 KSM_ITEM = np.dtype([
@@ -236,6 +243,7 @@ class State(NamedTuple):
     swaps: Array
     sc: Array
     cc: Array
+    looks: Array
     ksm: Array
     ksm_items: Array
     ksm_nodes: Array
@@ -244,6 +252,7 @@ class State(NamedTuple):
 # ctl columns
 CTL_PT_FREE, CTL_PT_NEXT, CTL_XA_FREE, CTL_XA_NEXT, CTL_ZERO_PFN, CTL_NR_NODES, CTL_MAX_PFN, CTL_NR_FREE_PT = range(8)
 CTL_FAIL_NTH = 8  # tests: when > 0, counts down page allocations; the one that reaches 0 fails
+CTL_LOOKS = 29  # pages that reclaim looked at so far: where the ring `State.looks` goes on
 CTL_OVER_HIGH = 15  # pages charged above a memory.high that the running task has not answered for yet
 CTL_SWAP_HITS = 27  # pages read ahead from swap and used since the last window (swapin_readahead_hits)
 CTL_DIRTY_POLL = 28  # file pages that the running task may dirty by stores before it must look (page_writeback); 0: no limit
@@ -251,6 +260,7 @@ CTL_SLAB_BYTES = 9  # reclaimable slab in use beyond the boot's, bytes
 CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
+CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
 CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 48, 49, 50

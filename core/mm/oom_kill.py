@@ -28,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from core.abi.mman import PAGE_SIZE
 from core.abi.signal import SIGNALS
 from core.events import Oom
 from core.mm import gfp_types, memcontrol
@@ -210,6 +211,10 @@ def _record(k: Kernel, oc: OomControl, killed: list[int], first_line: int) -> in
     victim = oc.chosen.pid if oc.chosen is not None else None
     path = oc.memcg.path if oc.memcg is not None else None
     number = k.emit(Oom(k.clock.now, pid, oc.constraint, oc.totalpages, oc.candidates, victim, killed, text, path))
+    points = {row["pid"]: row.get("points") for row in oc.candidates}
+    for kill in k.oom_kills:
+        if not kill["event"]:
+            kill |= {"event": number, "victim": victim, "by": pid, "constraint": oc.constraint, "limit_of": path, "points": points.get(kill["pid"])}
     k.last_oom = {
         "event": number, "clock_ns": k.clock.now, "pid": pid, "constraint": oc.constraint, "cgroup": path, "totalpages": oc.totalpages,
         "candidates": oc.candidates, "victim": victim, "killed": killed, "text": text,
@@ -258,6 +263,12 @@ def kill_line(k: Kernel, task: Task, message: str) -> None:
     assert task.mm is not None
     row = k.s.mms[task.mm.id]
     rss, tables = get_mm_counters(k.s, task.mm), int(row["nr_tables"].sum())
+    k.oom_kills.append({
+        "event": 0, "clock_ns": k.clock.now, "pid": task.pid, "comm": task.comm, "uid": task.uid, "cgroup": task.cgroup.path,
+        "oom_score_adj": task.oom_score_adj, "total_vm_bytes": task.mm.total_vm * PAGE_SIZE, "anon_rss_bytes": int(rss[MM_ANONPAGES]) * PAGE_SIZE,
+        "file_rss_bytes": int(rss[MM_FILEPAGES]) * PAGE_SIZE, "shmem_rss_bytes": int(rss[MM_SHMEMPAGES]) * PAGE_SIZE,
+        "swap_bytes": int(rss[MM_SWAPENTS]) * PAGE_SIZE, "pgtables_bytes": tables * PAGE_SIZE,
+    })  # fmt: skip
     k.log(3, f"{message}: Killed process {task.pid} ({task.comm}) total-vm:{task.mm.total_vm * 4}kB, "
              f"anon-rss:{int(rss[MM_ANONPAGES]) * 4}kB, file-rss:{int(rss[MM_FILEPAGES]) * 4}kB, "
              f"shmem-rss:{int(rss[MM_SHMEMPAGES]) * 4}kB, UID:{task.uid} pgtables:{tables * 4}kB "

@@ -117,10 +117,10 @@ def try_charge(s: State, cpu: int, memcg: int, nr: int) -> int:
 
 @step
 def note_over_high(s: State, memcg: int, nr: int) -> None:
-    """A charge went above some memory.high: the task will answer for it on its way back to user space."""
+    """A charge finds memory.high or memory.swap.high passed somewhere above: the task will answer for it on its way back to user space."""
     while memcg > 0:
         row = s.memcgs[memcg]
-        if row["usage"] > row["high"]:
+        if row["usage"] > row["high"] or row["swap"] > row["swap_high"]:
             s.ctl[CTL_OVER_HIGH] += nr
             return
         memcg = row["parent"]

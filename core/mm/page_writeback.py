@@ -39,6 +39,7 @@ from core.abi.mman import PAGE_SIZE
 from core.events import BalanceDirty, Writeback
 from core.mm import memcontrol, mmzone
 from core.mm.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, PAGE_COUNTER_MAX
+from core.sched import psi
 from core.vmstat import MEMCG, NODE, NR_FILE_DIRTY
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def throttle(k: Kernel, task: Task, domain: Domain, now: int) -> bool:
         if pause > longest:
             now, pause = now + min(pause - longest, longest), longest
     k.emit(BalanceDirty(k.clock.now, task.pid, domain.dirty, domain.thresh, domain.background, allowed, pause * JIFFY, task.cgroup.path))
-    k.clock.spend(pause * JIFFY)
+    psi.io_schedule(k, pause * JIFFY)
     task.dirty_paused_when, task.nr_dirtied = now + pause, 0
     task.nr_dirtied_pause = max(1, task_pause)
     if domain.dirty > domain.thresh:
@@ -265,6 +266,11 @@ def run_flushers(k: Kernel) -> None:
             done, _ = k.flushers.pop(wb)
             if over_background(k, wb) and dirty_inode(k, wb) is not None:
                 hand_chunk(k, wb, done)
+
+
+def next_chunk(k: Kernel) -> int:
+    """When the first flusher at work has written its chunk; far in the future if none is at work."""
+    return min((done for done, _ in k.flushers.values()), default=1 << 62)
 
 
 def flusher_finish(k: Kernel) -> None:

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from core.abi.page_flags import PG_SLAB
 from core.jit import njit, step
-from core.mm.mm_types import CTL_SLAB_BYTES, CTL_SLAB_PAGES, CTL_SLABU_BYTES, CTL_SLABU_PAGES, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, State
+from core.mm.mm_types import (
+    CTL_SLAB_BYTES,
+    CTL_SLAB_LIST,
+    CTL_SLAB_PAGES,
+    CTL_SLABU_BYTES,
+    CTL_SLABU_LIST,
+    CTL_SLABU_PAGES,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMOVABLE,
+    State,
+)
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import page_counter_charge
 from core.vmstat import (
@@ -24,8 +34,6 @@ from core.vmstat import (
     NR_SLAB_RECLAIMABLE,
     NR_SLAB_UNRECLAIMABLE,
 )
-
-CTL_SLAB_LIST, CTL_SLABU_LIST = 13, 14  # State.ctl: the first frame of each kind of slab, linked by `next`
 
 
 @step

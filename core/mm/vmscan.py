@@ -29,6 +29,7 @@ from core.mm import compaction, memcontrol, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
 from core.mm.mm_types import PAGEBLOCK_ORDER, WMARK_HIGH, ZONES_PER_NODE
 from core.mm.policy import policy_of
+from core.record import keep
 from core.vmstat import EVENT, NODE
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
             continue  # its children may have pages: it was asked for what it passes on to them
         scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
+        c["visit"] = k.records.nr_visits
         isolate(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
         note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
     space.settle(k)
@@ -135,12 +137,15 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
     if scanned == 0:
         return
     c = k.s.sc[0]
+    k.records.nr_visits += 1
     k.clock.spend(scanned * k.costs.scan_page)
     lists = {}
     for lru, name in enumerate(LISTS):
         looked, got = int(c["list_scanned"][lru] - before[0][lru]), int(c["list_reclaimed"][lru] - before[1][lru])
         if looked:
             lists[name] = [looked, got]
+    keep(k.records.visits, {"visit": int(c["visit"]), "event": k.nr_events + 1, "clock_ns": k.clock.now, "by": who, "node": node,
+                            "cgroup": cg.path, "priority": int(c["priority"])})  # fmt: skip
     number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
     if written:
         k.clock.spend(written * k.costs.swap_out)
@@ -288,6 +293,10 @@ def pageout(k: Kernel, node: int) -> int:
     c = begin(k, 0, 0)
     c["node"] = node
     space = Workspace(k)
+    c["visit"] = k.records.nr_visits
+    k.records.nr_visits += 1
+    keep(k.records.visits, {"visit": int(c["visit"]), "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
+                            "priority": 0})  # fmt: skip
     pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(512, np.int64))
     space.settle(k)
     written = int(c["nr_io"])

@@ -1,8 +1,23 @@
-"""PSI: how much time is lost waiting for memory (kernel/sched/psi.c).
+"""PSI: how much time is lost waiting for memory, the disk, a processor (kernel/sched/psi.c).
 
-`some` is time in which at least one task waits for memory, `full` time in which nobody does anything else. Totals are exact;
-the three averages are recomputed every period of 2.004 s (2*HZ+1 ticks of 4 ms) as exponential means in fixed point,
-1.0 = 2048:
+*Each processor, each group.* A group is a cgroup with all below it; the root's is the whole machine. At every change of a task's state
+the group counts, per processor, its tasks that are running or runnable, that wait for the disk, that are in a memory stall, and those
+that are in one while running. From the counts follow the states:
+
+    memory some   anybody in a memory stall
+    memory full   and nobody does anything else: every running task is in a stall itself, or the one on the processor is
+    io some       anybody waits for the disk              io full    and nobody runs
+    cpu some      more tasks want to run than do run      cpu full   tasks want to run and none of this group does
+    non-idle      any of them
+
+*Over the processors.* A processor counts by the time in which it was not idle, period by period:
+
+    total += sum(time in the state * non-idle time) / sum(non-idle time)
+
+    1 task stalled, 1 productive, one processor: some 100 %, full 0 %       (the productive one has the processor)
+    1 stalled on cpu0, 3 productive on cpu1..3, all of the time: some = full = 1 of 4 non-idle processors: 25 %
+
+*Averages.* They are recomputed every period of 2.004 s (2*HZ+1 ticks of 4 ms) as exponential means in fixed point, 1.0 = 2048:
 
     avg' = (avg * exp + pct * 2048 * (2048 - exp) [+ 2047 if it rises]) / 2048      exp = 1677, 1981, 2034 for 10, 60, 300 s
 
@@ -10,17 +25,16 @@ Worked numbers: one period of 100 % from zero gives (0 + 204800 * 371 + 2047) / 
 63.18, not 100: it is a mean with a time constant of 10 s. A period without any stall lets it fall: 14.83, 12.14, ...
 
 Periods in which nobody looked are made up for with zero samples; a stall longer than its period is carried over into the next.
-`PsiGroup` is one such account, of the machine or of a cgroup: `stall` adds to the totals, `show` is the file's text.
 
-What is a stall (`memstall`, at the places of psi_memstall_enter): direct reclaim; reclaim at a cgroup's limit or above its
+What is a memory stall (`memstall`, at the places of psi_memstall_enter): direct reclaim; reclaim at a cgroup's limit or above its
 memory.high, and the sleep for it; waiting for the disk for a page that was in the workingset before it was evicted
-(PG_workingset), from a file or from swap. Reading a file for the first time is not, nor what the operator asks for
-(memory.reclaim, a lower memory.max). A stall counts in the task's cgroup and all above it. One task runs at a time here, so a
-stalled one leaves nobody who does anything else: its time is `some` and `full`. kswapd's rounds beside a task that runs are `some` of
-the machine only; what it does after a call takes no simulated time and is not counted.
+(PG_workingset), from a file or from swap; all that kswapd does. Reading a file for the first time is not, nor what the operator asks
+for (memory.reclaim, a lower memory.max). A stall counts in the task's cgroup and all above it.
 
-Sampling follows the simulated clock: periods end exactly, a stall is split where one does. An account is only moved on by stalls;
-reading works on a copy, so what a file shows does not depend on who looked before.
+*The implementation.* Processors run slice by slice, one a little ahead of another (`sched/fair.py`), so changes of state come out of
+order: `task_change` only notes them, and `settle` carries them out in order of time once no processor can be behind them. Two calls
+of a client right after each other are one stretch of running. Accounts are only moved on by changes; reading works on a copy, so what
+a file shows does not depend on who looked before.
 
 Triggers. "some 150000 1000000" written to the file: an event `psi` when tasks stalled for 150 ms within 1 s, at most one per
 window. The window slides by interpolation: what the last one grew by counts in proportion to what is left of this one. Growth is
@@ -28,6 +42,8 @@ looked at ten times a window during a stall, and at its end. There is no file de
 cgroup, and writing the same one again changes nothing.
 
     150 ms of 1 s; the last window grew by 200 ms, 0.25 s into this one it grew by 10 ms: 10 + 200 * 0.75 = 160 ms: it fires
+
+Simplified: Linux weighs processors in whole ticks of 4 ms of non-idle time, here it is ns; and in Linux every read ends a period of weighing.
 """
 
 from __future__ import annotations
@@ -38,9 +54,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.events import Psi
+from core.record import keep
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.memcontrol import Cgroup
     from core.sched.task import Task
 
 NSEC_PER_TICK = 4_000_000  # HZ = 250
@@ -48,7 +66,11 @@ PSI_PERIOD = (2 * 250 + 1) * NSEC_PER_TICK
 FSHIFT = 11
 FIXED_1 = 1 << FSHIFT
 EXP = (1677, 1981, 2034)  # 10 s, 60 s, 300 s
-SOME, FULL = range(2)
+RUNNING, ONCPU, IOWAIT, MEMSTALL = 1, 2, 4, 8  # a task's state; RUNNING: on a run queue
+IO, MEM, CPU = range(3)  # resources; state = 2 * resource + (0 some, 1 full)
+RESOURCES = ("io", "memory", "cpu")
+NR_STATES = 6
+NONIDLE = 6
 NAMES = ("some", "full")
 WINDOW_MIN_US, WINDOW_MAX_US = 500_000, 10_000_000
 UPDATES_PER_WINDOW = 10
@@ -103,6 +125,11 @@ class Trigger:
             self.reset(now, value, 0)
         self.polled = max(self.polled, now)
 
+    @property
+    def next_poll(self) -> int:
+        """When growth is looked at next while the stall lasts."""
+        return self.polled + self.window // UPDATES_PER_WINDOW
+
     def poll(self, now: int, value: int) -> int:
         """Growth within the window if that is worth an event, else 0 (update_triggers, window_update).
 
@@ -124,76 +151,190 @@ class Trigger:
         return due
 
 
-class PsiGroup:
-    """The memory stalls of a group of tasks. Times in ns of simulated time."""
+class GroupCpu:
+    """One processor's share of a group (struct psi_group_cpu): counts of tasks, the states they make, time in each."""
 
-    __slots__ = ("total", "avg", "avg_total", "last_update", "next_update", "triggers")
+    __slots__ = ("running", "oncpu", "iowait", "memstall", "memstall_running", "memstall_oncpu", "states", "since", "times")
 
     def __init__(self, now: int) -> None:
-        self.total = [0, 0]  # some, full
-        self.avg = [[0, 0, 0], [0, 0, 0]]
-        self.avg_total = [0, 0]  # how much of the totals the averages have seen
+        self.running = self.oncpu = self.iowait = self.memstall = self.memstall_running = self.memstall_oncpu = 0
+        self.states: tuple[int, ...] = ()
+        self.since = now
+        self.times = [0] * (NR_STATES + 1)
+
+    def count(self, flags: int, sign: int) -> None:
+        """A task in the state `flags` comes (1) or goes (-1)."""
+        running, stalled = flags & RUNNING != 0, flags & MEMSTALL != 0
+        self.running += sign * running
+        self.oncpu += sign * (flags & ONCPU != 0)
+        self.iowait += sign * (flags & IOWAIT != 0)
+        self.memstall += sign * stalled
+        self.memstall_running += sign * (stalled and running)
+        self.memstall_oncpu += sign * (stalled and flags & ONCPU != 0)
+        self.states = self.test_states()
+
+    def test_states(self) -> tuple[int, ...]:
+        """The states that hold (test_state)."""
+        mem_full = self.memstall and (self.running == self.memstall_running or self.memstall_oncpu)
+        holds = (
+            self.iowait, self.iowait and not self.running, self.memstall, mem_full, self.running > self.oncpu, self.running and not self.oncpu,
+            self.running or self.iowait or self.memstall,
+        )  # fmt: skip
+        return tuple(state for state, true in enumerate(holds) if true)
+
+    def run(self, now: int) -> None:
+        """Time passes (record_times)."""
+        for state in self.states:
+            self.times[state] += now - self.since
+        self.since = now
+
+
+class Aggregate:
+    """Totals over the processors, and what they have seen of each (psi_group.total, times_prev): for the averages, and for triggers."""
+
+    __slots__ = ("total", "seen")
+
+    def __init__(self) -> None:
+        self.total = [0] * NR_STATES
+        self.seen: dict[int, list[int]] = {}
+
+    def collect(self, cpus: dict[int, GroupCpu]) -> None:
+        """Add what the processors spent in each state since the last time, by the weight of their non-idle time (collect_percpu_times)."""
+        sums, weight = [0] * NR_STATES, 0
+        for number, cpu in cpus.items():
+            seen = self.seen.get(number)
+            if seen == cpu.times:
+                continue
+            spent = [new - old for new, old in zip(cpu.times, seen, strict=True)] if seen else cpu.times
+            weight += spent[NONIDLE]
+            for state in range(NR_STATES):
+                sums[state] += spent[state] * spent[NONIDLE]
+            self.seen[number] = list(cpu.times)
+        if weight:
+            for state in range(NR_STATES):
+                self.total[state] += sums[state] // weight
+
+
+class PsiGroup:
+    """The stalls of a group of tasks (struct psi_group). Times in ns of simulated time."""
+
+    __slots__ = ("cpus", "now", "totals", "avg", "avg_total", "last_update", "next_update", "polled", "triggers")
+
+    def __init__(self, now: int) -> None:
+        self.cpus: dict[int, GroupCpu] = {}
+        self.now = now  # how far it is accounted
+        self.totals = Aggregate()
+        self.avg = [[0, 0, 0] for _ in range(NR_STATES)]
+        self.avg_total = [0] * NR_STATES  # how much of the totals the averages have seen
         self.last_update = now
         self.next_update = now + PSI_PERIOD
+        self.polled = Aggregate()
         self.triggers: list[Trigger] = []
 
-    def stall(self, ns: int, full: bool) -> None:
-        """Somebody waited for memory for `ns`; `full`: and nobody ran meanwhile."""
-        self.total[SOME] += ns
-        if full:
-            self.total[FULL] += ns
-
-    def stalled(self, start: int, end: int, full: bool) -> list[tuple[int, Trigger, int]]:
-        """Somebody waited from `start` to `end`: the triggers that fired, each with its time and its growth."""
-        fired = []
-        self.catch_up(start)
-        for trigger in self.triggers:
-            trigger.wake(start, self.total[trigger.state])
-        while start < end:
-            stop = min(end, self.next_update, *(t.polled + t.window // UPDATES_PER_WINDOW for t in self.triggers))
-            self.stall(stop - start, full)
-            for trigger in self.triggers:
-                if stop == end or stop - trigger.polled >= trigger.window // UPDATES_PER_WINDOW:
-                    growth = trigger.poll(stop, self.total[trigger.state])
-                    if growth:
-                        fired.append((stop, trigger, growth))
-            self.update_averages(stop)
-            start = stop
+    def change(self, cpu: int, now: int, old: int, new: int) -> list[tuple[int, Trigger, int]]:
+        """A task on `cpu` goes from one state to another (psi_group_change): the triggers that fired up to now."""
+        fired = self.advance(now)
+        before = self.holding() if self.triggers else ()
+        groupc = self.cpus.setdefault(cpu, GroupCpu(now))
+        groupc.run(now)
+        groupc.count(old, -1)
+        groupc.count(new, 1)
+        if self.triggers:
+            fired += self.watch(now, before)
         return fired
 
-    def catch_up(self, now: int) -> None:
-        """End every period up to `now` at its time: one by one while there is a stall to sample, else all at once."""
-        while now >= self.next_update:
-            idle = self.total == self.avg_total
-            self.update_averages(now - (now - self.next_update) % PSI_PERIOD if idle else self.next_update)
+    def holding(self) -> set[int]:
+        """The states that hold on some processor."""
+        return {state for groupc in self.cpus.values() for state in groupc.states}
+
+    def watch(self, now: int, before: set[int] | tuple[int, ...]) -> list[tuple[int, Trigger, int]]:
+        """Stalls that begin wake their triggers, those that end are looked at."""
+        after = self.holding()
+        self.polled.collect(self.cpus)
+        fired = []
+        for trigger in self.triggers:
+            value = self.polled.total[trigger.state]
+            if trigger.state in after and trigger.state not in before:
+                trigger.wake(now, value)
+            elif trigger.state in before and trigger.state not in after and (growth := trigger.poll(now, value)):
+                fired.append((now, trigger, growth))
+        return fired
+
+    def advance(self, now: int) -> list[tuple[int, Trigger, int]]:
+        """Account everything up to `now`, each period at its end: the triggers that fired, each with its time and its growth."""
+        fired: list[tuple[int, Trigger, int]] = []
+        while self.now < now:
+            if now >= self.next_update and self.quiet():
+                self.jump(now)
+            stalled = self.holding() if self.triggers else ()
+            stop = min(now, self.next_update, *(t.next_poll for t in self.triggers if t.state in stalled))
+            for groupc in self.cpus.values():
+                groupc.run(stop)
+            self.now = max(self.now, stop)
+            fired += self.poll(stop, stalled)
+            self.update_averages(stop)
+        return fired
+
+    def quiet(self) -> bool:
+        """Nobody is there, and the averages have seen all."""
+        return not any(groupc.states for groupc in self.cpus.values()) and self.collected() == self.avg_total
+
+    def collected(self) -> list[int]:
+        """The totals up to now."""
+        self.totals.collect(self.cpus)
+        return self.totals.total
+
+    def jump(self, now: int) -> None:
+        """The end of the last whole period of many in which nothing was."""
+        self.update_averages(now - (now - self.next_update) % PSI_PERIOD)
+
+    def poll(self, now: int, stalled: set[int] | tuple[int, ...]) -> list[tuple[int, Trigger, int]]:
+        """Look at the growth of what stalls, ten times a window."""
+        fired = []
+        for trigger in self.triggers:
+            if trigger.state in stalled and now >= trigger.next_poll:
+                self.polled.collect(self.cpus)
+                if growth := trigger.poll(now, self.polled.total[trigger.state]):
+                    fired.append((now, trigger, growth))
+        return fired
 
     def add_trigger(self, state: int, threshold_us: int, window_us: int, now: int) -> None:
         """Watch for so much stall within so much time; the same watch twice is one."""
         wanted = (state, threshold_us * 1000, window_us * 1000)
         if all((t.state, t.threshold, t.window) != wanted for t in self.triggers):
-            self.triggers.append(Trigger(*wanted, now, self.total[state]))
+            self.polled.collect(self.cpus)
+            self.triggers.append(Trigger(*wanted, now, self.polled.total[state]))
 
     def update_averages(self, now: int) -> None:
         """Bring the averages up to `now`, if a period has ended."""
         if now < self.next_update:
             return
+        total = self.collected()
         missed = (now - self.next_update) // PSI_PERIOD
         self.next_update += (1 + missed) * PSI_PERIOD
         period = now - (self.last_update + missed * PSI_PERIOD)
         self.last_update = now
-        for state in (SOME, FULL):
-            sample = min(self.total[state] - self.avg_total[state], period)
+        for state in range(NR_STATES):
+            sample = min(total[state] - self.avg_total[state], period)
             self.avg_total[state] += sample
-            self.avg[state] = calc_avgs(self.avg[state], missed, sample, period)
+            if sample or any(self.avg[state]):
+                self.avg[state] = calc_avgs(self.avg[state], missed, sample, period)
 
-    def show(self, now: int) -> str:
-        """memory.pressure and /proc/pressure/memory: averages in percent, totals in microseconds. Changes nothing."""
+    def show(self, now: int, resource: int = MEM, *, system: bool = False) -> str:
+        """A pressure file: averages in percent, totals in microseconds. Changes nothing.
+
+        `system`: the whole machine's, for which nobody asks whether all of its tasks wait for a CPU (psi_show).
+        """
         seen = copy.deepcopy(self)
-        seen.catch_up(now)
+        seen.advance(now)
+        total = seen.collected()
         lines = []
-        for state, name in enumerate(NAMES):
-            means = " ".join(f"avg{seconds}={percent(load)}" for seconds, load in zip((10, 60, 300), seen.avg[state], strict=True))
-            lines.append(f"{name} {means} total={seen.total[state] // 1000}\n")
+        for kind, name in enumerate(NAMES):
+            state = 2 * resource + kind
+            blank = system and resource == CPU and kind == 1
+            avg, us = ([0, 0, 0], 0) if blank else (seen.avg[state], total[state] // 1000)
+            means = " ".join(f"avg{seconds}={percent(load)}" for seconds, load in zip((10, 60, 300), avg, strict=True))
+            lines.append(f"{name} {means} total={us}\n")
         return "".join(lines)
 
 
@@ -202,42 +343,145 @@ def percent(load: int) -> str:
     return f"{load >> FSHIFT}.{((load & (FIXED_1 - 1)) * 100) >> FSHIFT:02d}"
 
 
-# ---------------------------------------------------------------- the kernel's stalls
+# ---------------------------------------------------------------- the kernel's tasks
+
+
+class PsiTasks:
+    """Who is in which state: as noted last (`flags`), as accounted (`known`: cpu, flags, cgroup), and the changes in between.
+
+    A change is (time, number, pid, cpu, flags, cgroup). `watched`: the cgroups that have triggers.
+    """
+
+    __slots__ = ("changes", "seq", "flags", "known", "watched")
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[int, int, int, int, int, Cgroup]] = []
+        self.seq = 0
+        self.flags: dict[int, int] = {}
+        self.known: dict[int, tuple[int, int, Cgroup]] = {}
+        self.watched: list[Cgroup] = []
+
+
+def task_change(k: Kernel, pid: int, cpu: int, cgroup: Cgroup, now: int, flags: int) -> None:
+    """From `now` on a task is in the state `flags` on `cpu` (psi_task_change). A pause of no length is none."""
+    tasks = k.psi
+    if tasks.changes:
+        time, _, who, _, _, _ = tasks.changes[-1]
+        if who == pid and time == now:
+            tasks.changes.pop()
+    if flags:
+        tasks.flags[pid] = flags
+    else:
+        tasks.flags.pop(pid, None)
+    if tasks.changes or tasks.known.get(pid) != (cpu, flags, cgroup):
+        tasks.seq += 1
+        tasks.changes.append((now, tasks.seq, pid, cpu, flags, cgroup))
+
+
+def set_state(k: Kernel, task: Task, flags: int) -> None:
+    """The state of a task from now on."""
+    task_change(k, task.pid, task.cpu, task.cgroup, k.clock.now, flags)
+
+
+def forget(k: Kernel, task: Task) -> None:
+    """A task dies: what was noted about its future does not come to pass."""
+    now = k.clock.now
+    k.psi.changes = [change for change in k.psi.changes if change[2] != task.pid or change[0] <= now]
+    if task.pid in k.psi.flags:
+        set_state(k, task, 0)
+
+
+def move(k: Kernel, task: Task) -> None:
+    """A task has changed its cgroup: its state counts there from now on (cgroup_move_task)."""
+    tasks, now = k.psi, k.clock.now
+    tasks.changes = [(*change[:5], task.cgroup) if change[2] == task.pid and change[0] > now else change for change in tasks.changes]
+    if task.pid in tasks.flags:
+        known = next((change[4] for change in reversed(tasks.changes) if change[2] == task.pid and change[0] <= now), None)
+        flags = tasks.known.get(task.pid, (0, 0, None))[1] if known is None else known
+        tasks.seq += 1
+        tasks.changes.append((now, tasks.seq, task.pid, task.cpu, flags, task.cgroup))
+
+
+def settle(k: Kernel, until: int) -> None:
+    """Carry out the changes before `until`, in order of time."""
+    tasks = k.psi
+    if tasks.changes and tasks.changes[0][0] < until:
+        tasks.changes.sort()
+        due = 0
+        while due < len(tasks.changes) and tasks.changes[due][0] < until:
+            _carry_out(k, tasks, tasks.changes[due])
+            due += 1
+        del tasks.changes[:due]
+    for cgroup in tasks.watched:
+        report(k, cgroup.path, cgroup.psi.advance(until))
+
+
+def _carry_out(k: Kernel, tasks: PsiTasks, change: tuple[int, int, int, int, int, Cgroup]) -> None:
+    """One change, in every group that it concerns."""
+    now, _, pid, cpu, flags, cgroup = change
+    was_cpu, was, was_in = tasks.known.pop(pid, (cpu, 0, cgroup))
+    if flags:
+        tasks.known[pid] = (cpu, flags, cgroup)
+    if was_cpu == cpu and was_in is cgroup:
+        for group in cgroup.ancestors:
+            report(k, group.path, group.psi.change(cpu, now, was, flags))
+        return
+    for group in was_in.ancestors:
+        report(k, group.path, group.psi.change(was_cpu, now, was, 0))
+    for group in cgroup.ancestors:
+        report(k, group.path, group.psi.change(cpu, now, 0, flags))
 
 
 @contextmanager
-def memstall(k: Kernel, task: Task | None) -> Iterator[None]:
+def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
     """The time that passes inside is lost to memory for `task` (psi_memstall_enter, psi_memstall_leave). Inside another: that one counts.
 
-    `task` None: the kernel itself, nobody's stall.
+    `task` None: the kernel itself, nobody's stall. `over`: what it is lost over, in a few words, for `explain`.
     """
     if task is None or k.in_memstall:
         yield
         return
-    start = k.clock.now
     k.in_memstall = True
+    begin, event = k.clock.now, k.causes[-1] if k.causes else 0
+    set_state(k, task, k.psi.flags.get(task.pid, 0) | MEMSTALL)
     try:
         yield
     finally:
         k.in_memstall = False
-        for cg in task.cgroup.ancestors:
-            report(k, cg.path, cg.psi.stalled(start, k.clock.now, full=True))
+        set_state(k, task, k.psi.flags.get(task.pid, 0) & ~MEMSTALL)
+        if k.clock.now > begin:
+            keep(k.records.stalls, {"begin_ns": begin, "end_ns": k.clock.now, "pid": task.pid, "cgroup": task.cgroup.path, "over": over,
+                                    "event": event})  # fmt: skip
 
 
-@contextmanager
-def kswapd_stall(k: Kernel) -> Iterator[None]:
-    """kswapd works on a CPU of its own while a task waits for its turn: `some` of the machine."""
-    if k.in_memstall:
-        yield
+def io_schedule(k: Kernel, ns: int) -> None:
+    """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
+    k.clock.disk_waits += 1
+    schedule_timeout(k, ns, IOWAIT)
+
+
+def schedule_timeout(k: Kernel, ns: int, state: int = 0) -> None:
+    """The running task sleeps for `ns`; in a memory stall it stays in it."""
+    task = k.current
+    if task is None:
+        k.clock.sleep(ns)
         return
-    start = k.clock.now
-    try:
-        yield
-    finally:
-        report(k, "/", k.root_cgroup.psi.stalled(start, k.clock.now, full=False))
+    before = k.psi.flags.get(task.pid, 0)
+    set_state(k, task, before & MEMSTALL | state)
+    k.clock.sleep(ns)
+    set_state(k, task, before)
+
+
+def watch(k: Kernel, cgroup: Cgroup, state: int, threshold_us: int, window_us: int) -> None:
+    """A trigger on a cgroup (psi_trigger_create)."""
+    cgroup.psi.add_trigger(state, threshold_us, window_us, k.clock.now)
+    if cgroup not in k.psi.watched:
+        k.psi.watched.append(cgroup)
 
 
 def report(k: Kernel, path: str, fired: list[tuple[int, Trigger, int]]) -> None:
     """Events of the triggers of one account."""
     for now, trigger, growth in fired:
-        k.emit(Psi(now, NAMES[trigger.state], growth // 1000, trigger.threshold // 1000, trigger.window // 1000, path))
+        kind, resource = NAMES[trigger.state & 1], RESOURCES[trigger.state >> 1]
+        k.emit(Psi(now, kind, growth // 1000, trigger.threshold // 1000, trigger.window // 1000, path, resource))
+        k.unordered = True

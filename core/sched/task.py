@@ -20,7 +20,8 @@ Signals act by their defaults: they kill, stop, continue or are ignored. `catch_
 SIGSEGV and SIGBUS and lives on. A process that kills itself, or that the OOM killer picks during its own call, dies on
 its way back to user space; anybody else dies at once.
 
-Simplified: one thread a process; a process is `sleeping` (it waits for its next call) unless it runs, is stopped, or is dead.
+Simplified: one thread a process; a process without a program is `sleeping` (it waits for its next call) unless it is stopped or dead;
+one with a program (`core/programs/`) runs, sleeps or is blocked, as the scheduler has it (`fair.py`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from core.mm.page_alloc import free_block
 from core.mm.page_counter import refill_stock, uncharge
 from core.mm.pgtable import give_table_row, take_table_row
 from core.mm.util import update_hiwater_rss
+from core.sched import fair, psi
 from core.vmstat import MEMCG_KMEM
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ STACK_PAGES = 4  # THREAD_SIZE, 16 KiB
 TASK_SLAB_BYTES = 17_312
 RLIMITS: dict[str, int | None] = {"as": None, "data": None, "stack": 8 << 20, "memlock": 8 << 20}
 NO_RETURN, PARENT, CHILD, PROTECTED = range(4)  # Task.returning; PROTECTED: its pages were write-protected (clear_refs 4)
-LIVE_STATES = ("running", "sleeping", "stopped")
+LIVE_STATES = ("running", "sleeping", "blocked", "stopped")
 
 
 class Task:
@@ -66,7 +68,8 @@ class Task:
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
                  "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "oom_retries", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when")  # fmt: skip
+                 "stack", "stack_memcg", "slab_memcg", "oom_retries", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when",
+                 "stime_ns", "program", "se")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
         self.pid = pid
@@ -74,7 +77,7 @@ class Task:
         self.comm = comm[: TASK_COMM_LEN - 1]
         self.mm: Mm | None = None
         self.cgroup = cgroup
-        self.state = "sleeping"  # running, sleeping, stopped, zombie, dead
+        self.state = "sleeping"  # running, sleeping, blocked, stopped, zombie, dead
         self.oom_score_adj = 0
         self.oom_score_adj_min = 0
         self.catch_signals = False
@@ -87,7 +90,9 @@ class Task:
         self.cpus_allowed: list[int] = []
         self.policy: Mempolicy | None = None
         self.start_ns = 0
-        self.utime_ns = 0
+        self.utime_ns = self.stime_ns = 0
+        self.program: Any = None  # core.programs.program.Program, if it runs by itself
+        self.se: Any = None  # fair.SchedEntity of its program
         self.kthread = False
         self.children: list[int] = []
         self.dumpable = True
@@ -318,6 +323,10 @@ def fork(k: Kernel, parent: Task) -> Task:
     child.cpus_allowed = list(parent.cpus_allowed)
     child.returning, parent.returning = CHILD, PARENT
     enlist(k, child)
+    if parent.program is not None:
+        child.program, child.se = parent.program.fork(child.pid), fair.SchedEntity()
+        k.nr_programs += 1
+        fair.start(k, child)
     k.emit(Process(k.clock.now, "fork", parent.pid, parent.comm, parent.cgroup.path, child=child.pid))
     return child
 
@@ -333,6 +342,11 @@ def do_exit(k: Kernel, task: Task, code: int = 0, signal: int = 0) -> None:
     if task.state not in LIVE_STATES:
         return
     k.clock.spend(k.costs.exit)
+    if task.program is not None:
+        fair.stop(k, task)
+        task.program = None
+        k.nr_programs -= 1
+    psi.forget(k, task)
     task.exit_code, task.exit_signal, task.fatal_signal = code, signal, 0
     free = int(k.s.zones["free"].sum())
     exit_mm(k, task)
@@ -415,12 +429,23 @@ def send_signal(k: Kernel, task: Task, number: int) -> None:
     if task.pid == INIT_PID or task.kthread or task.state not in LIVE_STATES:
         return
     if name == "SIGCONT":
-        task.state = "sleeping" if task.state == "stopped" else task.state
+        continue_task(k, task)
     elif name in signals.STOPPING:
         task.state = "stopped"
+        if task.program is not None:
+            fair.stop(k, task)
     elif name in signals.FATAL and not (task.catch_signals and name in ("SIGSEGV", "SIGBUS")):
         with k.because(cause):
             kill(k, task, number)
+
+
+def continue_task(k: Kernel, task: Task) -> None:
+    """SIGCONT: a stopped process goes on, with its program if it has one."""
+    if task.state == "stopped":
+        task.state = "sleeping"
+        if task.program is not None:
+            fair.start(k, task)
+            task.state = fair.state_of(task)
 
 
 def kill(k: Kernel, task: Task, number: int) -> None:

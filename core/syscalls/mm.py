@@ -26,6 +26,7 @@ from core.mm.mmap import do_brk, do_mmap, do_munmap, emit_vma, page_align, parse
 from core.mm.mprotect import do_mprotect
 from core.mm.mremap import do_mremap
 from core.mm.vma import find_vma
+from core.programs.patterns import splitmix64, uniform, zipf
 from core.syscalls.file import lookup
 
 if TYPE_CHECKING:
@@ -166,12 +167,10 @@ def access_order(order: str, count: int, stride: int, seed: int) -> Array | None
         raise SysError(Errno.E2BIG, f"random and zipf order visit at most {MAX_ORDERED} pages in one call, not {count}")
     if order == "random":
         perm = np.empty(count, np.int64)
-        shuffle(perm, _splitmix64(seed, count), stride)
+        shuffle(perm, splitmix64(seed, count), stride)
         return perm
     if order == "zipf":
-        uniform = (_splitmix64(seed, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        weights = np.cumsum(1.0 / np.arange(1, count + 1, dtype=np.float64))
-        return np.minimum(np.searchsorted(weights, uniform * weights[-1], side="right"), count - 1).astype(np.int64) * stride
+        return zipf(uniform(seed, count), count) * stride
     return None
 
 
@@ -182,12 +181,3 @@ def shuffle(perm: Array, draws: Array, stride: int) -> None:
         j = int(((draws[i] >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
         perm[i] = perm[j]
         perm[j] = i * stride
-
-
-def _splitmix64(seed: int, count: int) -> Array:
-    """`count` hashes of (seed, index): Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014)."""
-    with np.errstate(over="ignore"):
-        x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))

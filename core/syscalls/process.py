@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from core import monitor
 from core.abi.errno import Errno, SysError
 from core.abi.signal import SIGNALS
 from core.mm.util import RLIM_INFINITY, capable
+from core.programs import program as programs
 from core.sched import exec as image
+from core.sched import fair
 from core.sched import task as sched
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 MAX_SIGNAL = 64
+MAX_WORK = 1 << 23  # accesses and their like that programs may make in one advance
 
 
 def sys_fork(k: Kernel, task: Task) -> dict[str, Any]:
@@ -26,6 +30,7 @@ def sys_fork(k: Kernel, task: Task) -> dict[str, Any]:
 def sys_exec(k: Kernel, task: Task, path: str) -> None:
     """execve. ENOMEM, ENOENT."""
     image.exec_program(k, task, path)
+    programs.install(k, task, None)
 
 
 def sys_exit(k: Kernel, task: Task, status: int = 0) -> None:
@@ -84,6 +89,7 @@ def sys_sched_setaffinity(k: Kernel, task: Task, cpus: Sequence[int]) -> None:
     if not there:
         raise SysError(Errno.EINVAL, f"this machine has CPUs 0 to {k.nr_cpus - 1}")
     task.cpus_allowed = there
+    fair.affinity_changed(k, task)
     if task.cpu not in there:
         task.cpu = there[0]
 
@@ -91,11 +97,41 @@ def sys_sched_setaffinity(k: Kernel, task: Task, cpus: Sequence[int]) -> None:
 # ---------------------------------------------------------------- by the operator
 
 
-def spawn(k: Kernel, comm: str, cgroup: str = "/", oom_score_adj: int = 0, catch_signals: bool = False, program: str | None = None) -> dict[str, Any]:
-    """A new program: {pid}. ENOENT (cgroup), EBUSY (cgroup is no leaf), ENOMEM, EAGAIN."""
-    return {"pid": image.spawn(k, comm, cgroup, oom_score_adj, catch_signals, program).pid}
+def spawn(k: Kernel, comm: str, cgroup: str = "/", oom_score_adj: int = 0, catch_signals: bool = False,
+          program: str | dict[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """A new process: {pid}. `program`: the path of its executable, or what it does by itself.
+
+    ENOENT (cgroup), EBUSY (cgroup is no leaf), ENOMEM, EAGAIN.
+    """
+    path = program if isinstance(program, str) else None
+    task = image.spawn(k, comm, cgroup, oom_score_adj, catch_signals, path)
+    if isinstance(program, dict):
+        programs.install(k, task, program)
+        monitor.arm(k)
+    return {"pid": task.pid}
 
 
-def advance(k: Kernel, duration_ns: int) -> None:
-    """Let time pass."""
-    k.advance(duration_ns)
+def sys_program(k: Kernel, task: Task, program: dict[str, Any] | str | None = None) -> None:
+    """From now on the process runs this program by itself; None: it waits for calls again. EINVAL for a path: that is exec's."""
+    if isinstance(program, str):
+        raise SysError(Errno.EINVAL, "steps or a ready-made program by name, not a path: exec replaces the executable")
+    programs.install(k, task, program)
+    monitor.arm(k)
+
+
+def vmstat(k: Kernel, interval: int | None = None) -> None:
+    """How often a line of vmstat is taken; None: every second while programs run."""
+    monitor.set_interval(k, -1 if interval is None else interval)
+
+
+def advance(k: Kernel, duration_ns: int, max_work: int = MAX_WORK) -> dict[str, Any]:
+    """Let time pass: {advanced_ns, work, stopped}.
+
+    EDQUOT when programs used up `max_work` before it was over: the clock stands where they came, `stopped` says so.
+    """
+    passed = k.advance(duration_ns, max_work)
+    answer: dict[str, Any] = {"advanced_ns": passed, "work": max_work - k.work_left, "stopped": None}
+    if passed < duration_ns and k.panicked is None:
+        why = f"the programs used up the work of one call ({max_work} accesses) after {passed / 1e9:.3f} s: advance again for the rest"
+        raise SysError(Errno.EDQUOT, why, answer | {"stopped": why})
+    return answer

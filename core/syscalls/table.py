@@ -32,7 +32,7 @@ class Param:
     """One argument: its kind, what it means, and what values it takes.
 
     kind: "int", "size" (bytes), "address", "str", "bool", "prot" ("rw", "none"), "flags" (a list of choices), "choice",
-    "ints" (a list), "bytes", "duration" (ns), "signal", "object". minimum and maximum bound ints, sizes and list members.
+    "ints" (a list), "bytes", "duration" (ns), "signal", "program" (programs/program.py), "object". minimum and maximum bound ints, sizes and list members.
     """
 
     kind: str
@@ -163,6 +163,9 @@ _ROWS: tuple[Call, ...] = (
          "Reap a dead child and read how it ended.",
          {"child": Param("int", "The pid of this child, or -1 for any.", False, -1, minimum=-1, maximum=1 << 22)},
          {"pid": "int", "status": "int", "signal": "int"}),
+    Call("program", None, process.sys_program, "full", "Not a call of Linux: what the process does by itself while the clock advances.",
+         "Give the process a program of its own, or take it away.",
+         {"program": Param("program", "A list of steps, an object, or a ready-made one by name; left out: none.", False)}),
     Call("setrlimit", 160, process.sys_setrlimit, "partial", "as, data, stack and memlock: the limits that memory management asks for.",
          "Set the soft and hard limit of a resource.",
          {"resource": Param("choice", "Which limit.", choices=RESOURCES),
@@ -221,7 +224,8 @@ _ROWS: tuple[Call, ...] = (
           "cgroup": Param("str", "Path of its cgroup.", False, "/"),
           "oom_score_adj": Param("int", "Its OOM adjustment.", False, 0, minimum=-1000, maximum=1000),
           "catch_signals": Param("bool", "It handles SIGSEGV and SIGBUS and lives on.", False, False),
-          "program": Param("str", "Path of its executable, as maps shows it.", False)},
+          "program": Param("program", "What it does by itself: a list of steps, {steps, seed, at_end}, or a ready-made one by name, with parameters. A "
+                           "string that begins with / is the path of its executable, as maps shows it.", False)},
          {"pid": "int"}, process=False),
     Call("put", None, file.put, "full", "echo data > path.", "Write one of the kernel's files.",
          {"path": Param("str", "For example /proc/sys/vm/swappiness."), "data": Param("bytes", "What is written.")}, process=False),
@@ -235,8 +239,14 @@ _ROWS: tuple[Call, ...] = (
           "page_size": Param("size", "pagesize=: 2M or 1G; left out: the default size.", False, 0),
           "size": Param("size", "size=: bytes that may be promised or used there.", False),
           "min_size": Param("size", "min_size=: bytes that are promised to the mount from the start.", False)}, process=False),
-    Call("advance", None, process.advance, "full", "", "Let simulated time pass; the daemons run.",
-         {"duration_ns": Param("duration", "How long.", minimum=0)}, process=False),
+    Call("vmstat", None, process.vmstat, "full", "", "Say how often a line of vmstat becomes an event and is kept.",
+         {"interval": Param("duration", "Simulated time between two lines; 0: none; left out: a second, while programs run.", False,
+                            minimum=0, maximum=10**15)}, process=False),
+    Call("advance", None, process.advance, "full", "", "Let simulated time pass; the daemons and the programs run.",
+         {"duration_ns": Param("duration", "How long.", minimum=0),
+          "max_work": Param("int", "Accesses that programs may make meanwhile; then it ends early with EDQUOT, the clock where they came. A step counts as 16.",
+                            False, process.MAX_WORK, minimum=1, maximum=1 << 40)},
+         {"advanced_ns": "int", "work": "int", "stopped": "str"}, process=False),
 )  # fmt: skip
 
 CALLS: dict[str, Call] = {row.name: row for row in _ROWS}

@@ -83,6 +83,18 @@ def test_causes_come_first_and_numbers_are_the_streams(service):
     assert all(event["cause"] < event["id"] for event in caused)
 
 
+def test_explanations_are_served(service):
+    session = service.session(machine={"memory": "512M", "swap": "64M"})
+    pid = pressed(session, 8, 12)
+    address = session.get(f"/processes/{pid}/vmas").json()["items"][-5]["start"]
+    told = session.get(f"/processes/{pid}/explain/reclaim?address={address}").json()
+    assert told["address"] == address
+    assert session.get(f"/processes/{pid}/explain/reclaim").json()["visits"]
+    assert session.get(f"/processes/{pid}/explain/charge").json()["charges"][0]["rounds"][0]["limited"] == "/app"
+    problem(session.get(f"/processes/{pid}/explain/reclaim?address=nowhere"), 422, "address")
+    problem(session.get(f"/processes/{pid}/explain/weather"), 404, "reclaim")
+
+
 @pytest.mark.parametrize(("id", "status", "kind"), [("999999", 404, "no-such-event"), ("0", 422, None), ("x", 422, None)])
 def test_what_is_no_event(session, id, status, kind):
     answer = session.get(f"/events/{id}/why")

@@ -12,7 +12,8 @@ from core import EVENTS, Event
 from core.events import ADDRESSES, Fault
 
 SAMPLES: dict[str, Any] = {"int": 7, "str": "x", "bool": True, "int | None": 7, "str | None": "x", "list[int]": [1, 2],
-                           "list[dict[str, Any]]": [{"pid": 1}], "dict[str, list[int]] | None": {"inactive_file": [1, 1]}}  # fmt: skip
+                           "list[dict[str, Any]]": [{"pid": 1}], "dict[str, list[int]] | None": {"inactive_file": [1, 1]},
+                           "dict[str, int]": {"si": 1}, "dict[str, list[int]]": {"101": [1, 0]}}  # fmt: skip
 
 
 def sample(kind: type[Event]) -> Event:

@@ -45,6 +45,10 @@ def test_a_change_elsewhere_does_not(changed: dict[str, int]) -> None:
     assert key(**changed) == key()
 
 
+def test_another_layout_of_the_arguments_is_another_key() -> None:
+    assert fingerprint(fault.access_pages, "int64(Record(a))") != fingerprint(fault.access_pages, "int64(Record(b))")
+
+
 def test_loops_have_keys_of_their_own() -> None:
     assert fingerprint(fault.access_pages) == fingerprint(fault.access_pages)
     assert fingerprint(fault.access_pages) != fingerprint(lru_classic.shrink_lruvec)

@@ -286,3 +286,62 @@ WINDOWS = [  # SW-02: (previous offset, offset, pages of the last window that we
 @pytest.mark.parametrize(("previous", "offset", "hits", "last", "pages"), WINDOWS)
 def test_sw02_the_window_of_a_swap_in(previous: int, offset: int, hits: int, last: int, pages: int) -> None:
     assert swap_readahead.nr_pages(previous, offset, hits, 8, last) == pages
+
+
+# ---- memory.swap.high, mount options ------------------------------------------------------------------------------
+
+
+def test_cg16_swap_above_swap_high_costs_time_and_never_kills() -> None:
+    """memory.max 30M, 60M touched: half of it goes to swap; with swap.high 8M the excess is paid for, and freed early."""
+    elapsed = {}
+    for high in ("max", "8M"):
+        box = Box(memory="512M", swap="256M")
+        box.cgroup("/a", memory_max="30M", memory_swap_high=high)
+        pid = box.spawn(cgroup="/a")
+        found = box.alloc_anon(pid, 60 * M)
+        assert found.signal is None
+        elapsed[high] = found.elapsed_ns
+        throttles = [event for event in box.kernel.drain() if event.type == "memcg" and event.kind == "throttle"]
+        assert bool(throttles) == (high != "max") == (box.events("/a", "memory.swap.events")["high"] > 0)
+        assert all(10_000_000 < event.delay_ns <= 2_000_000_000 for event in throttles)
+        assert box.events("/a")["oom"] == 0
+    assert elapsed["8M"] > 2 * elapsed["max"]
+
+
+RECURSIVE = [  # (parent's protection, claims, usage, what each gets with memory_recursiveprot), M
+    (50, (0, 0), (50, 50), (25, 25)),  # nobody claims: by usage
+    (60, (20, 0), (40, 40), (33.33, 26.67)),  # 20, and of the other 40 a share by what is not protected: 20 and 40 of 60
+    (50, (75, 25), (50, 50), (33.33, 16.67)),  # more is claimed than there is: as without
+]
+
+
+@pytest.mark.parametrize(("parent", "claims", "usage", "kept"), RECURSIVE)
+def test_cg28_recursive_protection_shares_out_what_nobody_claims(
+    parent: int, claims: tuple[int, ...], usage: tuple[int, ...], kept: tuple[float, ...]
+) -> None:
+    protected = sum(min(claim, used) for claim, used in zip(claims, usage, strict=True)) * M
+    for claim, used, share in zip(claims, usage, kept, strict=True):
+        got = memcontrol.effective_protection(used * M, sum(usage) * M, claim * M, parent * M, protected, recursive=True)
+        assert abs(got / M - share) < 0.01
+
+
+@pytest.mark.parametrize(("mount", "kept"), [([], False), (["memory_recursiveprot"], True)])
+def test_a_childs_cache_is_protected_by_its_parents_min_only_with_recursiveprot(mount: list[str], kept: bool) -> None:
+    box = Box(memory="512M", swap="0", cgroup_mount=mount)
+    assert ("memory_recursiveprot" in box.text("/proc/mounts")) == kept
+    box.cgroup("/A", memory_max="100M")
+    box.cgroup("/A/p", memory_min="40M")
+    box.cgroup("/A/p/child")
+    box.cgroup("/A/free")
+    box.pagecache(box.spawn(cgroup="/A/p/child"), "/data/kept", 40 * M)
+    box.pagecache(box.spawn(cgroup="/A/free"), "/data/other", 200 * M)
+    assert (box.cg_int("/A/p/child", "memory.current") > 36 * M) == kept
+
+
+def test_localevents_keeps_events_where_they_happen() -> None:
+    box = Box(memory="512M", swap="0", cgroup_mount=["memory_localevents"])
+    box.cgroup("/p")
+    box.cgroup("/p/c", memory_max="10M", memory_swap_max=0)
+    box.alloc_anon(box.spawn(cgroup="/p/c"), 20 * M)
+    assert box.events("/p/c")["oom_kill"] == 1
+    assert box.events("/p") == dict.fromkeys(box.events("/p"), 0)

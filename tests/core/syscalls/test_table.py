@@ -9,7 +9,7 @@ import pytest
 from core import CALLS
 from core.syscalls.table import Call, Param
 
-KINDS = {"int", "size", "address", "str", "bool", "prot", "flags", "choice", "ints", "bytes", "duration", "signal", "object"}
+KINDS = {"int", "size", "address", "str", "bool", "prot", "flags", "choice", "ints", "bytes", "duration", "signal", "program", "object"}
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=lambda call: call.name)
