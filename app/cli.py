@@ -1,4 +1,4 @@
-"""The command `pagewalk`: serve, demo, run, version."""
+"""The command `pagewalk`: serve, demo, run, replay, version."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
+    _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
@@ -76,6 +77,20 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--machine", type=_machine, metavar="JSON", help="""the machine, e.g. '{"memory": "512M"}'""")
     sub.add_argument("--seed", type=int, help="the machine's seed (default 0)")
     sub.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+
+
+def _replay_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Replay a trace through policies and sizes of memory: faults, hit ratios, and where more memory made more faults."
+    sub.add_argument("trace", nargs="*", metavar="PAGE", help="page numbers, or a FILE of them; - is standard input")
+    sub.add_argument("--generate", metavar="PATTERN", help="make the trace up: sequential, loop, random, zipf, hot-cold, working-set")
+    sub.add_argument("--pages", type=int, default=1000, help="different pages of --generate (default 1000)")
+    sub.add_argument("--length", type=int, default=100_000, help="accesses of --generate (default 100000)")
+    sub.add_argument("--skew", type=float, default=1.0, help="of zipf (default 1.0)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--policies", default="fifo,clock,lru,opt", help="comma-separated (default fifo,clock,lru,opt); all for all")
+    sub.add_argument("--frames", help="sizes of memory: 3,4 or 1-8 (default: sixteen up to the number of pages)")
+    sub.add_argument("--svg", type=Path, metavar="FILE", help="write a plot of faults against memory")
+    sub.add_argument("--json", action="store_true", help="the columns as JSON")
 
 
 def _port(text: str) -> int:
@@ -226,7 +241,22 @@ def version() -> str:
     return f"pagewalk {number} (Python {platform.python_version()})"
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run}
+# ---- replay ----------------------------------------------------------------------------------------------------
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Compare policies on one trace."""
+    from app.compare import main as compare
+
+    try:
+        print(compare(args))
+    except (OSError, ValueError) as error:
+        print(f"pagewalk replay: {error}", file=sys.stderr)
+        return USAGE
+    return OK
+
+
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

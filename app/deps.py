@@ -76,6 +76,15 @@ def enter(connection: HTTPConnection, sid: str) -> Session:
     return session
 
 
+def require_origin(websocket: HTTPConnection) -> None:
+    """Refuse a page of another site. Raises 403."""
+    origin = websocket.headers.get("origin")
+    if origin is None or origin in get_settings(websocket).origins:
+        return
+    if origin.partition("://")[2] != websocket.headers.get("host"):
+        raise Problem(403, "foreign-origin", f"a page of {origin[:100]} may not read these events: PAGEWALK_ORIGINS lists those that may")
+
+
 TheRegistry = Annotated[Registry, Depends(get_registry)]
 TheSettings = Annotated[Settings, Depends(get_settings)]
 TheSession = Annotated[Session, Depends(enter)]

@@ -52,22 +52,26 @@ class Edge:
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = b""
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self.registry.settings.max_body:
-                raise self._too_large()
+            if name == b"content-length" and value.isdigit() and int(value) > self._limit(scope):
+                raise self._too_large(scope)
             if name == b"idempotency-key":
                 key = value
-        bounded = self._bounded(receive)
+        bounded = self._bounded(scope, receive)
         if key and scope["method"] == "POST":
             await self._once(key, scope, bounded, send)
         else:
             await self.app(scope, bounded, send)
 
-    def _too_large(self) -> Problem:
-        limit = self.registry.settings.max_body
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that a request may have: a trace may have more than others."""
+        return self.registry.settings.max_trace if scope["path"] == "/v1/replay" else self.registry.settings.max_body
+
+    def _too_large(self, scope: Scope) -> Problem:
+        limit = self._limit(scope)
         return Problem(413, "body-too-large", f"the body is larger than {limit} bytes, which is what one request may have: send it in parts")
 
-    def _bounded(self, receive: Receive) -> Receive:
-        limit, got = self.registry.settings.max_body, 0
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        limit, got = self._limit(scope), 0
 
         async def counted() -> Message:
             nonlocal got
@@ -75,7 +79,7 @@ class Edge:
             if message["type"] == "http.request":
                 got += len(message.get("body", b""))
                 if got > limit:
-                    raise HTTPException(413, self._too_large().detail)
+                    raise HTTPException(413, self._too_large(scope).detail)
             return message
 
         return counted

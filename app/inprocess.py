@@ -46,6 +46,7 @@ class KernelTarget:
             "killed": list(result.killed),
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": self.kernel.clock_ns,
+            **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
 
     def read(self, path: str) -> bytes:

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     max_pages_per_call: int = Field(1 << 23, ge=1, description="Accesses that one call may make.")
     max_advance: Duration = Field(24 * 3600 * 10**9, description="Simulated time that one request may let pass.")
     max_body: Size = Field(4 << 20, description="Bytes of one request.")
+    max_trace: Size = Field(96 << 20, description="Bytes of one trace that is replayed.")
     max_batch: int = Field(10_000, ge=1, description="Operations of one batch.")
     max_answer: Size = Field(16 << 20, description="Bytes of one file read; ask for more with Range.")
     max_journal: int = Field(1_000_000, ge=1, description="Operations that one session may commit.")

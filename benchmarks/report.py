@@ -28,6 +28,12 @@ def at_most(name: str, unit: str, ours: list[float], limit: float) -> Row:
     return Row(name, unit, median, None, None, f"<= {limit:g} {unit}", median <= limit, (min(ours), max(ours)))
 
 
+def at_least(name: str, unit: str, ours: list[float], limit: float) -> Row:
+    """A rate: the median of `ours` must reach `limit`."""
+    median = statistics.median(ours)
+    return Row(name, unit, median, None, None, f">= {limit:g} {unit}", median >= limit, (min(ours), max(ours)))
+
+
 def faster(name: str, unit: str, ours: list[float], real: list[float], times: float, limit: float | None = None) -> Row:
     """A race: the median of real/ours, pair by pair in time, must reach `times` (and the median of ours stay under `limit`)."""
     ratio = statistics.median(r / o for r, o in zip(real, ours, strict=True))

@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core import Kernel, Machine
+import numpy as np
+
+from core import Event, Kernel, Machine, parse_program
+from core.mm import tlb
+from core.mm.tlb_walk import access_tlb
 
 PAGE = 4096
 MIB = 1 << 20
@@ -23,8 +27,18 @@ ANONYMOUS = {"prot": "rw", "flags": ["private", "anonymous"]}
 class Program:
     """One process on one freshly booted machine without huge pages, and a clock around its calls."""
 
-    def __init__(self, memory: str = "2G") -> None:
-        self.kernel = Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"}))
+    def __init__(self, memory: str = "2G", **machine: Any) -> None:
+        self._spawn(Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never", **machine})))
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> Program:
+        """One on a machine that is there."""
+        program = cls.__new__(cls)
+        program._spawn(kernel)
+        return program
+
+    def _spawn(self, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.pid = int(self._result("spawn", None, comm="bench")["pid"])
 
     def _result(self, op: str, pid: int | None, **args: Any) -> dict[str, Any]:
@@ -111,6 +125,31 @@ def single_calls(count: int = 5_000) -> dict[str, float]:
     return {"fault": each(), "mapped": each()}
 
 
+def huge_pages(length: int = 4 << 30) -> dict[str, float]:
+    """First writes to a region of huge pages, on frames that the host backs already."""
+    program = Program("8G", transparent_hugepage="always")
+    for _ in range(3):
+        address = program.mmap(length, align=2 * MIB)
+        spent = program.timed("touch", address=address, length=length, access="write")
+        program.call("munmap", address=address, length=length)
+    return {"huge_write": per_page(spent, length)}
+
+
+def khugepaged_scan(length: int = 1 << 30) -> dict[str, float]:
+    """khugepaged makes huge pages of 1 GiB of small ones, and then finds nothing to do; milliseconds."""
+    program = Program("4G", transparent_hugepage="madvise")
+    program.kernel.call("put", path="/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", data=b"1000000")
+    address = program.mmap(length, align=2 * MIB)
+    program.call("touch", address=address, length=length, access="write")
+    program.call("madvise", address=address, length=length, advice="hugepage")
+    spent = []
+    for _ in range(2):
+        begin = time.process_time_ns()
+        program.kernel.advance(20_000_000_000)
+        spent.append((time.process_time_ns() - begin) / 1e6)
+    return {"khugepaged_collapse": spent[0], "khugepaged_look": spent[1]}
+
+
 def ksm_scan(pages: int = 100_000) -> dict[str, float]:
     """Milliseconds of one full scan of `pages` pages by ksmd: the one that merges them all, and the one that finds each to be like no other.
 
@@ -137,6 +176,31 @@ def ksm_scan(pages: int = 100_000) -> dict[str, float]:
         return spent / 1e6
 
     return {"ksm_merge": scan(None), "ksm_unique": scan("/data/unique")}
+
+
+def tlb_trace(accesses: int = 10_000_000) -> dict[str, float]:
+    """Millions of accesses a second through the TLB of the default machine: 256 MiB touched at random, and by Zipf's law.
+
+    The loop behind `touch`, on a trace made beforehand; the whole call, page-table side and all, is `touch`.
+    """
+    program = Program("512M")
+    kernel, pages = program.kernel, 65_536
+    address = program.mmap(pages * PAGE)
+    program.call("touch", address=address, length=pages * PAGE, access="write")
+    rng = np.random.default_rng(1)
+    ranks = np.arange(1, pages + 1)
+    traces = {"tlb_uniform": rng.integers(0, pages, accesses), "tlb_zipf": rng.choice(pages, accesses, p=1 / ranks / (1 / ranks).sum())}
+    cols = tlb.columns(kernel.machine)
+    pgd = int(kernel.s.mms["pgd"][kernel.tasks[program.pid].mm.id])
+    figures = {}
+    for name, trace in traces.items():
+        begin = time.process_time_ns()
+        access_tlb((cols.tags, cols.stamps), cols.state, cols.geom, kernel.s.pt, kernel.s.mem, 0, pgd, 0, address // PAGE, 1, trace, True, 0,
+                   accesses, True)  # fmt: skip
+        figures[name] = accesses / (time.process_time_ns() - begin) * 1e3
+    begin = time.process_time_ns()
+    program.call("touch", address=address, length=pages * PAGE, access="read", order="random", repeat=max(1, accesses // pages))
+    return figures | {"touch_random": accesses / (time.process_time_ns() - begin) * 1e3}
 
 
 def boot_ms() -> float:
@@ -186,11 +250,59 @@ def sparse_terabyte(pages: int = 1_000) -> dict[str, float]:
     return {"sparse": cost(pages * step * PAGE, step), "dense": cost(pages * 2 * MIB, 2 * MIB // PAGE)}
 
 
+def thrash(order: str, memory: str = "1G") -> float:
+    """CPU nanoseconds a touch over twice the memory, all of it written before, so that most touches find their page in swap only."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": memory, "swap": "4G", "transparent_hugepage": "never"}))
+    program = Program.of(kernel)
+    length = 2 * kernel.machine.total
+    address = program.mmap(length, flags=["private", "anonymous", "noreserve"])
+    program.timed("touch", address=address, length=length, access="write")
+    return per_page(program.timed("touch", address=address, length=length, access="write", order=order), length)
+
+
+def clean_reclaim(pages: int = 1_000_000, memory: str = "8G") -> float:
+    """CPU milliseconds to reclaim `pages` clean pages of a file that was read once (memory.reclaim of the root cgroup)."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": memory, "transparent_hugepage": "never"}))
+    program = Program.of(kernel)
+    kernel.call("create_file", path="/data/f", size=pages * PAGE)
+    program.timed("read", path="/data/f", offset=0, length=pages * PAGE)
+    begin = time.process_time_ns()
+    kernel.call("put", path="/sys/fs/cgroup/memory.reclaim", data=str(pages * PAGE).encode())
+    return (time.process_time_ns() - begin) / 1e6
+
+
+def reclaim_by_size(pages: int = 4_096) -> dict[str, float]:
+    """CPU nanoseconds a page to reclaim the same number of clean pages on machines of 64 MiB and of 64 GiB: the best of five."""
+    return {f"reclaim_{memory}": min(clean_reclaim(pages, memory) for _ in range(5)) * 1e6 / pages for memory in ("64M", "1G", "64G")}
+
+
 def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
         lambda: first_write("sequential", 4 * MIB), lambda: first_write("random", 4 * MIB), lambda: zero_page_read(4 * MIB),
-        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512),
+        lambda: fork_and_cow(4 * MIB), lambda: single_calls(50), lambda: sparse_terabyte(), boot_ms, lambda: ksm_scan(512), lambda: tlb_trace(1000),
+        lambda: thrash("zipf", "64M"), reclaim_by_size,
     ]
     for step in steps:
         step()
+
+
+READY = ("leak", "db-buffer-pool", "web-workers", "batch-scan", "jvm")
+
+
+def five_programs(seconds: int = 60) -> dict[str, float]:
+    """The ready-made programs compete on a machine of 512M: CPU seconds of a minute of simulated time, and how many events it told."""
+    kernel = Kernel.boot(Machine.from_dict({"memory": "512M", "swap": "256M"}))
+    for name in READY:
+        kernel.call("spawn", comm=name, program=parse_program(name))
+    told: list[Event] = []
+    kernel.pause = lambda: told.extend(kernel.drain())
+    begin = time.process_time()
+    answer = kernel.call("advance", duration_ns=seconds * 10**9)
+    spent = time.process_time() - begin
+    kernel.pause = None
+    told += kernel.drain()
+    if answer.errno or len(kernel.view("vmstat", every=10**9, count=seconds)) != seconds:
+        raise SystemExit(f"benchmark: the programs did not run to the end: {answer}")
+    kernel.verify()
+    return {"programs": spent, "programs_events": float(len(told))}

@@ -8,14 +8,18 @@
 from __future__ import annotations
 
 from core.abi.errno import Errno
+from core.calibration import calibration_table
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
+from core.mm.policy_client import Advisor
 from core.monitor import text as vmstat_text
 from core.panic import KernelBug
 from core.programs.program import catalogue as program_catalogue
 from core.programs.program import parse as parse_program
+from core.replay import MAX_SIZES, Trace, compare_policies, generate_trace, trace_from_bytes, trace_of_touches
+from core.replay import POLICIES as REPLAY_POLICIES
 from core.sentences import says
 from core.syscalls.table import CALLS, Call, Param
 
@@ -23,6 +27,9 @@ __all__ = [
     "CALLS",
     "EVENTS",
     "FILES",
+    "MAX_SIZES",
+    "REPLAY_POLICIES",
+    "Advisor",
     "Call",
     "Costs",
     "Errno",
@@ -33,8 +40,14 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "Trace",
+    "calibration_table",
+    "compare_policies",
+    "generate_trace",
     "parse_program",
     "program_catalogue",
     "says",
+    "trace_from_bytes",
+    "trace_of_touches",
     "vmstat_text",
 ]

@@ -13,25 +13,30 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core import monitor, sysctl
+from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import MAX_NODES, RECLAIM_POLICIES, SWAP_KINDS, Costs, Machine
-from core.mm import compaction, hugetlb, hugetlbfs, ksm, memcontrol, mmzone, page_alloc, page_writeback
+from core.machine import MAX_NODES, RECLAIM_POLICIES, STORAGE_NS, SWAP_KINDS, Costs, Machine
+from core.mm import compaction, hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, tlb
 from core.mm.mm_types import (
+    BLOOM_WORDS,
     CC,
     CTL_BUDDY,
+    CTL_FALLBACK,
     CTL_MAX_PFN,
     CTL_NR_NODES,
     CTL_POLICY,
     CTL_PT_NEXT,
+    CTL_RANDOM,
     CTL_SWAP_HITS,
     CTL_XA_NEXT,
     CTL_ZERO_PFN,
+    FIFO,
     KSM,
     KSM_ITEM,
     KSM_NODE,
     LOOK,
+    LRUGEN,
     LRUVEC,
     MAX_ORDER,
     MAX_RUNS,
@@ -93,6 +98,9 @@ THP: dict[str, Any] = {
     "khugepaged.full_scans": 0,
     "khugepaged.pages_collapsed": 0,
 }
+# mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
+# progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -107,6 +115,7 @@ TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wa
     "loadavg": fair.calc_load,
     "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
+    "khugepaged": khugepaged.daemon,
     **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
 }
 
@@ -121,12 +130,16 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
+    k.khugepaged = {**KHUGEPAGED, "mms": []}
     k.swap_devices, k.committed_pages = [], 0
-    k.swap_ra = {"previous": 0, "last": 0}
     k.kswapd = [
-        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "boosts": {}}
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False,
+         "boosts": {}}
         for _ in range(k.nr_nodes)
     ]
+    on = machine.reclaim_policy == "mglru"
+    k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
+    k.policy_client = {"answers": []}
     k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
     k.flushers = {}
     k.rmap = None
@@ -139,10 +152,14 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.panicked = k.last_oom = k.current = None
     k.oom_kills, k.monitor = [], monitor.Monitor()
     layouts = mmzone.zone_layouts(machine)
+    k.tlb, k.tlb_columns, k.tlb_costs = tlb.Tlb(machine.cpus), tlb.columns(machine), tlb.costs(machine)
     k.s = columns(k, max(zone.end for zone in layouts))
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
+    k.s.ctl[CTL_FALLBACK] = FIFO
+    k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
+    k.numa = dict(numa_balancing.DEFAULTS)
     k.mounts = {}
     hugetlbfs.mount(k, hugetlbfs.DEFAULT_MOUNT)
     k.root_cgroup = memcontrol.make_root(k)
@@ -153,10 +170,21 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     page_writeback.flusher(k)
     fair.calc_load(k)
     image.start_init(k)
+    pcp.start(k)
     hugetlb.boot_settings(k)
+    boot_parameters(k)
     k.order_events()
     k.drain()
     k.nr_events = k.nr_ordered = 0  # a session's first event is number 1
+
+
+def boot_parameters(k: Kernel) -> None:
+    """What the command line asks for, beyond what the machine says itself."""
+    given = k.machine.cmdline
+    hugetlb.boot_parameters(k, [(name, value) for name, value in given if name in ("hugepages", "hugepagesz", "default_hugepagesz")])
+    balancing = cmdline.value_of(given, "numa_balancing", "")
+    if balancing:
+        k.sysctl["kernel.numa_balancing"] = int(balancing == "enable")
 
 
 def columns(k: Kernel, max_pfn: int) -> State:
@@ -190,6 +218,10 @@ def columns(k: Kernel, max_pfn: int) -> State:
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
         ksm_nodes=arena((max_pfn + 1,), KSM_NODE),
+        gens=arena((max_pfn + 1,), "i1"),
+        lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
+        blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
+        stamps=arena((max_pfn + 1,), "i8"),
     )
     at = 0
     for order, count in enumerate(links):
@@ -308,7 +340,7 @@ def add_swap(k: Kernel) -> None:
         k.swap_devices.append({
             "path": f"/dev/vd{chr(ord('b') + i)}", "type": "partition", "pages": pages, "priority": priority, "kind": device.kind,
         })  # fmt: skip
-        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind))
+        k.s.swaps[i] = (base, pages, 0, priority, 1, SWAP_KINDS.index(device.kind), *STORAGE_NS[device.kind])
         base += pages + 1
 
 

@@ -111,7 +111,10 @@ class SwapOut(Event):
 
 @dataclass(slots=True)
 class SwapIn(Event):
-    """Pages read back from swap; readahead: those of them that nobody had asked for yet."""
+    """A run of reads from swap by one process; pages: in all; readahead: those of them that nobody had asked for yet.
+
+    reads: how many faults had to read. slot, address: the first one's.
+    """
 
     type: ClassVar[str] = "swap_in"
 
@@ -122,6 +125,7 @@ class SwapIn(Event):
     cgroup: str | None = None
     pid: int | None = None
     address: int | None = None
+    reads: int = 1
 
 
 @dataclass(slots=True)

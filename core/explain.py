@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.abi.mman import VM_MERGEABLE
-from core.mm import ksm, oom_kill, pgtable
+from core.abi.mman import PMD_PAGES, VM_MERGEABLE
+from core.mm import huge_memory, khugepaged, ksm, oom_kill, pgtable, smaps, tlb
+from core.mm.mm_types import CTL_HUGE_ZERO
 from core.mm.util import total_swap_pages, totalram_pages
 from core.mm.vma import vma_lookup
 
@@ -138,3 +139,140 @@ def _ksm_page(k: Kernel, mm: Any, address: int) -> dict[str, Any]:
     elif not vma.flags & VM_MERGEABLE:
         why = "the mapping is not offered: no madvise(MADV_MERGEABLE), or it is shared or a special one"
     return {"address": address, "fate": fate, "why": why, "sharers": sharers}
+
+
+def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, Any]:
+    """Huge pages of a process: which mappings may have them and why the others may not; with an address, why there is one there or none.
+
+    mappings: [{start, end, eligible, why_not, anon_huge_pages}] (bytes). at: {range, mapped, why, fault, khugepaged}: what maps the 2 MiB around the
+    address now, what a first write there would do, and what khugepaged would make of it. khugepaged: its pace, where it is, its last collapse.
+    LookupError for an unknown pid.
+    """
+    task = k.tasks.get(pid)
+    if task is None:
+        raise LookupError(f"no process {pid}")
+    vmas = task.mm.vmas if task.mm is not None else []
+    settings = {key: value for key, value in k.thp.items() if key.startswith("khugepaged.")}
+    state = k.khugepaged
+    return {
+        "pid": pid,
+        "enabled": k.thp["enabled"], "defrag": k.thp["defrag"], "use_zero_page": bool(k.thp["use_zero_page"]),
+        "mappings": [_thp_mapping(k, vma) for vma in vmas if not vma.special],
+        "at": _thp_at(k, task.mm, address) if address is not None and task.mm is not None else None,
+        "khugepaged": {
+            **{key.removeprefix("khugepaged."): value for key, value in settings.items()},
+            "watches": bool(task.mm is not None and task.mm.khugepaged),
+            "next_ns": state["due"] if state["due"] >= 0 else None,
+            "last_collapse": state["last"],
+        },
+    }  # fmt: skip
+
+
+def _thp_mapping(k: Kernel, vma: Any) -> dict[str, Any]:
+    why = huge_memory.why_not(k, vma)
+    return {
+        "start": hex(vma.start << 12), "end": hex(vma.end << 12), "eligible": why is None, "why_not": why,
+        "anon_huge_pages": smaps.account(k, vma)["AnonHugePages"],
+    }  # fmt: skip
+
+
+def _thp_at(k: Kernel, mm: Any, address: int) -> dict[str, Any]:
+    """The 2 MiB around an address."""
+    vpn = address >> 12
+    first = vpn - vpn % PMD_PAGES
+    vma = vma_lookup(mm, vpn)
+    entry = pgtable.pmd_entry(k, mm, vpn)
+    huge = bool(entry & pgtable.PTE_PS)
+    zero = huge and (entry & pgtable.PFN_MASK) >> 12 == int(k.s.ctl[CTL_HUGE_ZERO])
+    mapped = "huge zero page" if zero else "huge page" if huge else "page table" if entry else "nothing"
+    out: dict[str, Any] = {"range": [hex(first << 12), hex((first + PMD_PAGES) << 12)], "mapped": mapped}
+    if vma is None:
+        return {**out, "why": "no mapping covers the address", "fault": None, "khugepaged": None}
+    out |= {"why": _thp_why(k, vma, first, mapped), "fault": _thp_fault(k, vma, first, bool(entry))}
+    return {**out, "khugepaged": khugepaged.explain(k, vma, vpn)}
+
+
+def _thp_why(k: Kernel, vma: Any, first: int, mapped: str) -> str:
+    """Why what maps these 2 MiB is what it is."""
+    if mapped == "huge zero page":
+        return "they were only read so far: the huge zero page serves until the first write"
+    if mapped == "huge page":
+        return "one entry maps 2 MiB"
+    outside = first < vma.start or first + PMD_PAGES > vma.end
+    if (why := huge_memory.why_not(k, vma, fault=True)) is not None:
+        return why
+    if outside:
+        return "the mapping does not hold all of the 2 MiB between the multiples of 2 MiB around the address"
+    if mapped == "nothing":
+        return "nothing was touched here yet"
+    return "small pages are mapped already: only khugepaged or MADV_COLLAPSE can make a huge page of them now"
+
+
+def _thp_fault(k: Kernel, vma: Any, first: int, there: bool) -> str:
+    """What the first write to these 2 MiB would do."""
+    flags = huge_memory.fault_flags(k, vma)
+    if there or not flags or first < vma.start or first + PMD_PAGES > vma.end:
+        return "takes small pages"
+    if flags & huge_memory.THP_DIRECT:
+        return "takes a huge page; if none is free it compacts and reclaims for one, which may take milliseconds"
+    return "takes a huge page if one is free on the node, else a small page" + (" and wakes kswapd" if flags & huge_memory.THP_KSWAPD else "")
+
+
+# ---------------------------------------------------------------- the TLB
+
+
+def explain_tlb(k: Kernel, pid: int, address: int | None = None) -> dict[str, Any]:
+    """Why accesses of a process miss in the TLB; with an `address`, why the next one there would, or would not.
+
+    counts: over its life, with the share of misses. reach: what level 2 covers of its resident memory. page: `found` (l1, l2, or null), `why`, what a
+    walk would fetch, and the entries that are in the page's level-2 set now. LookupError for an unknown pid.
+    """
+    task = k.tasks.get(pid)
+    if task is None:
+        raise LookupError(f"no process {pid}")
+    counts = dict(zip(tlb.COUNTED, task.tlb, strict=True))
+    c = k.tlb.cpus[task.cpu]
+    asid = c.ctxs.index(task.mm.ctx_id) if task.mm is not None and task.mm.ctx_id in c.ctxs else None
+    return {
+        "pid": pid,
+        "comm": task.comm,
+        "cpu": task.cpu,
+        "counts": counts,
+        "miss_ratio": counts["misses"] / counts["accesses"] if counts["accesses"] else 0.0,
+        "reach": {"l1_4k_bytes": dict(k.machine.tlb)["l1_4k"] * 4096, "l2_4k_bytes": dict(k.machine.tlb)["l2"] * 4096},
+        "last_flush": _last_flush(c.flushed[asid] if asid is not None else None),
+        "page": _tlb_page(k, task, address) if address is not None and task.mm is not None else None,
+    }
+
+
+def _last_flush(flushed: tuple[str, int] | None) -> dict[str, Any] | None:
+    return {"why": flushed[0], "clock_ns": flushed[1]} if flushed is not None else None
+
+
+def _tlb_page(k: Kernel, task: Any, address: int) -> dict[str, Any]:
+    """What the next access to an address would find, and why."""
+    vpn = address >> 12
+    pte = pgtable.entry(k, task.mm, vpn)
+    huge = pte == 0 and vma_lookup(task.mm, vpn) is not None and tlb.is_huge(k, task.mm, vpn)
+    if not huge and not pte & pgtable.PTE_PRESENT:
+        return {"address": address, "found": None, "why": "nothing is mapped there: the access faults, and TLBs hold present entries only"}
+    seen = tlb.probe(k, task.cpu, task.mm, vpn, huge)
+    around = tlb.neighbours(k, task.cpu, vpn, huge)
+    return {"address": address, "found": seen["held_by"], "why": _why_miss(k, task, seen, pte, around), "walk": seen, "set": around}
+
+
+def _why_miss(k: Kernel, task: Any, seen: dict[str, Any], pte: int, around: list[dict[str, Any]]) -> str:
+    if seen["held_by"]:
+        return f"level {seen['held_by'][1]} holds the entry"
+    c = k.tlb.cpus[task.cpu]
+    if seen["asid"] is None:
+        if task.mm.ctx_id not in c.ctxs:
+            return "the CPU has not run the process yet, or gave its ASID to another: it keeps six"
+        return "its page tables changed since the CPU last ran it: everything of its ASID goes at the next switch"
+    if pte and not pte & pgtable.PTE_A:
+        return "the page was not accessed since its entry was made or made old: nobody has walked to it"
+    ways = dict(k.machine.tlb)["l2_ways"]
+    if len(around) >= ways:
+        return f"its level-2 set is full: {ways} other pages that fall into the set were used since"
+    flushed = c.flushed[seen["asid"]]
+    return f"the entry was forgotten: {flushed[0]}" if flushed is not None else "the CPU has not walked to the page yet"

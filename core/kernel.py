@@ -20,7 +20,8 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import compaction, filemap, gfp, memcontrol, page_writeback
+from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb
+from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
     from core.mm.mmzone import BootFacts
+    from core.mm.policy_client import Advisor
+    from core.mm.tlb import Tlb, TlbColumns
     from core.monitor import Monitor
     from core.record import Records
     from core.sched.task import Task
@@ -58,6 +61,7 @@ class Result:
     major: int = 0
     killed: list[int] = field(default_factory=list)
     elapsed_ns: int = 0
+    tlb: dict[str, int] | None = None  # what the call's accesses found in the TLB (tlb.COUNTED); None: it made none
 
 
 class Kernel:
@@ -86,14 +90,22 @@ class Kernel:
     root_cgroup: Cgroup
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
+    khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
+    tlb: Tlb
+    tlb_columns: TlbColumns
+    tlb_costs: tuple[int, int, bool]
+    numa: dict[str, int]  # the tunables of NUMA balancing (debugfs)
+    lru_gen: dict[str, int]  # on; mm_walk, nonleaf_young: the switches of `enabled` but the first; min_ttl_ms
     hstates: list[Hstate]  # the pools of huge pages, the largest size first
     default_hstate: Hstate
     mounts: dict[str, Mount]  # of hugetlbfs, by path
+    policy_client: dict[str, list[int]]  # answers: what a client's policy will take (`policy_client`)
+    advisor: Advisor | None = None  # the client itself, while it is asked; no part of the state
     swap_devices: list[Any]
     committed_pages: int
-    swap_ra: dict[str, int]
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
     kcompactd: list[dict[str, Any]]
@@ -176,8 +188,11 @@ class Kernel:
         self.rmap = None
         clock, self.work_left = self.clock, CATCH_UP_WORK
         used = (clock.user_ns, clock.asleep_ns, clock.others_ns)
+        self.tlb.call = [0] * len(tlb.COUNTED)
         if task is not None:
             psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
+            if task.mm is not None:
+                tlb.switch_mm(self, task.cpu, task.mm)
         clock.spend(self.costs.syscall)
         try:
             if task is None:
@@ -198,6 +213,10 @@ class Kernel:
                 memcontrol.resume_user_mode(self, task)
                 sched.exit_to_user(self, task)
             self.current = None
+            answer.tlb = dict(zip(tlb.COUNTED, self.tlb.call, strict=True)) if self.tlb.call[0] else None
+            tlb.enter_lazy_tlb(self)
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
+            pcp.settle(self, task.cpu if task is not None else 0)
             if not self.nr_programs:  # else they go on in the time that is theirs
                 gfp.kswapd_finish(self)
                 page_writeback.flusher_finish(self)
@@ -251,6 +270,7 @@ class Kernel:
             return
         with self.by_itself(name):
             boot.TIMERS[name](self)
+            pcp.settle(self, self.nr_cpus - 1)  # a daemon finds the last CPU idle
 
     @contextmanager
     def by_itself(self, name: str) -> Iterator[None]:
@@ -271,7 +291,7 @@ class Kernel:
 
     def perform(self, task: Task, work: Callable[[], None]) -> str | None:
         """Something that a program does, sorted as a call is: the errno or signal, if it was refused."""
-        self.current, self.rmap = task, None
+        self.current = task
         refusal = None
         try:
             image.run_user(self, task)
@@ -287,10 +307,12 @@ class Kernel:
             memcontrol.resume_user_mode(self, task)
             sched.exit_to_user(self, task)
             self.current = None
+            self.s.ctl[CTL_IN_LRU_FAULT] = 0
         return refusal
 
     def syscall(self, name: str, task: Task, **args: Any) -> Any:
         """A program's system call, by the table's handler."""
+        self.rmap = None
         self.clock.spend(self.costs.syscall)
         return CALLS[name].handler(self, task, **args)
 

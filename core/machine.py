@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core import sysctl
+from core import cmdline, sysctl
 
 PAGE = 4096
 SUFFIX = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -20,10 +20,10 @@ MAX_MEMORY = 1 << 40
 MAX_NODES = 8
 MAX_CPUS = 64
 THP_MODES = ("always", "madvise", "never")
-SWAP_KINDS = ("disk", "ssd", "nvme", "zram")
+SWAP_KINDS = ("disk", "ssd", "nvme", "zram", "virtio")
 CGROUP_MOUNT = ("memory_localevents", "memory_recursiveprot")  # mount options of cgroup2; systemd mounts it with memory_recursiveprot
 STORAGE_KINDS = ("disk", "ssd", "nvme")
-RECLAIM_POLICIES = ("classic",)  # the rows of mm/policy.POLICIES, in their order
+RECLAIM_POLICIES = ("classic", "mglru", "fifo", "clock", "random", "lru", "client")  # the rows of mm/policy.POLICIES, in their order
 
 # One request of 4 KiB and the streaming rate, by kind (typical data-sheet values: 7,200 rpm disk, SATA SSD, NVMe).
 STORAGE_NS: dict[str, tuple[int, int]] = {
@@ -31,10 +31,15 @@ STORAGE_NS: dict[str, tuple[int, int]] = {
     "ssd": (100_000, 500_000_000),
     "nvme": (20_000, 3_000_000_000),
     "zram": (3_000, 2_000_000_000),
+    "virtio": (100_000, 500_000_000),  # a virtual disk on an SSD; the guest takes it for one that rotates
 }
 
-# The default translation caches: entries by level and page size, and the price of a miss (a Skylake-era core).
-TLB = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60))
+# The default translation caches (a Skylake-era core): entries and ways by level and page size, the page-walk caches, cycles of a walk through
+# all four levels and of a level-2 hit, and whether the processor has PCIDs (without them every context switch empties the TLB).
+TLB = (("l1_4k", 64), ("l1_2m", 32), ("l2", 1536), ("miss_cycles", 60), ("l1_4k_ways", 4), ("l1_2m_ways", 4), ("l2_ways", 12),
+       ("pde", 32), ("pde_ways", 4), ("pdpte", 4), ("pml4e", 4), ("l2_cycles", 7), ("pcid", 1))  # fmt: skip
+TLB_WAYS = {"l1_4k": "l1_4k_ways", "l1_2m": "l1_2m_ways", "l2": "l2_ways", "pde": "pde_ways", "pdpte": "pdpte", "pml4e": "pml4e"}
+MAX_WAYS = 32
 
 
 def parse_size(value: object, what: str) -> int:
@@ -58,7 +63,7 @@ class SwapDevice:
 
     size: int
     priority: int | None = None
-    kind: str = "ssd"
+    kind: str = "virtio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Costs:
     fault: int = 550  # trap, VMA and page-table work of any fault: half of a bare-metal minor fault
     zero_page: int = 100  # map the shared zero page
     clear_page: int = 250  # zero 4 KiB
+    clear_huge_page: int = 100_000  # zero 2 MiB
     copy_page: int = 400  # copy 4 KiB
     reuse: int = 150
     map_file: int = 60  # one page mapped by fault-around
@@ -106,7 +112,11 @@ class Costs:
     compact_scan: int = 15  # compaction looks at one frame (a row of mem_map and its buddy)
     migrate_page: int = 1_500  # move one page: rmap, copy, remap, without flushing other CPUs (perf figures of move_pages, about 1-2 us)
     context_switch: int = 1_500  # one task gives its processor to another
+    invlpg: int = 100  # forget one page: "each single flush is about 100 ns" (arch/x86/mm/tlb.c)
+    tlb_flush: int = 200  # forget an ASID: a write to CR3
+    ipi: int = 2_000  # interrupt another CPU and wait for it (published measurements of shootdowns: 1 to 6 us)
     oom_kill: int = 2_000_000  # selection, report and the victim's exit
+    oom_look: int = 240  # find that the last victim has not died yet: four looks in the time of 16 pages' unmapping, as recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,9 @@ class Machine:
     tlb: tuple[tuple[str, int], ...] = TLB
     sysctl: tuple[tuple[str, int | str], ...] = ()
     reclaim_policy: str = "classic"
+    distances: tuple[tuple[int, ...], ...] = ((10,),)
     cgroup_mount: tuple[str, ...] = ()
+    cmdline: cmdline.Parameters = ()
     preset: str | None = None
 
     @property
@@ -134,6 +146,16 @@ class Machine:
         """Installed memory of all nodes, bytes."""
         return sum(self.memory)
 
+    @property
+    def psi(self) -> bool:
+        """Is stall information there (psi=)?"""
+        return cmdline.is_on(self.cmdline, "psi")
+
+    @property
+    def swapaccount(self) -> bool:
+        """Is swap charged to cgroups (swapaccount=)?"""
+        return cmdline.is_on(self.cmdline, "swapaccount")
+
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Machine:
         """A machine from the API's `machine` object; ValueError says what was wrong and what would be right."""
@@ -145,17 +167,24 @@ class Machine:
         unknown = set(merged) - set(_FIELDS)
         if unknown:
             raise ValueError(f"machine: unknown field {sorted(unknown)[0]!r}; known are {', '.join(_FIELDS)}")
-        nodes = _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES)
+        memory = _memory(merged.get("memory", "512M"), _int(merged.get("nodes", 0), "machine.nodes", 0, MAX_NODES))
+        parameters = cmdline.parse(merged.get("cmdline", ""))
+        thp = _choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES)
+        said = cmdline.value_of(parameters, "transparent_hugepage", thp)
+        if "transparent_hugepage" in given and said != thp:
+            raise ValueError(f"machine.transparent_hugepage is {thp}, machine.cmdline says {said}: say it once")
         return cls(
-            memory=_memory(merged.get("memory", "512M"), nodes),
+            memory=memory,
             swap=_swap(merged.get("swap", "0")),
             cpus=_int(merged.get("cpus", 2), "machine.cpus", 1, MAX_CPUS),
-            transparent_hugepage=_choice(merged.get("transparent_hugepage", "madvise"), "machine.transparent_hugepage", THP_MODES),
+            transparent_hugepage=said,
             storage=_storage(merged.get("storage", {})),
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
-            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES),
+            distances=_distances(merged.get("distances"), len(memory)),
+            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES[:-1]),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
+            cmdline=parameters,
             preset=name,
         )
 
@@ -171,13 +200,15 @@ class Machine:
             "tlb": dict(self.tlb),
             "sysctl": dict(self.sysctl),
             "reclaim_policy": self.reclaim_policy,
+            "distances": [list(row) for row in self.distances],
             "cgroup_mount": list(self.cgroup_mount),
+            "cmdline": " ".join(f"{name}={value}" if value else name for name, value in self.cmdline),
             "preset": self.preset,
         }
 
 
-_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount",
-           "preset")  # fmt: skip
+_FIELDS = ("memory", "swap", "nodes", "cpus", "transparent_hugepage", "storage", "tlb", "sysctl", "reclaim_policy", "cgroup_mount", "distances",
+           "cmdline", "preset")  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -235,6 +266,19 @@ def _memory(value: object, nodes: int) -> tuple[int, ...]:
     return sizes
 
 
+def _distances(value: object, nodes: int) -> tuple[tuple[int, ...], ...]:
+    """A row a node; left out: 10 to itself, 20 to any other."""
+    if value is None:
+        return tuple(tuple(10 if a == b else 20 for b in range(nodes)) for a in range(nodes))
+    if not isinstance(value, list) or len(value) != nodes or not all(isinstance(row, list) and len(row) == nodes for row in value):
+        raise ValueError(f"machine.distances must have {nodes} rows of {nodes} numbers, from each node to each node")
+    rows = tuple(tuple(_int(one, "machine.distances", 10, 254) for one in row) for row in value)
+    for a, row in enumerate(rows):
+        if row[a] != 10 or any(one == 10 for b, one in enumerate(row) if b != a):
+            raise ValueError("machine.distances: a node is at 10 from itself and further from any other")
+    return rows
+
+
 def _swap(value: object) -> tuple[SwapDevice, ...]:
     if not isinstance(value, list):
         size = parse_size(value, "machine.swap")
@@ -251,7 +295,7 @@ def _device(given: dict[str, Any]) -> SwapDevice:
     priority = given.get("priority")
     if priority is not None:
         priority = _int(priority, "machine.swap.priority", 0, 32767)
-    return SwapDevice(size, priority, _choice(given.get("kind", "ssd"), "machine.swap.kind", SWAP_KINDS))
+    return SwapDevice(size, priority, _choice(given.get("kind", "virtio"), "machine.swap.kind", SWAP_KINDS))
 
 
 def _storage(value: object) -> Storage:
@@ -269,7 +313,36 @@ def _storage(value: object) -> Storage:
 def _tlb(value: object) -> tuple[tuple[str, int], ...]:
     known = dict(TLB)
     given = _object(value, "machine.tlb", tuple(known))
-    return tuple((name, _int(given.get(name, default), f"machine.tlb.{name}", 1, 1 << 20)) for name, default in known.items())
+    got = {name: _int(given.get(name, default), f"machine.tlb.{name}", *TLB_LIMITS.get(name, (1, 1 << 20))) for name, default in known.items()}
+    for name, ways in TLB_WAYS.items():
+        if ways in given or ways == name:
+            _check_sets(name, got[name], got[ways])
+        else:
+            got[ways] = _fitting_ways(name, got[name], got[ways])
+    return tuple(got.items())
+
+
+TLB_LIMITS = {"pdpte": (1, MAX_WAYS), "pml4e": (1, MAX_WAYS), "l1_4k_ways": (1, MAX_WAYS), "l1_2m_ways": (1, MAX_WAYS), "l2_ways": (1, MAX_WAYS),
+              "pde_ways": (1, MAX_WAYS), "miss_cycles": (0, 1 << 20), "l2_cycles": (0, 1 << 20), "pcid": (0, 1)}  # fmt: skip
+
+
+def _sets(entries: int, ways: int) -> int:
+    """How many sets that makes, 0 if it is no number that address bits can choose from."""
+    sets = entries // ways
+    return sets if sets * ways == entries and sets & (sets - 1) == 0 else 0
+
+
+def _check_sets(name: str, entries: int, ways: int) -> None:
+    if not _sets(entries, ways):
+        raise ValueError(f"machine.tlb.{name}: {entries} entries in sets of {ways} is no power of two of sets, which address bits could choose from")
+
+
+def _fitting_ways(name: str, entries: int, usual: int) -> int:
+    """The ways nearest to the usual number that make a power of two of sets."""
+    fitting = [ways for ways in range(1, MAX_WAYS + 1) if _sets(entries, ways)]
+    if not fitting:
+        raise ValueError(f"machine.tlb.{name}: {entries} entries cannot be a power of two of sets of at most {MAX_WAYS}; 1024 or 1536 could")
+    return min(fitting, key=lambda ways: (abs(ways - usual), ways))
 
 
 def _sysctl(value: object) -> tuple[tuple[str, int | str], ...]:

@@ -29,7 +29,10 @@ import zstandard
 
 from core import boot
 from core.abi.mman import PAGE_SIZE
-from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_XA_NEXT, NR_LOOKS, Array, State
+from core.mm import tlb
+from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL_XA_NEXT, NR_LOOKS, Array, State
+from core.mm.tlb import TlbColumns
+from core.mm.tlb_walk import CLOCK
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -38,6 +41,7 @@ VERSION = 1
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
 SCRATCH = ("runs", "cc")  # columns that hold nothing between two calls
+TLB = ("tlb_tags", "tlb_stamps", "tlb_state")  # tags, stamps, state of TlbColumns; its geometry is the machine's
 _PLAIN = (int, str, bool, type(None))
 
 
@@ -46,7 +50,7 @@ _PLAIN = (int, str, bool, type(None))
 
 def used_rows(k: Kernel, name: str) -> int:
     """How many rows of a column hold anything, counted from the first."""
-    column: Array = getattr(k.s, name)
+    column = column_of(k, name)
     groups = max(k.cgroups, default=0) + 1
     known = {
         "pt": int(k.s.ctl[CTL_PT_NEXT]),
@@ -57,15 +61,26 @@ def used_rows(k: Kernel, name: str) -> int:
         "mms": max([*k.mms, *k.free_mm_ids, *k.ksmd.slots], default=0) + 1,
         "ksm_items": int(k.s.ksm[0]["item_next"]) + 1,
         "ksm_nodes": int(k.s.ksm[0]["node_next"]) + 1,
+        "lrugens": groups * k.nr_nodes,
+        "blooms": groups * k.nr_nodes if k.s.lrugens["filters"].any() else 0,
+        "gens": len(k.s.gens) if k.lru_gen["on"] else 0,
+        "stamps": len(k.s.stamps) if k.s.ctl[CTL_STAMP] else 0,
+        **dict.fromkeys(TLB, int(np.flatnonzero(k.tlb_columns.state[:, CLOCK]).max(initial=-1)) + 1),
     }
     return min(known.get(name, len(column)), len(column))
 
 
+def column_of(k: Kernel, name: str) -> Array:
+    """A column by its name: of the state, or of the TLBs."""
+    column: Array = getattr(k.tlb_columns, name.removeprefix("tlb_")) if name in TLB else getattr(k.s, name)
+    return column
+
+
 def columns(k: Kernel) -> Iterator[tuple[str, Array]]:
     """Every column's used rows."""
-    for name in State._fields:
+    for name in (*State._fields, *TLB):
         if name not in SCRATCH:
-            yield name, np.ascontiguousarray(getattr(k.s, name)[: used_rows(k, name)])
+            yield name, np.ascontiguousarray(column_of(k, name)[: used_rows(k, name)])
 
 
 def as_bytes(rows: Array) -> Array:
@@ -127,7 +142,7 @@ def attributes(thing: Any) -> list[tuple[str, Any]]:
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
     found = [(name, getattr(thing, name)) for name in slots if hasattr(thing, name)]
     found += sorted(getattr(thing, "__dict__", {}).items())
-    return [(name, value) for name, value in found if not isinstance(value, State)]
+    return [(name, value) for name, value in found if not isinstance(value, (State, TlbColumns))]
 
 
 def objects_text(k: Kernel) -> bytes:
@@ -209,11 +224,11 @@ def load(k: Kernel, blob: bytes) -> None:
     text, data = _take(data)
     head = json.loads(bytes(sizes))
     _Builder(json.loads(bytes(text)), k).fill()
-    k.s = boot.columns(k, head["max_pfn"])
-    for name in State._fields:
+    k.s, k.tlb_columns = boot.columns(k, head["max_pfn"]), tlb.columns(k.machine)
+    for name in (*State._fields, *TLB):
         if name in SCRATCH:
             continue
-        column: Array = getattr(k.s, name)
+        column = column_of(k, name)
         count = head[name] * column[:1].nbytes
         _copy_sparse(data[:count], as_bytes(column[: head[name]]))
         data = data[count:]

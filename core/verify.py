@@ -10,8 +10,9 @@ Conservation, the first rule: each frame of the machine has exactly one owner.
     boot            the kernel's own, since boot          stack      a kernel stack
     anon            mapped anonymous memory               slab       the kernel's objects
     cache           a page of a file's radix tree         hugetlb    a pool of huge pages, free or in use
+    zero            the huge zero page
 
-    free + boot + anon + cache + table + stack + slab + hugetlb = all frames
+    free + boot + anon + cache + table + stack + slab + hugetlb + zero = all frames
 
 The walks are page loops; a rule itself is a comparison of two arrays or two sums.
 """
@@ -24,25 +25,52 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from core.abi.mman import VM_ACCOUNT, VM_LOCKED, VM_SHARED
-from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_LRU, PG_PRIVATE, PG_SHMEM, PG_SLAB, PG_STACK, PG_SWAPCACHE, PG_TABLE
+from core.abi.page_flags import (
+    PG_ACTIVE,
+    PG_ANON,
+    PG_DIRTY,
+    PG_HEAD,
+    PG_HUGETLB,
+    PG_LRU,
+    PG_PRIVATE,
+    PG_SHMEM,
+    PG_SLAB,
+    PG_STACK,
+    PG_SWAPCACHE,
+    PG_TABLE,
+    PG_TAIL,
+    PG_UNEVICTABLE,
+    PG_ZERO,
+)
 from core.jit import njit
+from core.mm.compound import PG_COMPOUND, compound_head
+from core.mm.mm_inline import HOME_SHIFT, gen_list, lru_gen, lru_type
 from core.mm.mm_types import (
     CTL_BUDDY,
+    CTL_HUGE_ZERO,
     CTL_MAX_PFN,
+    CTL_POLICY,
     CTL_SLAB_BYTES,
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
     CTL_SLABU_PAGES,
+    HPAGE_PMD_NR,
+    LRU_UNEVICTABLE,
+    MAX_NR_GENS,
     MAX_ORDER,
+    MGLRU,
     MIGRATE_TYPES,
+    MIN_NR_GENS,
     NR_LRU,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_SKIP,
+    ZONES_PER_NODE,
     Array,
     State,
 )
+from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
-from core.mm.swap import page_lru
+from core.mm.swap import lru_pages, page_lru
 from core.mm.swapfile import SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
@@ -53,10 +81,11 @@ from core.vmstat import MEMCG, NODE, ZONE
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.hugetlb_types import Hstate
+    from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm
 
-OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb")
-FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB = range(1, 9)
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb", "zero")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB, ZERO = range(1, 10)
 NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
@@ -80,21 +109,24 @@ class Recount:
     free: Array | None = None  # by zone and order: blocks
     cache_pages: dict[int, int] = field(default_factory=dict)  # by inode
     cache_dirty: dict[int, int] = field(default_factory=dict)
-    whole: Array | None = None  # by frame: PMD and PUD entries
     huge: dict[int, list[int]] = field(default_factory=dict)  # by mm: entries of 2 MiB, of 1 GiB
     refs: Array | None = None  # by swap slot: entries that name it
     swapcached: int = 0
+    whole: Array | None = None  # by head of a compound page: PMD and PUD entries that map it
+    heads: Array | None = None  # the heads of transparent huge pages
+    head_of: Array | None = None  # by frame: the head of the page that it belongs to
 
 
 # ---------------------------------------------------------------- the walks
 
 
 @njit
-def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
-    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping.
+def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
+    """One address space: its tables, what its entries point to. Answers entries that lie in no mapping, or huge ones without a table put by.
 
-    whole: by frame, entries that map a page of hugetlb. huge: entries of 2 MiB and of 1 GiB.
+    whole: by head, entries that map a compound page at once. huge: entries of 2 MiB and of 1 GiB of hugetlb.
     """
+    pgd = s.mms[mm]["pgd"]
     stray = 0
     at = 0  # index of the mapping that may hold the next page
     for i in range(512):
@@ -113,13 +145,29 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
                 continue
             pmd = claim_table(s, middle, owner, claims)
             tables[1] += 1
+            deposited = claim_deposits(s, (middle >> 12) & ((1 << 40) - 1), owner, claims)
+            tables[0] += deposited
             for m in range(512):
                 lower = s.pt[pmd, m]
                 if lower == 0:
                     continue
                 if lower & PTE_PS:
-                    whole[pte_pfn(lower)] += 1
-                    huge[0] += 1
+                    head = pte_pfn(lower)
+                    if s.mem[head]["flags"] & PG_HUGETLB:
+                        whole[head] += 1
+                        huge[0] += 1
+                        continue
+                    base = (i << 27) | (j << 18) | (m << 9)
+                    while at < len(ends) and ends[at] <= base:
+                        at += 1
+                    if at == len(ends) or base < starts[at] or base + HPAGE_PMD_NR > ends[at]:
+                        stray += 1
+                    deposited -= 1
+                    if head == s.ctl[CTL_HUGE_ZERO]:
+                        stray += 1 - s.mms[mm]["huge_zero"]
+                        continue
+                    whole[head] += 1
+                    rss[1] += HPAGE_PMD_NR
                     continue
                 tid = claim_table(s, lower, owner, claims)
                 tables[0] += 1
@@ -144,14 +192,28 @@ def walk_tables(s: State, pgd: int, starts, ends, owner, claims, mapped, tables,
                     flags = s.mem[pfn]["flags"]
                     if flags & PG_ANON:
                         rss[1] += 1
-                        if mapped[pfn] == 1:
+                        if mapped[pfn] == 1 and not flags & PG_COMPOUND:
                             owner[pfn] = ANON
                             claims[pfn] += 1
                     elif flags & PG_SHMEM:
                         rss[3] += 1
                     else:
                         rss[0] += 1
+            stray += abs(deposited)
     return stray
+
+
+@njit
+def claim_deposits(s: State, pmd: int, owner, claims) -> int:
+    """Page tables put by for the huge entries of a PMD table: how many."""
+    n = 0
+    table = s.mem[pmd]["index"]
+    while table:
+        owner[table] = TABLE
+        claims[table] += 1
+        n += 1
+        table = s.mem[table]["next"]
+    return n
 
 
 @njit
@@ -247,23 +309,43 @@ def walk_lru(s: State, lruvec: int, memcg: int, node_first: int, node_last: int,
         mine = page["memcg"] == memcg and node_first <= pfn < node_last
         if seen[pfn] > 1 or not page["flags"] & PG_LRU or page_lru(page["flags"]) != lru or page["prev"] != before or not mine:
             return -1 - pfn
-        n += 1
+        n += lru_pages(page["flags"])
         before = pfn
         pfn = page["next"]
     return n if s.lruvecs[lruvec]["tail"][lru] == before else -1 - before
 
 
 @njit
-def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, tables) -> None:
+def walk_gen(s: State, lruvec: int, memcg: int, zid: int, row: int, sizes, seen) -> int:
+    """One list of a generation: 0, or -1 - pfn at the first page that does not belong there. `sizes` counts by the pages' own generation."""
+    before = 0
+    pfn = s.lrugens[lruvec]["head"][row]
+    while pfn:
+        page = s.mem[pfn]
+        seen[pfn] += 1
+        kind = lru_type(page["flags"])
+        own, home = lru_gen(s, pfn), s.gens[pfn] >> HOME_SHIFT
+        right = page["flags"] & PG_LRU and not page["flags"] & (PG_ACTIVE | PG_UNEVICTABLE) and page["memcg"] == memcg and own >= 0
+        if seen[pfn] > 1 or not right or zone_of(s, pfn) != zid or gen_list(home, kind, zid) != row or page["prev"] != before:
+            return -1 - pfn
+        sizes[gen_list(own, kind, zid)] += lru_pages(page["flags"])
+        before = pfn
+        pfn = page["next"]
+    return 0 if s.lrugens[lruvec]["tail"][row] == before else -1 - before
+
+
+@njit
+def charged_frames(s: State, owner, whole, charged, anon, mapped_file, cache, shmem, tables) -> None:
     """By cgroup: frames charged, and what kinds they are."""
     for pfn in range(len(owner)):
         page = s.mem[pfn]
-        memcg = page["memcg"]
+        head = compound_head(s, pfn)
+        memcg = s.mem[head]["memcg"]
         kind = owner[pfn]
         if kind in (ANON, CACHE, TABLE, STACK):
             charged[memcg] += 1
         if kind == ANON:
-            if page["mapcount"] > 0:
+            if page["mapcount"] > 0 or whole[head] > 0:
                 anon[memcg] += 1
         elif kind == CACHE:
             cache[memcg] += 1
@@ -278,12 +360,11 @@ def charged_frames(s: State, owner, charged, anon, mapped_file, cache, shmem, ta
 def recount(k: Kernel) -> Recount:
     """Walk everything once."""
     size = int(k.s.ctl[CTL_MAX_PFN]) + 1
-    claims, mapped, cached = np.zeros((3, size), np.int32)
-    r = Recount(np.zeros(size, np.int8), claims, mapped, cached)
+    claims, mapped, cached, whole = np.zeros((4, size), np.int32)
+    r = Recount(np.zeros(size, np.int8), claims, mapped, cached, whole=whole)
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
     r.refs = np.zeros(len(k.s.slots), np.int64)
-    r.whole = np.zeros(size, np.int32)
     for h in k.hstates:
         for pfn in h.pages:
             _claim(r, slice(pfn, pfn + h.nr_pages), HUGETLB)
@@ -301,16 +382,31 @@ def recount(k: Kernel) -> Recount:
     for task in k.tasks.values():
         for pfn in task.stack:
             _claim(r, pfn, STACK)
+    flags = k.s.mem["flags"][:size]
     in_cache = k.s.slots["pfn"][k.s.slots["pfn"] > 0]
     r.swapcached = len(in_cache)
-    unmapped = in_cache[r.mapped[in_cache] == 0]
+    unmapped = in_cache[(r.mapped[in_cache] == 0) & (flags[in_cache] & PG_COMPOUND == 0)]
     r.owner[unmapped] = ANON
     r.claims[unmapped] += 1
-    flags = k.s.mem["flags"][:size]
+    _claim_compound(k, r, flags)
     slab = np.flatnonzero(flags & PG_SLAB)
     r.owner[slab] = SLAB
     r.claims[slab] += 1
     return r
+
+
+def _claim_compound(k: Kernel, r: Recount, flags: Array) -> None:
+    """A huge page's frames belong to what its head says; each tail names its head."""
+    heads = np.flatnonzero(flags & (PG_HEAD | PG_HUGETLB) == PG_HEAD)
+    r.heads, r.head_of = heads, np.arange(len(flags))
+    frames = heads[:, None] + np.arange(HPAGE_PMD_NR)
+    r.owner[frames] = np.where(flags[heads] & PG_ZERO, ZERO, ANON)[:, None]
+    r.claims[frames] += 1
+    r.head_of[frames] = heads[:, None]
+    tails = np.flatnonzero(flags & PG_TAIL)
+    tails = tails[flags[k.s.mem["private"][tails]] & PG_HUGETLB == 0]
+    if len(tails) != len(heads) * (HPAGE_PMD_NR - 1) or (k.s.mem["private"][tails] != r.head_of[tails]).any():
+        broken("compound pages", f"{len(heads)} heads, {len(tails)} tails, or a tail that names another head")
 
 
 def _claim(r: Recount, where: int | slice, owner: int) -> None:
@@ -330,8 +426,7 @@ def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
     tables, rss, huge = np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
-    pgd = int(k.s.mms["pgd"][mm.id])
-    r.stray[mm.id] = int(walk_tables(k.s, pgd, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
+    r.stray[mm.id] = int(walk_tables(k.s, mm.id, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
     r.huge[mm.id] = huge.tolist()
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
@@ -359,8 +454,13 @@ def every_frame_has_one_owner(k: Kernel, r: Recount) -> None:
 
 
 def mapcounts_equal_entries(k: Kernel, r: Recount) -> None:
-    """mapcount is the number of page-table entries that point to the frame."""
+    """mapcount is the number of small entries that point to the frame, compound_mapcount that of huge ones."""
+    assert r.whole is not None and r.heads is not None
     _same("mapcount", r.mapped, k.s.mem["mapcount"][: len(r.mapped)])
+    counted = np.zeros_like(r.whole)
+    heads = np.flatnonzero(k.s.mem["flags"][: len(r.mapped)] & PG_HEAD)
+    counted[heads] = k.s.mem["index"][heads + 1]
+    _same("compound_mapcount", r.whole, counted)
 
 
 def references_have_holders(k: Kernel, r: Recount) -> None:
@@ -368,6 +468,13 @@ def references_have_holders(k: Kernel, r: Recount) -> None:
     mem = k.s.mem[: len(r.mapped)]
     flags = mem["flags"]
     expected = r.mapped + r.cached + ((flags & PG_PRIVATE) != 0) + ((flags & PG_SWAPCACHE) != 0)
+    assert r.whole is not None and r.heads is not None
+    frames = r.heads[:, None] + np.arange(HPAGE_PMD_NR)
+    small = r.mapped[frames].sum(axis=1)
+    expected[frames] = 0
+    expected[r.heads] = small + r.whole[r.heads] + HPAGE_PMD_NR * ((flags[r.heads] & PG_SWAPCACHE) != 0)
+    if k.khugepaged["held"]:
+        expected[k.khugepaged["held"]["head"]] = 1  # a block that is to be filled
     expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB)) != 0] = 1
     counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB))
     _same("refcount", np.where(counted, expected, 0), np.where(counted, mem["refcount"], 0))
@@ -425,7 +532,9 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
         broken("swap", f"slot {int(wrong[0])} counts {int(slots['count'][wrong[0]])} entries, {len(wrong)} such slots")
     cached = np.flatnonzero(slots["pfn"])
     pfns = slots["pfn"][cached]
-    if (mem["private"][pfns] != cached).any() or not (mem["flags"][pfns] & PG_SWAPCACHE).all():
+    assert r.head_of is not None
+    heads = r.head_of[pfns]
+    if (mem["private"][heads] + pfns - heads != cached).any() or not (mem["flags"][heads] & PG_SWAPCACHE).all():
         broken("swap cache", "a slot's page does not name the slot")
     used = (slots["count"] > 0) | (slots["pfn"] > 0)
     for area in k.s.swaps:
@@ -452,9 +561,11 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
     """A cgroup's usage is its own frames and slab, what the cpus hold for it, and its children's usage."""
     groups = len(k.s.memcgs)
     counts = [np.zeros(groups, np.int64) for _ in range(6)]
-    charged_frames(k.s, r.owner, *counts)
+    charged_frames(k.s, r.owner, r.whole, *counts)
     charged, anon, mapped_file, cache, shmem, tables = counts
-    users = np.bincount(k.s.mem["memcg"][: len(r.owner)][r.owner == ANON], minlength=groups)  # in the swap cache or mapped
+    assert r.head_of is not None and r.heads is not None and r.whole is not None
+    users = np.bincount(k.s.mem["memcg"][r.head_of[r.owner == ANON]], minlength=groups)  # in the swap cache or mapped
+    huge = HPAGE_PMD_NR * np.bincount(k.s.mem["memcg"][r.heads[r.whole[r.heads] > 0]], minlength=groups)
     pgds = np.bincount([int(k.s.mem["memcg"][mm.pgd_pfn]) for mm in k.mms.values()], minlength=groups)
     stat = k.s.memcgs["stat"]
     for cg in k.cgroups.values():
@@ -467,7 +578,7 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
         if cg.parent is not None and own + below != int(row["usage"]):
             broken("charges", f"{cg.path} is charged {int(row['usage'])} pages; it has {own} of its own and {below} below")
         found = {"nr_anon_pages": anon[cg.id], "nr_file_pages": cache[cg.id], "nr_mapped": mapped_file[cg.id], "nr_shmem": shmem[cg.id],
-                 "pagetables": tables[cg.id] - pgds[cg.id], "kernel": kernel}  # fmt: skip
+                 "pagetables": tables[cg.id] - pgds[cg.id], "kernel": kernel, "nr_anon_transparent_hugepages": huge[cg.id]}  # fmt: skip
         for name, count in found.items():
             if int(stat[cg.id, MEMCG[name]]) != int(count):
                 broken("memory.stat", f"{cg.path} counts {int(stat[cg.id, MEMCG[name]])} {name}, has {int(count)}")
@@ -482,10 +593,16 @@ def lists_add_up(k: Kernel, r: Recount) -> None:
     seen = np.zeros(len(r.owner), np.int32)
     by_node = np.zeros((k.nr_nodes, NR_LRU), np.int64)
     spans = [_node_span(k, node) for node in range(k.nr_nodes)]
+    is_gen = int(k.s.ctl[CTL_POLICY]) == MGLRU
     for cg in k.cgroups.values():
         for node in range(k.nr_nodes):
             lruvec = cg.id * k.nr_nodes + node
+            if is_gen:
+                _generations(k, cg, node, seen)
             for lru in range(NR_LRU):
+                if is_gen and lru != LRU_UNEVICTABLE:
+                    by_node[node, lru] += int(k.s.lruvecs["nr"][lruvec][lru])
+                    continue
                 n = int(walk_lru(k.s, lruvec, cg.id, *spans[node], lru, seen))
                 if n < 0:
                     broken("lru", f"frame {-1 - n:#x} does not belong on list {lru} of {cg.path}, node {node}: {k.s.mem[-1 - n]}")
@@ -498,6 +615,29 @@ def lists_add_up(k: Kernel, r: Recount) -> None:
     zones = k.s.zones["stat"][:, :NR_LRU].reshape(k.nr_nodes, -1, NR_LRU).sum(axis=1)
     if (zones != by_node).any():
         broken("lru", f"the zones count {zones.tolist()}, the lists hold {by_node.tolist()}")
+
+
+def _generations(k: Kernel, cg: Cgroup, node: int, seen: Array) -> None:
+    """Each page is on one list of one generation, the sizes are the pages', and the two youngest count as the active lists."""
+    lruvec = cg.id * k.nr_nodes + node
+    vec = k.s.lrugens[lruvec]
+    sizes = np.zeros(len(vec["nr"]), np.int64)
+    for row in range(len(sizes)):
+        zid = node * ZONES_PER_NODE + row % ZONES_PER_NODE
+        wrong = int(walk_gen(k.s, lruvec, cg.id, zid, row, sizes, seen))
+        if wrong < 0:
+            broken("lru_gen", f"frame {-1 - wrong:#x} does not belong on list {row} of {cg.path}, node {node}: {k.s.mem[-1 - wrong]}")
+    if (sizes != vec["nr"]).any():
+        broken("lru_gen", f"{cg.path}, node {node} counts {vec['nr'].tolist()}, its lists hold {sizes.tolist()}")
+    newest, oldest = int(vec["max_seq"]), [int(seq) for seq in vec["min_seq"]]
+    if not MIN_NR_GENS <= newest - oldest[1] + 1 <= newest - oldest[0] + 1 <= MAX_NR_GENS:
+        broken("lru_gen", f"{cg.path}, node {node} has generations {oldest} to {newest}")
+    active = {newest % MAX_NR_GENS, (newest - 1) % MAX_NR_GENS}
+    for lru in range(4):
+        rows = [gen * 2 + lru // 2 for gen in range(MAX_NR_GENS) if (gen in active) == bool(lru & 1)]
+        pages = sum(int(sizes[row * ZONES_PER_NODE : (row + 1) * ZONES_PER_NODE].sum()) for row in rows)
+        if pages != int(k.s.lruvecs["nr"][lruvec][lru]):
+            broken("lru_gen", f"{cg.path}, node {node} shows {int(k.s.lruvecs['nr'][lruvec][lru])} pages as list {lru}, has {pages}")
 
 
 def _node_span(k: Kernel, node: int) -> tuple[int, int]:
@@ -536,8 +676,10 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
     flags, mapcount = k.s.mem["flags"][: len(r.owner)], k.s.mem["mapcount"][: len(r.owner)]
     cache = r.owner == CACHE
     pgds = len(k.mms)
+    assert r.head_of is not None and r.heads is not None and r.whole is not None
     found = {
-        "nr_anon_pages": int(((r.owner == ANON) & (mapcount > 0)).sum()),
+        "nr_anon_pages": int(((r.owner == ANON) & ((mapcount > 0) | (r.whole[r.head_of] > 0))).sum()),
+        "nr_anon_transparent_hugepages": HPAGE_PMD_NR * int((r.whole[r.heads] > 0).sum()),
         "nr_mapped": int((cache & (mapcount > 0)).sum()),
         "nr_file_pages": int(cache.sum()) + r.swapcached,
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
@@ -554,8 +696,23 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
         broken("slab", f"{slab} frames, counted {int(k.s.ctl[CTL_SLAB_PAGES])} and {int(k.s.ctl[CTL_SLABU_PAGES])}")
     for name, mask in (("nr_mlock", 1 << 12),):
         counted = int(k.s.zones["stat"][:, ZONE[name]].sum())
-        if counted != int(((flags & mask) != 0).sum()):
-            broken("vmstat", f"{name} is {counted}, found {int(((flags & mask) != 0).sum())}")
+        pages = int((flags & mask != 0).sum()) + (HPAGE_PMD_NR - 1) * int((flags[r.heads] & mask != 0).sum())
+        if counted != pages:
+            broken("vmstat", f"{name} is {counted}, found {pages}")
+
+
+def deferred_queues_add_up(k: Kernel, r: Recount) -> None:
+    """A cgroup's deferred split queue holds huge pages of its own, as many as it counts."""
+    for cg in k.cgroups.values():
+        row = k.s.memcgs[cg.id]
+        head, before, n = int(row["split_head"]), 0, 0
+        while head:
+            link = k.s.mem[head + 2]
+            if int(k.s.mem["memcg"][head]) != cg.id or not int(k.s.mem["flags"][head]) & PG_HEAD or not link["index"] or int(link["prev"]) != before:
+                broken("deferred split", f"frame {head:#x} does not belong on the queue of {cg.path}")
+            before, head, n = head, int(link["next"]), n + 1
+        if n != int(row["split_len"]) or before != int(row["split_tail"]):
+            broken("deferred split", f"{cg.path} counts {int(row['split_len'])} huge pages, has {n}")
 
 
 def files_add_up(k: Kernel, r: Recount) -> None:
@@ -676,6 +833,7 @@ RULES = (
     charges_add_up,
     lists_add_up,
     gauges_equal_recounts,
+    deferred_queues_add_up,
     files_add_up,
     pools_add_up,
     processes_add_up,

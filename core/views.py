@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_pressure, monitor, verify
+from core import explain, explain_node, explain_pressure, monitor, verify
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_SIZE,
     VM_EXEC,
     VM_FLAG_LETTERS,
@@ -20,12 +21,36 @@ from core.abi.mman import (
     VM_SHARED,
     VM_WRITE,
 )
-from core.abi.page_flags import KPAGEFLAGS, PG_ANON, PG_ANON_EXCLUSIVE, PG_KSM, PG_SHMEM
+from core.abi.page_flags import (
+    KPAGEFLAGS,
+    PG_ACTIVE,
+    PG_ANON,
+    PG_ANON_EXCLUSIVE,
+    PG_HEAD,
+    PG_KSM,
+    PG_LRU,
+    PG_SHMEM,
+    PG_SWAPBACKED,
+    PG_TAIL,
+    PG_UNEVICTABLE,
+)
 from core.fs import proc_pid
-from core.mm import hugetlb, hugetlb_fault, memcontrol, memory, mmzone, smaps
+from core.machine import RECLAIM_POLICIES
+from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mmzone, pgtable, smaps, tlb
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
-from core.mm.mm_types import CTL_ZERO_PFN, MM_SWAPENTS, PAGE_COUNTER_MAX, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, get_mm_counters
+from core.mm.mm_types import (
+    CTL_HUGE_ZERO,
+    CTL_POLICY,
+    CTL_ZERO_PFN,
+    MM_SWAPENTS,
+    PAGE_COUNTER_MAX,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    ZONE_NAMES,
+    get_mm_counters,
+)
 from core.mm.pgtable import (
     LEVELS,
     PFN_MASK,
@@ -40,6 +65,7 @@ from core.mm.pgtable import (
     PTE_SPECIAL,
     PTE_US,
 )
+from core.mm.util import total_swap_pages, totalram_pages
 from core.sched import task as sched
 
 if TYPE_CHECKING:
@@ -175,9 +201,16 @@ def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
             answer["physical"] = pfn * 4096 + (address & 0xFFF)
         vma = vmas_of.vma_lookup(task.mm, vpn)
         answer["vma"] = _vma(k, task, vma) if vma else None
+    answer["tlb"] = tlb_finds(k, task, vpn, answer) if answer["present"] else None
     answer["read"] = outcome(k, task, address, memory.READ, answer)
     answer["write"] = outcome(k, task, address, memory.WRITE, answer)
     return answer
+
+
+def tlb_finds(k: Kernel, task: Task, vpn: int, walked: dict[str, Any]) -> dict[str, Any]:
+    """What the TLB of the process's CPU holds for a page that is mapped: which level has it, or what the walk would fetch."""
+    assert task.mm is not None
+    return tlb.probe(k, task.cpu, task.mm, vpn, walked["levels"][-1]["level"] != "pte")
 
 
 def binary(address: int) -> str:
@@ -225,21 +258,37 @@ def decoded(entry: int, leaf: bool) -> dict[str, bool]:
 
 def frame(k: Kernel, pfn: int) -> dict[str, Any]:
     """What mem_map knows of a frame."""
-    page = k.s.mem[pfn]
-    flags = int(page["flags"])
+    page, own = k.s.mem[pfn], int(k.s.mem["flags"][pfn])
+    head = int(page["private"]) if own & PG_TAIL else pfn
+    compound = bool(own & (PG_HEAD | PG_TAIL))
+    page, flags = k.s.mem[head], own | int(k.s.mem["flags"][head]) & ~(PG_HEAD if head != pfn else 0)
     owner = k.cgroups.get(int(page["memcg"]))
     return {
         "pfn": pfn,
-        "zero_page": pfn == int(k.s.ctl[CTL_ZERO_PFN]),
+        "zero_page": head in (int(k.s.ctl[CTL_ZERO_PFN]), int(k.s.ctl[CTL_HUGE_ZERO]) or -1),
         "refcount": int(page["refcount"]),
-        "mapcount": int(page["mapcount"]),
+        "mapcount": int(k.s.mem["mapcount"][pfn]) + (int(k.s.mem["index"][head + 1]) if compound else 0),
+        "compound": {"head": head, "order": int(k.s.mem["next"][head + 1]), "mapcount": int(k.s.mem["index"][head + 1])} if compound else None,
         "anon": bool(flags & PG_ANON),
         "exclusive": bool(flags & PG_ANON_EXCLUSIVE),
         "shmem": bool(flags & PG_SHMEM),
         "ksm": bool(flags & PG_KSM),
         "kpageflags": [bit for bit, ours in KPAGEFLAGS.items() if flags & ours],
         "cgroup": owner.path if owner else None,
+        "lru": place(k, pfn),
     }
+
+
+def place(k: Kernel, pfn: int) -> dict[str, Any] | None:
+    """Where reclaim would come along a frame: its list, or for the multi-gen LRU its generation and tier; None for a frame on no list."""
+    flags, policy = int(k.s.mem["flags"][pfn]), RECLAIM_POLICIES[int(k.s.ctl[CTL_POLICY])]
+    if not flags & PG_LRU:
+        return None
+    kind = "anon" if flags & PG_SWAPBACKED else "file"
+    if policy == "mglru" and not flags & PG_UNEVICTABLE:
+        return {"policy": policy, "type": kind, **lru_gen.describe(k, pfn)}
+    name = "unevictable" if flags & PG_UNEVICTABLE else f"{'active' if flags & PG_ACTIVE else 'inactive'}_{kind}"
+    return {"policy": policy, "list": name} | ({"stamp": int(k.s.stamps[pfn])} if k.s.stamps[pfn] else {})
 
 
 def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +309,7 @@ def outcome(k: Kernel, task: Task, address: int, access: int, seen: dict[str, An
     path = [*path, "handle_mm_fault", "__handle_mm_fault", "handle_pte_fault"]
     if seen["present"]:
         return _present(k, vma, access, seen, path)
-    return _absent(vma, address, access, path)
+    return _absent(k, vma, address, access, path)
 
 
 def _does(kind: str, why: str, path: list[str]) -> dict[str, Any]:
@@ -296,6 +345,8 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
     bits, page = seen["levels"][-1]["bits"], seen["frame"]
     if access == memory.READ or bits["writable"]:
         return _does("hit", "the entry allows it: no fault", [])
+    if bits["huge"]:
+        return _present_huge(page, path)
     path = [*path, "do_wp_page"]
     if page["zero_page"]:
         return _does("minor", "the shared zero page is mapped: a zeroed page of one's own takes its place", [*path, "wp_page_copy"])
@@ -308,8 +359,24 @@ def _present(k: Kernel, vma: Vma, access: int, seen: dict[str, Any], path: list[
     return _does("minor", "others have the page, too: it is copied", [*path, "wp_page_copy"])
 
 
-def _absent(vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
+def _present_huge(page: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    path = [*path[:-1], "wp_huge_pmd", "do_huge_pmd_wp_page"]
+    if page["zero_page"]:
+        return _does("minor", "the huge zero page: its entry is split, and a zeroed 4 KiB page takes its place here", [*path, "__split_huge_pmd"])
+    if page["exclusive"] or page["refcount"] == 1:
+        return _does("minor", "nobody else has the huge page: it is made writable in place", path)
+    return _does("minor", "others have the huge page, too: its entry is split, and 4 KiB are copied", [*path, "__split_huge_pmd", "wp_page_copy"])
+
+
+def _absent(k: Kernel, vma: Vma, address: int, access: int, path: list[str]) -> dict[str, Any]:
     kind = memory.vma_kind(vma)
+    first = (address >> 12) & -PMD_PAGES
+    fits = vma.start <= first and first + PMD_PAGES <= vma.end and not pgtable.pmd_entry(k, vma.mm, first)
+    if kind == V_ANON and fits and huge_memory.fault_flags(k, vma):
+        path = [*path[:-1], "create_huge_pmd", "do_huge_pmd_anonymous_page"]
+        if access == memory.READ and k.thp["use_zero_page"]:
+            return _does("minor", "first read: the huge zero page is mapped", path)
+        return _does("minor", "first write: a huge page is allocated, or a small one if none is at hand", path)
     if kind == V_ANON:
         if access == memory.READ:
             return _does("minor", "first read: the shared zero page is mapped", [*path, "do_anonymous_page"])
@@ -320,6 +387,50 @@ def _absent(vma: Vma, address: int, access: int, path: list[str]) -> dict[str, A
     step = "do_read_fault" if access == memory.READ else "do_shared_fault" if vma.flags & VM_SHARED else "do_cow_fault"
     what = "the page cache has it or the disk is read (major)" if kind == V_FILE else "shared memory: found, or a zeroed page is made"
     return _does("fault", what, [*path, "do_fault", step])
+
+
+# ---------------------------------------------------------------- the TLB
+
+SHOWN = 64  # entries
+
+
+def tlb_view(k: Kernel, pid: int) -> dict[str, Any]:
+    """What the TLB of a process's CPU holds for it, and what its accesses found there; LookupError for an unknown process.
+
+    counts: over the process's life. held: entries by structure. entries: the 64 used last. processor: the CPU's context switches, flushes and
+    shootdowns. flushed: why and when everything of the process was last forgotten.
+    """
+    task = _task(k, pid)
+    c = k.tlb.cpus[task.cpu]
+    entries = tlb.held(k, task.cpu, task.mm) if task.mm is not None else []
+    held = dict.fromkeys(tlb.STRUCTURES, 0)
+    for entry in entries:
+        held[entry["structure"]] += 1
+    asid = c.ctxs.index(task.mm.ctx_id) if task.mm is not None and task.mm.ctx_id in c.ctxs else None
+    flushed = c.flushed[asid] if asid is not None else None
+    return {
+        "pid": pid,
+        "cpu": task.cpu,
+        "asid": asid,
+        "counts": dict(zip(tlb.COUNTED, task.tlb, strict=True)),
+        "held": held,
+        "entries": entries[:SHOWN],
+        "processor": {name: getattr(c, name) for name in ("switches", "switch_flushes", "local_all", "local_one", "ipis_sent", "ipis_received")},
+        "geometry": dict(k.machine.tlb),
+        "flushed": {"why": flushed[0], "clock_ns": flushed[1]} if flushed is not None else None,
+    }
+
+
+def tlb_reach(k: Kernel, pid: int) -> dict[str, Any]:
+    """How much memory each level of the machine's TLB covers, by its entries and measured; LookupError for an unknown process.
+
+    share: of the process's resident memory, 1.0 where all of it is within reach.
+    """
+    task = _task(k, pid)
+    rss = get_mm_counters(k.s, task.mm) if task.mm else [0, 0, 0, 0]
+    resident = (sum(rss) - rss[MM_SWAPENTS]) * 4096
+    rows = [{**row, "share": min(1.0, row["reach_bytes"] / resident) if resident else 1.0} for row in tlb.reach(k.machine)]
+    return {"pid": pid, "resident_bytes": resident, "rows": rows}
 
 
 # ---------------------------------------------------------------- cgroups
@@ -397,6 +508,11 @@ def _zone(k: Kernel, zid: int) -> dict[str, Any]:
     }
 
 
+def installed(k: Kernel) -> tuple[int, int]:
+    """Bytes of memory (MemTotal) and of swap."""
+    return totalram_pages(k) * 4096, total_swap_pages(k) * 4096
+
+
 def oom(k: Kernel) -> list[dict[str, Any]]:
     """Every kill of the OOM killer, in order of time."""
     return [dict(row) for row in k.oom_kills]
@@ -415,8 +531,14 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_oom": explain.explain_oom,
     "vmstat": monitor.vmstat,
     "oom": oom,
+    "installed": installed,
     "explain_reclaim": explain_pressure.explain_reclaim,
     "explain_charge": explain_pressure.explain_charge,
     "explain_psi": explain_pressure.explain_psi,
     "explain_ksm": explain.explain_ksm,
+    "explain_thp": explain.explain_thp,
+    "explain_node": explain_node.explain_node,
+    "explain_tlb": explain.explain_tlb,
+    "tlb": tlb_view,
+    "tlb_reach": tlb_reach,
 }

@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 import core
-from core import Kernel, Machine
+from core import REPLAY_POLICIES, Kernel, Machine, compare_policies, generate_trace
 from core.jit import cache_dir
+from core.mm import huge_memory
 
 M = 1 << 20
 K = 1 << 10
@@ -46,9 +47,49 @@ def story(k: Kernel) -> None:
     samepages(k)
     huge(k, a)
     fragments(k)
+    transparent(k)
     pressure(k)
     k.verify()
+    generations(k, a, heap)
+    k.verify()
+    policies(k)
+    k.verify()
     Kernel.restore(k.snapshot()).digest()
+
+
+def transparent(k: Kernel) -> None:
+    """Huge pages that come by themselves: read, written, split, swapped in part, collapsed; the huge zero page goes again."""
+    thp = "/sys/kernel/mm/transparent_hugepage/"
+    call(k, "put", path=thp + "enabled", data=b"always")
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=8 * M, prot="rw", flags=PRIVATE, align=2 * M)["address"]
+    for offset, access in ((0, "write"), (2 * M, "write"), (4 * M, "read")):
+        call(k, "touch", d, address=at + offset, length=2 * M, access=access)
+    k.view("explain_thp", pid=d, address=at)
+    call(k, "mprotect", d, address=at, length=M, prot="r")
+    for advice in ("dontneed", "pageout", "free", "cold"):
+        call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice=advice)
+    call(k, "madvise", d, address=at + 2 * M, length=512 * K, advice="pageout")
+    call(k, "madvise", d, address=at + 2 * M, length=2 * M, advice="collapse")
+    call(k, "touch", d, address=at + 6 * M, length=M, access="write")
+    k.advance(1_000_000)
+    call(k, "madvise", d, address=at, length=512 * K, advice="dontneed")
+    k.advance(11_000_000_000)
+    call(k, "munmap", d, address=at + M, length=512 * K)
+    call(k, "put", path=thp + "enabled", data=b"madvise")
+    small = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", d, address=small, length=4 * M, access="write")
+    call(k, "put", path=thp + "enabled", data=b"always")  # khugepaged wakes, takes a block, and then the process is gone
+    call(k, "exit", d)
+    k.advance(1_000_000)
+    huge_memory.shrink_huge_zero_page(k)
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=4 * M, prot="rw", flags=PRIVATE, align=2 * M)["address"]
+    call(k, "touch", d, address=at, length=2 * M, access="write")
+    call(k, "madvise", d, address=at, length=M, advice="dontneed")
+    huge_memory.deferred_split_shrink(k, k.root_cgroup, 0)
+    call(k, "exit", d)
+    call(k, "put", path=thp + "enabled", data=b"never")
 
 
 def files(k: Kernel, a: int) -> None:
@@ -97,6 +138,7 @@ def samepages(k: Kernel) -> None:
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
     k.advance(10**8)
     k.view("explain_ksm", pid=d)
+    k.view("tlb_reach", pid=d)
     call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"2")
     call(k, "exit", d)
@@ -126,12 +168,12 @@ def fragments(k: Kernel) -> None:
     call(k, "exit", e)
 
 
-def pressure(k: Kernel) -> None:
+def pressure(k: Kernel, name: str = "x") -> None:
     """A limit that reclaims, then kills."""
     b = call(k, "spawn", comm="b")["pid"]
-    call(k, "mkdir", path="/sys/fs/cgroup/x")
-    call(k, "put", path="/sys/fs/cgroup/x/memory.max", data=b"2M")
-    call(k, "put", path="/sys/fs/cgroup/x/cgroup.procs", data=str(b).encode())
+    call(k, "mkdir", path=f"/sys/fs/cgroup/{name}")
+    call(k, "put", path=f"/sys/fs/cgroup/{name}/memory.max", data=b"2M")
+    call(k, "put", path=f"/sys/fs/cgroup/{name}/cgroup.procs", data=str(b).encode())
     call(k, "create_file", path="/data/g", size=4 * M)
     call(k, "read", b, path="/data/g", offset=0, length=4 * M)
     heap = call(k, "mmap", b, length=8 * M, prot="rw", flags=PRIVATE)["address"]
@@ -145,6 +187,27 @@ def pressure(k: Kernel) -> None:
     call(k, "madvise", c, address=heap, length=M, advice="pageout")
     call(k, "fork", c)
     call(k, "exit", c)
+
+
+def generations(k: Kernel, a: int, heap: int) -> None:
+    """The multi-gen LRU, switched on and off."""
+    call(k, "put", path="/sys/kernel/mm/lru_gen/enabled", data=b"y")
+    k.read("/sys/kernel/debug/lru_gen_full")
+    call(k, "touch", a, address=heap, length=4 * M, access="write")
+    call(k, "put", path="/sys/kernel/debug/lru_gen", data=b"+ 2 0 3 1 1;+ 2 0 4 1 1;- 2 0 2 60 64")
+    pressure(k, "y")
+    k.verify()
+    call(k, "put", path="/sys/kernel/mm/lru_gen/enabled", data=b"n")
+
+
+def policies(k: Kernel) -> None:
+    """The classroom's policies in a session, a client's, and all of them on a trace."""
+    for policy in ("fifo", "client"):
+        call(k, "reclaim_policy", policy=policy)
+        pressure(k, policy)
+    call(k, "reclaim_policy", policy="classic")
+    trace = generate_trace("zipf", 300, 3000)
+    compare_policies(trace, list(REPLAY_POLICIES), [40, 80])
 
 
 READS = (

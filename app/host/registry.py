@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from app.errors import Problem
 from app.host.session import Session
@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.storage.replies import MemoryReplies, Replies
 from core import Kernel, Machine
 
+T = TypeVar("T")
 SWEEP_S: Final = 30.0
 THREADS: Final = 4
 
@@ -47,6 +48,10 @@ class Registry:
         built = self._machine(machine)
         kernel = await asyncio.get_running_loop().run_in_executor(self._executor, Kernel.boot, built, seed)
         return self.add(Session(built, seed, kernel, self.settings, self._executor))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do work that belongs to no session off the event loop, beside the kernels."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _machine(self, machine: Mapping[str, Any]) -> Machine:
         try:

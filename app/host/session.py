@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.errors import Problem
+from app.host.policy_client import OURS, PolicyClient, score
 from app.host.ring import Ring
 from app.schemas.calls import Op, accesses, render_op, render_result
 from app.settings import Settings
@@ -65,20 +66,27 @@ class Outcome:
     result: Result
     clock_ns: int
     events: list[Event]
+    before: "Outcome | None" = None  # an operation that made this one's outcome what it is: a client's answers
 
 
-def carry_out(kernel: Kernel, op: Op, publish: Callable[[list[Event]], None] | None = None) -> Outcome:
+def carry_out(
+    kernel: Kernel, op: Op, publish: Callable[[list[Event]], None] | None = None, client: PolicyClient | None = None
+) -> Outcome:
     """Run one operation on a kernel. Raises LookupError for a pid that names no living process.
 
-    `publish` gets the events of a long advance in parts, while it runs; the outcome has what is left.
+    `publish` gets the events of a long advance in parts, while it runs; the outcome has what is left. A `client` that is the policy is asked
+    first, and its answers are an operation before this one.
     """
+    before = None
+    if client is not None and op.op not in OURS and (answers := client.rehearse(kernel, op)):
+        before = carry_out(kernel, Op("policy_answers", None, {"answers": list(answers)}))
     if publish is not None:
         kernel.pause = lambda: publish(kernel.drain())
     try:
         result = kernel.call(op.op, op.pid, **op.args)
     finally:
         kernel.pause = None
-    return Outcome(op, result, kernel.clock_ns, kernel.drain())
+    return Outcome(op, result, kernel.clock_ns, kernel.drain(), before)
 
 
 def _is_answer(error: Exception) -> bool:
@@ -119,6 +127,7 @@ class Session:
         self.ring = Ring(settings.event_retention)
         self.journal: Journal[Committed] = MemoryJournal()
         self.snapshots: dict[str, Snapshot] = {}
+        self.client: PolicyClient | None = None  # a program that is the policy
         self._turn = asyncio.Lock()
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
@@ -165,7 +174,7 @@ class Session:
         """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
         begin = time.perf_counter_ns()
         try:
-            if long or min(self._took_ns.get(key, (0, 0))) > SLOW_NS:
+            if long or self.client is not None or min(self._took_ns.get(key, (0, 0))) > SLOW_NS:
                 result = await self._in_thread(work)
             else:
                 result = work()
@@ -213,6 +222,8 @@ class Session:
 
     def _commit(self, outcome: Outcome) -> dict[str, Any]:
         """Number an operation, publish its events; returns the answer that every call gives."""
+        if outcome.before is not None:
+            self._commit(outcome.before)
         self.seq += 1
         early, self._told_early = self._told_early, None
         first, last = self.ring.publish(self.seq, outcome.events)
@@ -230,6 +241,7 @@ class Session:
             "clock_ns": outcome.clock_ns,
             "events": None if first is None else {"first": first, "last": last},
             "seq": self.seq,
+            **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
 
     def _limited(self, op: Op) -> Op:
@@ -268,9 +280,9 @@ class Session:
             try:
                 if self._runs_programs(op):
                     teller = self._teller()
-                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, teller), True)
+                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, teller, self.client), True)
                 else:
-                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op), pages > INLINE_PAGES)
+                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, client=self.client), pages > INLINE_PAGES)
             except LookupError as error:
                 raise no_such_process(op.pid, error) from None
             return self._commit(outcome)
@@ -312,7 +324,7 @@ class Session:
     def _attempt(self, op: Op) -> Outcome | Problem:
         try:
             self._require_running()
-            return carry_out(self.kernel, op)
+            return carry_out(self.kernel, op, client=self.client)
         except Problem as problem:
             return problem
         except FsError as error:
@@ -349,7 +361,7 @@ class Session:
 
     async def _transact(self, op: Op, done: list[Outcome]) -> Problem | None:
         try:
-            outcome = await self._run(op.op, lambda: carry_out(self.kernel, op))
+            outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, client=self.client))
         except FsError as error:
             return Problem(422, "refused", str(error), errno=error.errno)
         except LookupError as error:
@@ -357,6 +369,37 @@ class Session:
         done.append(outcome)
         errno = outcome.result.errno
         return None if errno is None else Problem(422, "refused", f"{op.args.get('path', op.op)}: {errno}", errno=errno)
+
+    # ---- a program that is the policy
+
+    async def attach(self, client: PolicyClient, fallback: str) -> None:
+        """Let a program choose the pages that reclaim takes. Raises 409 when there is one already."""
+        async with self._turn:
+            self._require_running()
+            self._require_room(1)
+            if self.client is not None:
+                raise Problem(409, "policy-taken", "another program is this session's policy already")
+            kernel = self.kernel
+            blob = await self._run("snapshot", lambda: kernel.snapshot(), True)
+            client.start = len(self.journal), blob
+            self._commit(await self._run("reclaim_policy", lambda: carry_out(kernel, policy_op("client", fallback)), True))
+            self.client = client
+
+    async def detach(self, client: PolicyClient, fallback: str) -> None:
+        """The program has left: the fallback is the policy."""
+        async with self._turn:
+            if self.client is not client:
+                return
+            self.client = None
+            if not self.closed and self.frozen is None and self.kernel.panicked is None:
+                self._commit(await self._run("reclaim_policy", lambda: carry_out(self.kernel, policy_op(fallback, fallback)), True))
+
+    async def policy_score(self, client: PolicyClient) -> dict[str, Any]:
+        """The program beside the built-in policies, on the operations since it took over."""
+        async with self._turn:
+            self._require_sound()
+            ops = [entry.op for entry in self.journal.entries(client.start[0])]
+            return await self._run("score", lambda: score(client, self.kernel, ops), True)
 
     # ---- time travel
 
@@ -451,6 +494,11 @@ class Session:
     async def archive(self) -> bytes:
         """A tar of the text files of /proc and /sys as they are now; the same state gives the same bytes."""
         return await self.read("archive", write_archive, True)
+
+
+def policy_op(policy: str, fallback: str) -> Op:
+    """The operation that changes the policy."""
+    return Op("reclaim_policy", None, {"policy": policy, "fallback": fallback})
 
 
 def no_such_process(pid: int | None, error: LookupError) -> Problem:

@@ -1,12 +1,12 @@
 """The cgroup tree as typed JSON, for web interfaces; every change is a write to one of its files.
 
 A setting of the memory controller needs `+memory` in the `cgroup.subtree_control` of every group above; a student of the files writes that
-by hand, here it is done on the way.
+by hand, here it is done on the way. systemd's words (`MemoryMax`, a pasted `[Service]` section) become the writes that systemd would make.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Request
@@ -17,7 +17,7 @@ from app.errors import Problem, malformed, require_json
 from app.host.session import Session
 from app.routes import reply
 from app.routes.fs_errors import fs_problem
-from app.schemas import docs
+from app.schemas import docs, systemd
 from app.schemas.calls import Op
 from core import FsError
 
@@ -47,16 +47,49 @@ def _text(member: str, value: object) -> bytes:
         raise _bad(member, "it is not text that UTF-8 can carry") from None
 
 
-def _writes(path: str, members: Mapping[str, object]) -> list[Op]:
-    unknown = [name for name in members if not _FILE.fullmatch(name)]
-    if unknown:
-        raise _bad(unknown[0], 'it is not the name of a cgroup\'s file, such as "memory.max"')
-    return [Op("put", None, {"path": f"{MOUNT}{path}/{name}", "data": _text(name, value)}) for name, value in members.items()]
+class Setting(NamedTuple):
+    """One file to write, and the member of the request that it comes from."""
+
+    member: str
+    file: str
+    data: bytes
 
 
-def _enable(path: str, members: Mapping[str, object]) -> list[Op]:
-    """The writes that give a cgroup its memory controller, from the root down; none when no member needs it."""
-    if not any(name.startswith("memory.") for name in members):
+async def _settings(session: Session, members: Mapping[str, object]) -> list[Setting]:
+    """What a request's members ask for: files by name, systemd's properties, a pasted unit."""
+    memory = swap = 0
+    if any(name in systemd.PROPERTIES or name == systemd.UNIT for name in members):
+        memory, swap = await session.read("installed", lambda kernel: kernel.view("installed"))
+    found: list[Setting] = []
+    for name, value in members.items():
+        if name == systemd.UNIT or name in systemd.PROPERTIES:
+            found += _systemd(name, value, memory, swap)
+        elif _FILE.fullmatch(name):
+            found.append(Setting(name, name, _text(name, value)))
+        else:
+            words = ", ".join((*systemd.PROPERTIES, systemd.UNIT))
+            raise _bad(name, f'it is neither the name of a cgroup\'s file, such as "memory.max", nor one of {words}')
+    return found
+
+
+def _systemd(member: str, value: object, memory: int, swap: int) -> list[Setting]:
+    value = "infinity" if value is None and member != systemd.UNIT else value
+    if isinstance(value, bool) or not isinstance(value, str | int) or (member == systemd.UNIT and not isinstance(value, str)):
+        raise _bad(member, 'it is not text such as "512M", "20%" or "infinity"' if member != systemd.UNIT else "it is not the text of a unit")
+    try:
+        pairs = list(systemd.properties(str(value))) if member == systemd.UNIT else [(member, str(value))]
+        return [Setting(member, file, text.encode()) for file, text in (systemd.to_file(name, text, memory, swap) for name, text in pairs)]
+    except ValueError as error:
+        raise _bad(member, str(error)) from None
+
+
+def _writes(path: str, settings: list[Setting]) -> list[Op]:
+    return [Op("put", None, {"path": f"{MOUNT}{path}/{one.file}", "data": one.data}) for one in settings]
+
+
+def _enable(path: str, settings: list[Setting]) -> list[Op]:
+    """The writes that give a cgroup its memory controller, from the root down; none when no file needs it."""
+    if not any(one.file.startswith("memory.") for one in settings):
         return []
     parts = path.split("/")[1:]
     groups = ["".join(f"/{part}" for part in parts[:depth]) for depth in range(len(parts))]
@@ -107,12 +140,13 @@ async def read_cgroups(session: TheSession) -> Response:
 
 @router.post("", status_code=201, responses=docs.created("Cgroup"), openapi_extra=docs.body("CgroupCreate"))
 async def create_cgroup(request: Request, session: TheSession, if_match: IfMatch = None) -> Response:
-    """Make a cgroup; members named as its files are its first settings."""
+    """Make a cgroup; members named as its files, or as systemd's properties, are its first settings; `service` is a pasted unit."""
     body = await _object(request)
     path = _path(body.pop("path", None))
-    enable = _enable(path, body)
-    ops = [*enable, Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, body)]
-    await _apply(session, ops, ["path"] * (len(enable) + 1) + list(body), if_match)
+    settings = await _settings(session, body)
+    enable = _enable(path, settings)
+    ops = [*enable, Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, settings)]
+    await _apply(session, ops, ["path"] * (len(enable) + 1) + [one.member for one in settings], if_match)
     return await _show(session, path, 201, {"Location": f"/v1/sessions/{session.id}/cgroups{path}"})
 
 
@@ -127,6 +161,7 @@ async def patch_cgroup(request: Request, session: TheSession, path: str, if_matc
     """Change a cgroup's settings, all or none."""
     body = await _object(request)
     clean = "" if not path.strip("/") else _path(f"/{path}")
-    enable = _enable(clean, body)
-    await _apply(session, [*enable, *_writes(clean, body)], ["path"] * len(enable) + list(body), if_match)
+    settings = await _settings(session, body)
+    enable = _enable(clean, settings)
+    await _apply(session, [*enable, *_writes(clean, settings)], ["path"] * len(enable) + [one.member for one in settings], if_match)
     return await _show(session, clean or "/")

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, WebSocket
 from starlette.responses import Response
 
-from app.deps import TheSession, enter, get_settings
+from app.deps import TheSession, enter, require_origin
 from app.errors import Problem
 from app.host.autopsy import autopsy
 from app.host.session import Session
@@ -82,20 +82,11 @@ def _resume(after: int | None, last_event_id: str | None) -> int | None:
     return after
 
 
-def _require_origin(websocket: WebSocket) -> None:
-    """Refuse a page of another site. Raises 403."""
-    origin = websocket.headers.get("origin")
-    if origin is None or origin in get_settings(websocket).origins:
-        return
-    if origin.partition("://")[2] != websocket.headers.get("host"):
-        raise Problem(403, "foreign-origin", f"a page of {origin[:100]} may not read these events: PAGEWALK_ORIGINS lists those that may")
-
-
 @router.websocket("")
 async def stream_events(websocket: WebSocket, sid: str) -> None:
     """Events as a websocket: one JSON object a message."""
     try:
-        _require_origin(websocket)
+        require_origin(websocket)
         session = enter(websocket, sid)
         subscription = _subscription(session, *_queries(websocket))
         lines.require_place(subscription)

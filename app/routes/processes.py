@@ -95,6 +95,18 @@ def _address(text: str) -> int:
         raise Problem(422, "malformed-request", f"address: {error}", errors=[{"detail": str(error), "pointer": "#/address"}]) from None
 
 
+@router.get("/{pid}/tlb", responses=docs.ok("Tlb"))
+async def tlb(session: TheSession, pid: str) -> Response:
+    """What the TLB of the process's CPU holds for it, and what its accesses found there."""
+    return reply.json(await _view(session, pid, "tlb"), session)
+
+
+@router.get("/{pid}/tlb/reach", responses=docs.ok("TlbReach"))
+async def tlb_reach(session: TheSession, pid: str) -> Response:
+    """How much memory the levels of the TLB cover, by their entries and measured."""
+    return reply.json(await _view(session, pid, "tlb_reach"), session)
+
+
 @router.get("/{pid}/explain/{topic}", responses=docs.ok("Explanation"))
 async def explain(session: TheSession, pid: str, topic: str, address: Annotated[str | None, Query(max_length=40)] = None) -> Response:
     """Why the kernel decided as it did, from what it recorded; of one page where the topic takes an `address`."""

@@ -4,15 +4,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.schemas.calls import BODIES, OPS, Batch, Body
+from app.schemas.replay import Replay
 from core import CALLS
 
 Schema = dict[str, Any]
 TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an address of one page may be given
+    "thp": True,
     "oom": False,
     "reclaim": True,
     "charge": False,
     "psi": False,
     "ksm": True,
+    "tlb": True,
+    "node": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -43,6 +47,10 @@ NULL_INT: Final = _or_null(INT)
 HEX: Final[Schema] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
 FREE: Final[Schema] = {"type": "object"}
 
+TLB_COUNTS: Final = _object(
+    {"accesses": INT, "l1_hits": INT, "l2_hits": INT, "misses": INT, "walk_cycles": INT},
+    doc="What memory accesses found in the processor's TLB; only where there were any.",
+)
 ANSWER: Final[Mapping[str, Schema]] = {
     "result": _or_null(FREE),
     "errno": NULL_STR,
@@ -55,6 +63,7 @@ ANSWER: Final[Mapping[str, Schema]] = {
     "events": _or_null(_object({"first": INT, "last": INT})),
     "seq": INT,
 }
+WITH_ACCESSES: Final[Mapping[str, Schema]] = {"tlb": TLB_COUNTS}  # of calls whose program accessed memory
 
 PROBLEM: Final = _object(
     {"type": STR, "title": STR, "status": INT, "detail": STR},
@@ -111,6 +120,19 @@ LEVEL: Final = _object({
     "bits": {"type": "object", "additionalProperties": BOOL},
 })  # fmt: skip
 OUTCOME: Final = _object({"outcome": STR, "why": STR, "path": STRINGS}, doc="What an access would do, and the kernel's functions on the way.")
+TLB_ENTRY: Final = _object(
+    {"structure": STR, "address": HEX, "size": INT, "set": INT, "way": INT, "writable": BOOL, "age": INT},
+    doc="age: accesses of this CPU since it was last used.",
+)
+TLB: Final = _object(
+    {"pid": INT, "cpu": INT, "asid": NULL_INT, "counts": TLB_COUNTS, "held": FREE, "entries": {"type": "array", "items": TLB_ENTRY},
+     "processor": FREE, "geometry": FREE, "flushed": _or_null(FREE)},
+    doc="What the TLB of a process's CPU holds for it: how many entries by structure, and the 64 that were used last.",
+)  # fmt: skip
+TLB_REACH: Final = _object(
+    {"pid": INT, "resident_bytes": INT, "rows": {"type": "array", "items": FREE}},
+    doc="How much memory each level covers, by its entries and measured, and how much of it the process's resident memory is.",
+)
 WALK: Final = _object(
     {
         "address": HEX,
@@ -175,7 +197,9 @@ SNAPSHOT: Final = {"name": STR, "seq": INT, "epoch": INT, "clock_ns": INT, "dige
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Answer": _object(
-        ANSWER, doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds."
+        ANSWER,
+        WITH_ACCESSES,
+        doc="What one operation did. `errno` and `signal` tell a simulated failure; elapsed and clock are simulated nanoseconds.",
     ),
     "BatchAnswer": _object(
         {
@@ -197,6 +221,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Vma": _object(VMA),
     "VmaList": _list("Vma"),
     "Walk": WALK,
+    "Tlb": TLB,
+    "TlbReach": TLB_REACH,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
@@ -207,9 +233,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
         "required": ["path"],
         "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]},
-        "examples": [{"path": "/app", "memory.max": "50M"}],
+        "description": "path, and settings: files of the cgroup (memory.max), systemd's properties (MemoryMin, MemoryLow, MemoryHigh, MemoryMax, "
+                       "MemorySwapMax, with its sizes, percentages and infinity), or a pasted unit as `service`.",
+        "examples": [{"path": "/app", "memory.max": "50M"}, {"path": "/web", "service": "[Service]\nMemoryHigh=40M\nMemoryMax=10%\n"}],
     },
-    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"memory.max": "50M"}]},
+    "CgroupPatch": {"type": "object", "additionalProperties": {"anyOf": [STR, INT, {"type": "null"}]}, "examples": [{"MemoryMax": "20%"}]},
     "Audit": AUDIT,
     "Memory": MEMORY,
     "Event": _object({"id": INT, "seq": INT, "clock_ns": INT, "type": STR}, doc="See asyncapi.yaml and events.md for the members of each type."),
@@ -233,6 +261,22 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         },
         doc="What would have avoided an OOM kill.",
     ),
+    "Comparison": _object(
+        {
+            "length": INT,
+            "pages": INT,
+            "frames": {"type": "array", "items": INT},
+            "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+            "hit_ratio": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}},
+            "anomalies": {
+                "type": "array",
+                "items": _object({"policy": STR, "frames": {"type": "array", "items": INT}, "faults": {"type": "array", "items": INT}}),
+                "description": "Where more memory made more faults.",
+            },
+            "policies": {"type": "object", "additionalProperties": STR, "description": "Each policy in one sentence."},
+        },
+        doc="Columns: faults and hit ratio of each policy, in the order of `frames`.",
+    ),
     "EventPage": _object({"items": {"type": "array", "items": ref("Event")}, "next_after": INT, "last": INT, "seq": INT}),
     "OomTable": _object({"items": {"type": "array", "items": _object({
         **dict.fromkeys(("event", "clock_ns", "pid", "uid", "oom_score_adj", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes",
@@ -241,6 +285,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     })}, "next_page_token": _or_null(STR)}, doc="Every kill of the OOM killer, in order of time."),
     "VmstatLines": _object({"items": {"type": "array", "items": _object({
         "clock_ns": INT, "ns": INT, "columns": COUNTS, "faults": {"type": "object", "additionalProperties": {"type": "array", "items": INT}},
+    })}, "next_page_token": _or_null(STR)}),
+    "Calibration": _object({"items": {"type": "array", "items": _object({
+        "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
     })}, "next_page_token": _or_null(STR)}),
     "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
@@ -305,6 +352,18 @@ def body(name: str) -> Schema:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref(name)}}}}
 
 
+def replay_body() -> Schema:
+    """A trace: JSON, or raw page numbers."""
+    content = {"application/json": {"schema": ref("Replay")}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def replayed() -> dict[int | str, Any]:
+    """A comparison: columns, or a picture."""
+    content = {"application/json": {"schema": ref("Comparison")}, "image/svg+xml": {"schema": STR}}
+    return {200: {"description": "Faults against memory, by policy.", "content": content}}
+
+
 def raw_body() -> Schema:
     """A body of plain text or bytes."""
     return {"requestBody": {"required": True, "content": {"text/plain": {"schema": STR, "example": "50M"}}}}
@@ -313,7 +372,7 @@ def raw_body() -> Schema:
 def model_schemas() -> dict[str, Schema]:
     """The schemas of the models made from the table of calls."""
     found: dict[str, Schema] = {}
-    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch]
+    models: list[type[Body]] = [*BODIES.values(), *OPS.values(), Batch, Replay]
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         found |= schema.pop("$defs", {})
@@ -329,7 +388,7 @@ def _result_schema(name: str) -> Schema:
 def call_operation(name: str) -> Schema:
     """The OpenAPI operation of one call's route."""
     row = CALLS[name]
-    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))})
+    answer = _object({**ANSWER, "result": _or_null(_result_schema(name))}, WITH_ACCESSES)
     notes = [row.doc, f"Support: {row.support}." if row.support != "full" else "", row.note]
     required = any(param.required for param in row.params.values())
     return {

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from app.schemas import docs
 from app.schemas.calls import render_schema
 from app.schemas.events import event_schemas
+from app.schemas.policy import POLICY_QUERY, policy_messages
 from core import CALLS, FILES
 
 CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/"
@@ -27,6 +28,7 @@ CLOSE_CODES: Final[Mapping[int, str]] = {
     4401: "The token is missing or wrong.",
     4403: "The page's origin may not read these events.",
     4404: "There is no such session.",
+    4409: "Another program is this session's policy already.",
     4410: "The cursor is no longer, or not yet, there: read the session's state again.",
     4429: "The reader took nothing any more, or there are too many streams.",
 }
@@ -99,7 +101,9 @@ def asyncapi(version: str) -> dict[str, Any]:
         "name": "subscribe",
         "payload": {"type": "object", "properties": subscribe, "required": ["type"], "additionalProperties": False},
     }
-    channel = "#/channels/events"
+    channel, asked = "#/channels/events", "#/channels/policy"
+    said = policy_messages()
+    policy = {name: {"name": name, "payload": payload} for name, (_, payload) in said.items()}
     return {
         "asyncapi": "3.1.0",
         "info": {
@@ -113,7 +117,14 @@ def asyncapi(version: str) -> dict[str, Any]:
                 "parameters": {"sid": {"description": "The session."}},
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
                 "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": query}, "bindingVersion": "0.1.0"}},
-            }
+            },
+            "policy": {
+                "address": "/v1/sessions/{sid}/policy",
+                "description": "A program that connects here chooses the pages that reclaim takes, until it leaves.",
+                "parameters": {"sid": {"description": "The session."}},
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in policy},
+                "bindings": {"ws": {"method": "GET", "query": {"type": "object", "properties": POLICY_QUERY}, "bindingVersion": "0.1.0"}},
+            },
         },
         "operations": {
             "sendEvents": {
@@ -126,8 +137,16 @@ def asyncapi(version: str) -> dict[str, Any]:
                 "channel": {"$ref": channel},
                 "messages": [{"$ref": f"{channel}/messages/subscribe"}],
             },
+            **{
+                f"{action}Policy": {
+                    "action": action,
+                    "channel": {"$ref": asked},
+                    "messages": [{"$ref": f"{asked}/messages/{name}"} for name, (way, _) in said.items() if way == action],
+                }
+                for action in ("send", "receive")
+            },
         },
-        "components": {"messages": messages, "schemas": schemas},
+        "components": {"messages": {**messages, **policy}, "schemas": schemas},
     }
 
 

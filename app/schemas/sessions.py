@@ -49,7 +49,8 @@ class SessionCreate(Body):
 
     machine: dict[str, Any] = Field(
         {},
-        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, reclaim_policy, cgroup_mount, preset; all have defaults.",
+        description="memory, swap, nodes, cpus, transparent_hugepage, storage, tlb, sysctl, reclaim_policy, cgroup_mount, distances, cmdline, "
+        "preset; all have defaults.",
         examples=[{"memory": "512M", "swap": "256M"}],
     )
     seed: NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")

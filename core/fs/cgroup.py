@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from core.abi.signal import SIGNALS
 from core.fs.node import FsError, Row, bad, page_counter_memparse, parse_flag, parse_int, show, tunable
-from core.fs.proc import add_psi_trigger
-from core.mm import memcontrol
+from core.fs.proc import add_psi_trigger, has_psi
+from core.mm import cpuset, memcontrol
 from core.sched import psi, task
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ def has_memory(k: Kernel, cg: Cgroup) -> bool:
     return cg.parent is not None and "memory" in cg.controllers
 
 
+def has_swap(k: Kernel, cg: Cgroup) -> bool:
+    """And swap is charged."""
+    return k.machine.swapaccount and has_memory(k, cg)
+
+
 def root_or_memory(k: Kernel, cg: Cgroup) -> bool:
     """The root, and every cgroup with the memory controller."""
     return cg.parent is None or has_memory(k, cg)
@@ -65,7 +70,9 @@ def _words(names: tuple[str, ...]) -> str:
 
 def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     """+memory or -memory: ENOENT if the cgroup does not have it, EBUSY if it holds processes."""
+    before = cpuset.below(k, cg)
     memcontrol.write_subtree_control(k, cg, text)
+    cpuset.refresh(k, before)
 
 
 def live_pids(k: Kernel, cg: Cgroup) -> list[int]:
@@ -83,7 +90,10 @@ def write_procs(k: Kernel, cg: Cgroup, text: str) -> None:
     pid = parse_int(text, 0, (1 << 31) - 1, "cgroup.procs")
     if pid == 0:
         raise bad("0 means the writer itself, and the client is no process of the simulated machine: write a pid")
+    moved = k.tasks.get(pid)
+    before = [(moved, cpuset.owner(moved.cgroup), cpuset.effective(k, moved.cgroup))] if moved is not None else []
     memcontrol.attach(k, cg, pid)
+    cpuset.refresh(k, before)
 
 
 def kind(k: Kernel, cg: Cgroup) -> str:
@@ -233,11 +243,12 @@ def rows() -> tuple[Row, ...]:
         return Row(BASE + name, mode, doc, read, write, "none" if none else "partial" if note else "full", note, present=present)
 
     def limit(name: str, doc: str, attribute: str, note: str = "") -> Row:
-        return row(name, 0o644, doc, partial(read_attribute, attribute), partial(write_attribute, attribute), note, has_memory)
+        present = has_swap if ".swap." in name else has_memory
+        return row(name, 0o644, doc, partial(read_attribute, attribute), partial(write_attribute, attribute), note, present)
 
     return (
-        row("cgroup.controllers", 0o444, "controllers this cgroup has", controllers, note="memory and hugetlb are the only controllers"),
-        row("cgroup.subtree_control", 0o644, "controllers given to children: +memory, -memory, +hugetlb", subtree_control, write_subtree_control),
+        row("cgroup.controllers", 0o444, "controllers this cgroup has", controllers, note="cpuset, memory and hugetlb are the only controllers"),
+        row("cgroup.subtree_control", 0o644, "controllers given to children: +memory, -memory, +cpuset, +hugetlb", subtree_control, write_subtree_control),
         row("cgroup.procs", 0o644, "processes; writing a pid moves it here", procs, write_procs),
         row("cgroup.threads", 0o644, "threads; each process has one", procs, write_procs, "a thread moves as its process"),
         row("cgroup.type", 0o644, "domain", kind, write_kind, "threaded cgroups are not simulated", below_root),
@@ -263,14 +274,14 @@ def rows() -> tuple[Row, ...]:
             note="kernel stacks, slab and workingset on node 0", present=root_or_memory),
         row("memory.oom.group", 0o644, "kill all processes of the cgroup together", oom_group, write_oom_group, present=has_memory),
         row("memory.reclaim", 0o200, "bytes to reclaim now", None, write_reclaim, present=root_or_memory),
-        row("memory.swap.current", 0o444, "bytes in swap", swap_current, present=has_memory),
+        row("memory.swap.current", 0o444, "bytes in swap", swap_current, present=has_swap),
         limit("memory.swap.high", "bytes of swap above which the cgroup is slowed down", "swap_high"),
         limit("memory.swap.max", "bytes of swap allowed", "swap_max"),
-        row("memory.swap.events", 0o444, "high max fail", swap_events, present=has_memory),
+        row("memory.swap.events", 0o444, "high max fail", swap_events, present=has_swap),
         row("memory.zswap.current", 0o444, "bytes compressed in memory", partial(constant, "0\n"), note="there is no zswap", present=has_memory),
         row("memory.zswap.max", 0o644, "limit of it", partial(constant, "max\n"), partial(refuse, "there is no zswap"),
             "there is no zswap", has_memory, none=True),
         *(row(f"{name}.pressure", 0o644, "stall information; writing `some 150000 1000000` sets a trigger", partial(pressure, resource),
-              partial(add_psi_trigger, resource), PSI_NOTE)
+              partial(add_psi_trigger, resource), PSI_NOTE, has_psi)
           for name, resource in (("memory", psi.MEM), ("cpu", psi.CPU), ("io", psi.IO))),
     )  # fmt: skip

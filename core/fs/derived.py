@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.mm import mmzone
+from core.mm import mmzone, pcp
 from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, WMARK_LOW, ZONES_PER_NODE, get_mm_counters
 from core.mm.mmzone import cpu_to_node
 from core.vmstat import NODE, NODE_STATS, ZONE
@@ -56,8 +56,9 @@ def node_zones(k: Kernel, node: int | None) -> slice:
 
 
 def free_pages(k: Kernel, node: int | None = None) -> int:
-    """Free frames (NR_FREE_PAGES)."""
-    return int(k.s.zones["free"][node_zones(k, node)].sum())
+    """Free frames of the zones (NR_FREE_PAGES): not those on a CPU's own list."""
+    rows = node_zones(k, node)
+    return int(k.s.zones["free"][rows].sum()) - sum(pcp.held(k, zid) for zid in range(rows.start, rows.stop))
 
 
 def managed_pages(k: Kernel, node: int | None = None) -> int:

@@ -12,22 +12,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import cmdline as boot_parameters
 from core.abi.page_flags import (
     KPAGEFLAGS,
     KPF_BUDDY,
     KPF_MMAP,
     KPF_NOPAGE,
+    KPF_THP,
+    PG_HEAD,
+    PG_HUGETLB,
     PG_LRU,
     PG_MLOCKED,
     PG_PRIVATE,
     PG_RESERVED,
     PG_SLAB,
+    PG_SWAPCACHE,
     PG_TABLE,
+    PG_TAIL,
+    PG_ZERO,
 )
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
-from core.mm import memcontrol, mmzone, page_alloc, page_writeback
+from core.mm import memcontrol, mmzone, page_alloc, page_writeback, pcp
 from core.mm.mm_types import (
     CTL_MAX_PFN,
     MAX_ORDER,
@@ -235,7 +242,7 @@ def _zone_pages(k: Kernel, zid: int) -> str:
     boost = int(zone["boost"])
     marks = {name: int(zone["wmark"][mark]) + boost for name, mark in (("min", WMARK_MIN), ("low", WMARK_LOW), ("high", WMARK_HIGH))}
     sizes = {name: int(zone[name]) for name in ("spanned", "present", "managed")}
-    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]))
+    return _pages_block({"boost": boost, **marks, **sizes, "cma": 0}, list(zone["lowmem_reserve"]), int(zone["free"]) - pcp.held(k, zid))
 
 
 def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -> str:
@@ -246,13 +253,12 @@ def _pages_block(values: dict[str, int], protection: list[int], free: int = 0) -
 def _zone_detail(k: Kernel, zid: int) -> str:
     """Counters, per-CPU sets and the rest of a populated zone."""
     zone = k.s.zones[zid]
-    stats = [("nr_free_pages", int(zone["free"])), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
+    stats = [("nr_free_pages", int(zone["free"]) - pcp.held(k, zid)), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
              *zip(NUMA_STATS, k.s.numa_stat[zid].tolist(), strict=True)]  # fmt: skip
     out = "".join(f"      {name:<12} {max(0, value)}\n" for name, value in stats) + "  pagesets\n"
-    count = k.boot_facts.pcp_counts.get(zid, 0)
     high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
     for cpu in range(k.nr_cpus):
-        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", count), ("high:", high), ("batch:", batch)))
+        out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", pcp.count(k, zid, cpu)), ("high:", high), ("batch:", batch)))
         out += f"  vm stats threshold: {threshold}\n"
     return out + f"  node_unreclaimable:  0\n  start_pfn:           {int(zone['start_pfn'])}\n"
 
@@ -277,6 +283,11 @@ def swaps(k: Kernel) -> str:
 def _swap_line(path: str, kind: str, size: int, used: int, priority: int) -> str:
     tabs = ["\t" if value < 10_000_000 else "" for value in (size, used)]
     return f"{path}{' ' * max(1, 40 - len(path))}{kind}\t{size}\t{tabs[0]}{used}\t{tabs[1]}{priority}\n"
+
+
+def has_psi(k: Kernel, subject: object = None) -> bool:
+    """psi=0 leaves the pressure files out (psi_proc_init)."""
+    return k.machine.psi
 
 
 def pressure(resource: int, k: Kernel) -> str:
@@ -341,7 +352,7 @@ def loadavg(k: Kernel) -> str:
 
 def cmdline(k: Kernel) -> str:
     """The boot parameters that the simulated machine behaves by."""
-    return f"norandmaps psi=1 transparent_hugepage={k.machine.transparent_hugepage} numa_balancing=disable\n"
+    return boot_parameters.show(k.machine.cmdline, k.machine.transparent_hugepage) + "\n"
 
 
 def cpuinfo(k: Kernel) -> str:
@@ -393,8 +404,10 @@ def _frames(k: Kernel, offset: int, length: int) -> slice:
 
 def kpagecount(k: Kernel, offset: int, length: int) -> bytes:
     """How many page-table entries map each frame; 0 for slab and page tables."""
-    pages = k.s.mem[_frames(k, offset, length)]
-    counts = np.where(pages["flags"] & (PG_SLAB | PG_TABLE), 0, pages["mapcount"])
+    frames = _frames(k, offset, length)
+    pages, heads = k.s.mem[frames], _heads(k, frames)
+    counts = pages["mapcount"] + np.where(heads >= 0, k.s.mem["index"][heads + 1], 0)  # and the entries that map the whole of a huge page
+    counts = np.where(pages["flags"] & (PG_SLAB | PG_TABLE), 0, counts)
     return np.maximum(counts, 0).astype("<u8").tobytes()
 
 
@@ -402,14 +415,18 @@ def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
     """The flags of each frame in the ABI's bits (fs/proc/page.c:stable_page_flags)."""
     frames = _frames(k, offset, length)
     pages = k.s.mem[frames]
-    flags = pages["flags"]
+    heads = _heads(k, frames)
+    shared = PG_SWAPCACHE | PG_ZERO | PG_HUGETLB  # asked of the head; all else a tail shows of its own
+    flags = np.where(heads >= 0, pages["flags"] | k.s.mem["flags"][heads] & shared, pages["flags"])
     out = np.zeros(len(pages), "<u8")
     bits = {**KPAGEFLAGS, KPF_RESERVED: PG_RESERVED, KPF_MLOCKED: PG_MLOCKED, KPF_PRIVATE: PG_PRIVATE}
     for bit, ours in bits.items():
         out |= np.where(flags & ours, np.uint64(1 << bit), np.uint64(0))
     roots = ((flags & PG_TABLE) != 0) & np.isin(pages["private"], k.s.mms["pgd"][list(k.mms)])  # not a page table to Linux: pgd_alloc
     out[roots] &= ~np.uint64(1 << KPF_PGTABLE)
-    out |= np.where(pages["mapcount"] > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
+    mapped = pages["mapcount"] + np.where(heads >= 0, k.s.mem["index"][heads + 1], 0)
+    out |= np.where(mapped > 0, np.uint64(1 << KPF_MMAP), np.uint64(0))
+    out |= np.where((heads >= 0) & (flags & PG_HUGETLB == 0), np.uint64(1 << KPF_THP), np.uint64(0))
     exists, held = _existing(k, frames), _held(k, frames)
     out |= np.where(exists & ~held & (flags == 0) & (pages["refcount"] == 0), np.uint64(1 << KPF_BUDDY), np.uint64(0))
     return np.where(exists, out, np.uint64(1 << KPF_NOPAGE)).astype("<u8").tobytes()
@@ -417,9 +434,18 @@ def kpageflags(k: Kernel, offset: int, length: int) -> bytes:
 
 def kpagecgroup(k: Kernel, offset: int, length: int) -> bytes:
     """The inode number of the cgroup that each frame is charged to; 0 where it is charged to none."""
-    pages = k.s.mem[_frames(k, offset, length)]
+    frames = _frames(k, offset, length)
+    heads = _heads(k, frames)
+    pages = k.s.mem[np.where(heads >= 0, heads, np.arange(frames.start, frames.stop))]
     charged = (pages["memcg"] > 0) | ((pages["flags"] & PG_LRU) != 0)
     return np.where(charged, pages["memcg"].astype("i8") + 1, 0).astype("<u8").tobytes()
+
+
+def _heads(k: Kernel, frames: slice) -> np.ndarray:
+    """By frame: the head of the compound page that it belongs to, -1 for an ordinary frame."""
+    pages = k.s.mem[frames]
+    own = np.where(pages["flags"] & PG_HEAD, np.arange(frames.start, frames.stop), -1)
+    return np.where(pages["flags"] & PG_TAIL, pages["private"], own)
 
 
 def _existing(k: Kernel, frames: slice) -> np.ndarray:

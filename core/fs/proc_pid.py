@@ -25,7 +25,7 @@ from core.abi.signal import SIGNALS
 from core.fs import derived
 from core.fs.derived import CLOCK_TICK_NS, PAGE
 from core.fs.node import FsError, bit_list, bit_map, escape, parse_int
-from core.mm import mmzone, oom_kill, smaps
+from core.mm import cpuset, mmzone, oom_kill, smaps
 from core.mm.util import capable, total_swap_pages, totalram_pages
 from core.sched.task import PROTECTED
 
@@ -239,7 +239,7 @@ def caught(task: Task) -> int:
 
 
 def _rest(k: Kernel, task: Task) -> str:
-    nodes = list(range(k.nr_nodes))
+    nodes = cpuset.mems_allowed(k, task)
     cpus = sorted(task.cpus_allowed)
     zero, held = "0" * 16, CAPABILITIES if capable(task) else 0
     return (

@@ -12,7 +12,7 @@ from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
 from core.fs.node import Row, bit_list, bit_map, choice, parse_choice, parse_int, show
 from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters, zone_title
-from core.mm import compaction, mmzone
+from core.mm import compaction, huge_memory, mmzone, numa_balancing
 from core.mm.mm_types import MAX_ORDER
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def write_enabled(k: Kernel, text: str) -> None:
         recommended = mmzone.recommended_min_free_kb(len(k.populated), managed_pages(k))
         if recommended > int(k.sysctl["vm.min_free_kbytes"]):
             mmzone.setup_per_zone_wmarks(k, recommended)
+        huge_memory.wake_khugepaged(k)
 
 
 def read_number(table: str, key: str, k: Kernel) -> str:
@@ -89,6 +90,12 @@ def read_number(table: str, key: str, k: Kernel) -> str:
 def write_number(table: str, key: str, low: int, high: int, k: Kernel, text: str) -> None:
     """Range-check and keep."""
     getattr(k, table)[key] = parse_int(text, low, high, key.rpartition(".")[2])
+
+
+def write_pace(key: str, low: int, high: int, k: Kernel, text: str) -> None:
+    """A pause of khugepaged: it wakes at once and goes by the new one from then on."""
+    write_number("thp", key, low, high, k, text)
+    huge_memory.wake_khugepaged(k)
 
 
 def hpage_pmd_size(k: Kernel) -> str:
@@ -108,8 +115,14 @@ KHUGEPAGED_COUNTS = (("full_scans", "scans of all memory completed"), ("pages_co
 
 def rows() -> tuple[Row, ...]:
     """The switches above as rows of the file tree."""
-    def thp(name: str, options: tuple[str, ...], doc: str) -> Row:
-        return Row(THP + name, 0o644, doc, partial(read_choice, name, options), partial(write_choice, name, options), "partial", NOT_YET)
+    def thp(name: str, options: tuple[str, ...], doc: str, note: str = "") -> Row:
+        support = "partial" if note else "full"
+        return Row(THP + name, 0o644, doc, partial(read_choice, name, options), partial(write_choice, name, options), support, note)
+
+    def khugepaged(key: str, low: int, high: int, doc: str) -> Row:
+        name = "khugepaged." + key
+        write = partial(write_pace, name, low, high) if key.endswith("millisecs") else partial(write_number, "thp", name, low, high)
+        return Row(THP + "khugepaged/" + key, 0o644, doc, partial(read_number, "thp", name), write)
 
     def number(table: str, base: str, key: str, low: int, high: int, doc: str, prefix: str = "") -> Row:
         read, write = partial(read_number, table, prefix + key), partial(write_number, table, prefix + key, low, high)
@@ -120,24 +133,40 @@ def rows() -> tuple[Row, ...]:
 
     return (
         Row(THP + "enabled", 0o644, "where faults may use huge pages; switching it on raises min_free_kbytes",
-            partial(read_choice, "enabled", ENABLED), write_enabled, "partial", "faults use 4 KiB pages yet"),
+            partial(read_choice, "enabled", ENABLED), write_enabled),
         thp("defrag", DEFRAG, "how hard a fault tries for a huge page"),
-        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory"),
-        number("thp", THP, "use_zero_page", 0, 1, "map a huge zero page on a read"),
+        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory", "the setting is kept and shows in THPeligible; shared memory has 4 KiB pages"),
+        Row(THP + "use_zero_page", 0o644, "map a huge zero page on a read", partial(read_number, "thp", "use_zero_page"),
+            partial(write_number, "thp", "use_zero_page", 0, 1)),
         Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),
-        *(number("thp", THP + "khugepaged/", key, low, high, doc, "khugepaged.") for key, low, high, doc in KHUGEPAGED),
-        *(counter("thp", THP + "khugepaged/", key, doc, "khugepaged.") for key, doc in KHUGEPAGED_COUNTS),
+        *(khugepaged(key, low, high, doc) for key, low, high, doc in KHUGEPAGED),
+        *(Row(THP + "khugepaged/" + key, 0o444, doc, partial(read_number, "thp", "khugepaged." + key)) for key, doc in KHUGEPAGED_COUNTS),
+    )  # fmt: skip
+
+
+def read_balancing(name: str, k: Kernel) -> str:
+    """One tunable of NUMA balancing."""
+    return show(k.numa[name])
+
+
+def write_balancing(name: str, k: Kernel, text: str) -> None:
+    """Range-check and keep."""
+    k.numa[name] = parse_int(text, 0, UINT_MAX, name)
+
+
+def balancing_rows() -> tuple[Row, ...]:
+    """/sys/kernel/debug/sched/numa_balancing."""
+    unused = "hot_threshold_ms"
+    return tuple(
+        Row(f"/sys/kernel/debug/sched/numa_balancing/{name}", 0o644, f"NUMA balancing: {name.replace('_', ' ')}", partial(read_balancing, name),
+            partial(write_balancing, name), "partial" if name == unused else "full", "no memory tiers" if name == unused else "")
+        for name in numa_balancing.DEFAULTS
     )  # fmt: skip
 
 
 def vma_ra_enabled(k: Kernel) -> str:
     """Swap read-ahead follows addresses, not slots, on devices that do not rotate."""
     return ("false" if any(device["kind"] == "disk" for device in k.swap_devices) else "true") + "\n"
-
-
-def lru_gen_enabled(k: Kernel) -> str:
-    """The multi-generational LRU is not what this kernel runs."""
-    return "0x0000\n"
 
 
 def numa_demotion(k: Kernel) -> str:
@@ -202,8 +231,8 @@ def numastat(k: Kernel, node: int) -> str:
 
 
 def distance(k: Kernel, node: int) -> str:
-    """10 to itself, 20 to any other."""
-    return " ".join("10" if other == node else "20" for other in range(k.nr_nodes)) + "\n"
+    """10 to itself, more to any other (`machine.distances`)."""
+    return " ".join(str(one) for one in k.machine.distances[node]) + "\n"
 
 
 def cpulist(k: Kernel, node: int) -> str:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
-from core.fs import cgroup, disk, hugepages, ksm, proc, proc_pid, sysctl, sysfs
+from core.fs import cgroup, cpuset, disk, hugepages, ksm, lru_gen, proc, proc_pid, sysctl, sysfs
 from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
@@ -53,7 +53,7 @@ ROWS: tuple[Row, ...] = (
         support="partial", note="per-CPU lists stay as boot left them"),
     Row("/proc/swaps", 0o444, "swap areas, kB", proc.swaps),
     *(Row(f"/proc/pressure/{name}", 0o666, f"stall information: {what}; writing `some 150000 1000000` sets a trigger", partial(proc.pressure, resource),
-          partial(proc.write_pressure, resource), "partial", PSI_NOTE)
+          partial(proc.write_pressure, resource), "partial", PSI_NOTE, present=proc.has_psi)
       for name, what, resource in (("memory", "memory", psi.MEM), ("cpu", "CPU", psi.CPU), ("io", "I/O", psi.IO))),
     Row("/proc/stat", 0o444, "CPU time, boot time, processes", proc.stat, support="partial", note="user, system, idle and iowait; no interrupts"),
     Row("/proc/uptime", 0o444, "seconds since boot, seconds idle", proc.uptime),
@@ -97,7 +97,7 @@ ROWS: tuple[Row, ...] = (
     *ksm.rows(),
     *hugepages.sysfs_rows(MM),
     Row(MM + "swap/vma_ra_enabled", 0o444, "swap read-ahead by address", sysfs.vma_ra_enabled, support="partial", note="nothing is swapped yet"),
-    Row(MM + "lru_gen/enabled", 0o444, "multi-generational LRU", sysfs.lru_gen_enabled, support="partial", note="always off"),
+    *lru_gen.rows(),
     Row(MM + "numa/demotion_enabled", 0o444, "demote instead of reclaim", sysfs.numa_demotion, support="partial", note="always off"),
     # ---- /sys/kernel/debug
     Row("/sys/kernel/debug/extfrag/extfrag_index", 0o444, "by zone and order: lack of memory (0) or fragmentation (1); -1: a block is free",
@@ -117,10 +117,12 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
     Row(NODE + "compact", 0o200, "compact the node", None, sysfs.compact_node),
     *hugepages.node_rows(NODE),
+    *sysfs.balancing_rows(),
     Row("/sys/devices/system/cpu/online", 0o444, "CPUs that are there", sysfs.cpu_list),
     Row("/sys/devices/system/cpu/possible", 0o444, "CPUs that could be", sysfs.cpu_list),
     # ---- /sys/fs/cgroup
     *cgroup.rows(),
+    *cpuset.rows(CGROUP + "/<cgroup>/"),
     *hugepages.cgroup_rows(CGROUP + "/<cgroup>/"),
     # ---- /dev, /var, /data
     Row("/dev/kmsg", 0o644, "kernel log, one record a line: level,sequence,microseconds,-;text", proc.kmsg, proc.write_kmsg),

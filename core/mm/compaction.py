@@ -763,7 +763,7 @@ def migrate_batch(s: State, r: Rmap, roots, pages, free) -> int:
             return NEED_FREE_PAGES
         if can_migrate(s, r, pfn):
             c["nr_freepages"] -= 1
-            migrate_page(s, r, roots, pfn, free[c["nr_freepages"]], True)
+            migrate_page(s, r, roots, pfn, free[c["nr_freepages"]])
             c["migrated"] += 1
             s.vm_event[PGMIGRATE_SUCCESS] += 1
         else:
@@ -1015,7 +1015,11 @@ def compact_nodes(k: Kernel) -> None:
 
 def wakeup_kcompactd(k: Kernel, node: int, order: int) -> None:
     """kswapd goes to sleep and somebody wanted a block of this order: kcompactd is to make one."""
-    k.kcompactd[node]["max_order"] = max(k.kcompactd[node]["max_order"], order)
+    state = k.kcompactd[node]
+    state["max_order"] = max(state["max_order"], order)
+    if k.nr_programs and not state["armed"]:  # nobody waits for the end of a call
+        k.clock.at(k.clock.now, f"kcompactd{node}")
+        state["armed"] = True
 
 
 def kcompactd_do_work(k: Kernel, node: int) -> None:
@@ -1060,10 +1064,13 @@ def kcompactd(k: Kernel, node: int) -> None:
     """kcompactd's look at a node: compact if it is worth it; if that did not help, wait 32 seconds."""
     state = k.kcompactd[node]
     state["armed"] = False
+    now = k.clock.now
+    if state["max_order"]:
+        kcompactd_do_work(k, node)
+        k.clock.now = now
     if not should_proactive_compact_node(k, node):
         return
     before = fragmentation_score_node(k, node)
-    now = k.clock.now
     compact_node(k, node, proactive=True)
     k.clock.now = now  # beside the tasks, not on their time
     useless = fragmentation_score_node(k, node) >= before

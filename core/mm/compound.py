@@ -5,9 +5,9 @@ A transparent huge page, and a page of hugetlb, is a *head* and its *tails*, all
     pfn        1024 (head)        1025 (first tail)            1026 (second tail)         1027 .. 1535
     flags      PG_HEAD | ...      PG_TAIL | ...                PG_TAIL | ...              PG_TAIL | ...
     private    its swap slot      1024                         1024                       1024          = the head's pfn
-    index      place in mapping   compound_mapcount
-    next       LRU list           order                        deferred split queue
-    prev       LRU list                                        deferred split queue
+    index      place in mapping   compound_mapcount            1 on the deferred queue
+    next       LRU list           order                        deferred queue
+    prev       LRU list                                        deferred queue
 
 What belongs to the whole stands in the head's row only: references, cgroup, anon_vma or file, LRU list, swap slot; the head counts as 2^order
 pages wherever pages are counted. Each frame keeps for itself: `content`, PG_ANON_EXCLUSIVE while small entries map it, and
@@ -25,10 +25,12 @@ exactly if its flags have PG_HEAD or PG_TAIL.
 
 from __future__ import annotations
 
-from core.abi.page_flags import PG_ANON, PG_HEAD, PG_SHMEM, PG_TAIL
+from core.abi.page_flags import PG_ANON, PG_HEAD, PG_SHMEM, PG_SWAPCACHE, PG_TAIL
 from core.jit import inline, step
 from core.mm.mm_types import State
+from core.vmstat import EVENT
 
+THP_DEFERRED_SPLIT_PAGE = EVENT["thp_deferred_split_page"]
 PG_COMPOUND = PG_HEAD | PG_TAIL
 TAIL_KEEPS = PG_ANON | PG_SHMEM  # flags of the whole that its tails show, too
 
@@ -103,6 +105,7 @@ def prep_compound_page(s: State, head: int, order: int, flags: int) -> None:
     if order > 1:
         s.mem[head + 2]["next"] = 0
         s.mem[head + 2]["prev"] = 0
+        s.mem[head + 2]["index"] = 0
 
 
 @step
@@ -120,3 +123,56 @@ def clear_compound_page(s: State, head: int, order: int) -> None:
         page["private"] = 0
         page["index"] = 0
         page["content"] = 0
+
+
+# ---- the deferred split queue: huge pages of a cgroup that are partly unused, in the order in which they became so
+
+
+@inline
+def is_deferred(s: State, head: int) -> bool:
+    """Does the page wait to be split?"""
+    return s.mem[head + 2]["index"] != 0
+
+
+@step
+def deferred_split_huge_page(s: State, head: int) -> None:
+    """Part of a huge page is mapped no more: when memory is short it shall be split, and that part freed.
+
+    Not while reclaim has it in the swap cache: it is on its way out already.
+    """
+    page = s.mem[head]
+    if page["flags"] & PG_SWAPCACHE or is_deferred(s, head):
+        return
+    s.vm_event[THP_DEFERRED_SPLIT_PAGE] += 1
+    row = s.memcgs[page["memcg"]]
+    link = s.mem[head + 2]
+    link["index"] = 1
+    link["next"] = 0
+    link["prev"] = row["split_tail"]
+    if row["split_tail"]:
+        s.mem[row["split_tail"] + 2]["next"] = head
+    else:
+        row["split_head"] = head
+    row["split_tail"] = head
+    row["split_len"] += 1
+
+
+@step
+def undefer(s: State, head: int) -> None:
+    """Off the queue: the page was split, or is free."""
+    link = s.mem[head + 2]
+    if not link["index"]:
+        return
+    row = s.memcgs[s.mem[head]["memcg"]]
+    if link["prev"]:
+        s.mem[link["prev"] + 2]["next"] = link["next"]
+    else:
+        row["split_head"] = link["next"]
+    if link["next"]:
+        s.mem[link["next"] + 2]["prev"] = link["prev"]
+    else:
+        row["split_tail"] = link["prev"]
+    row["split_len"] -= 1
+    link["index"] = 0
+    link["next"] = 0
+    link["prev"] = 0

@@ -29,14 +29,26 @@ Source: mm/memory.c; facts PF-01..22.
 
 from __future__ import annotations
 
-from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
+from core.abi.mman import VM_LOCKED, VM_RAND_READ, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
+from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
+from core.mm.huge_memory import (
+    FALL_BACK,
+    HUGE,
+    HUGE_REUSE,
+    THP_FAULT,
+    copy_huge_pmd,
+    do_huge_pmd_anonymous_page,
+    do_huge_pmd_wp_page,
+)
 from core.mm.mm_types import (
     CTL_DIRTY_POLL,
     CTL_OVER_HIGH,
+    CTL_POLICY,
     CTL_SWAP_HITS,
     CTL_ZERO_PFN,
+    LRU,
     MAX_RUNS,
     MM_ANONPAGES,
     MM_FILEPAGES,
@@ -50,12 +62,13 @@ from core.mm.page_ops import (
     DONE,
     GFP_USER,
     MISS,
+    NUMA_HINT,
     OUT_OF_VMA,
     OVER_HIGH,
     READAHEAD,
     RUNS_FULL,
     SIGBUS,
-    SWAP,
+    SLEPT,
     add_new_anon,
     add_to_page_cache,
     alloc_charged,
@@ -87,12 +100,14 @@ from core.mm.pgtable import (
     SWP_SOFT_DIRTY,
     find_pte_table,
     find_table,
+    huge_entry,
     table_of,
 )
 from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import SWAP_RA_HIT, free_swap
-from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_duplicate, swap_free, swap_full, swp_slot
+from core.mm.swap_readahead import swapin_readahead
+from core.mm.swap_state import SWAP_RA_HIT, free_swap, free_swap_cache
+from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_area, swap_duplicate, swap_free, swap_full, swp_slot
 from core.vmstat import COW_KSM, KSM_SWPIN_COPY, MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT, PGREUSE
 
 # what kind of mapping (vmf.kind)
@@ -100,7 +115,8 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 # what a fault was (index of vmf.count; a run has one of these)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
-KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap")
+KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap", "thp", "zero", "reuse")
+READ_IN = 14  # no fault: reads from swap
 MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
@@ -121,11 +137,11 @@ def access_pages(s: State, perm) -> None:
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     numbered, apart = content == -1, 1 if v["flags"] & F_PERM else abs(step)
     permuted = v["flags"] & F_PERM
-    populate = v["flags"] & F_POPULATE
+    told = v["flags"] & F_POPULATE or s.ctl[CTL_POLICY] == LRU  # get_user_pages marks what it finds; exact LRU hears of every access
     block, tid, upper, pmd = -1, 0, -1, 0
-    run_kind, run_vpn, run_n, run_last = -1, 0, 0, 0
+    run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
     v["reason"] = DONE
-    v["nr_runs"] = v["dirtied"] = 0
+    v["nr_runs"] = v["dirtied"] = v["read_run"] = v["cache_hits"] = 0
     for kind in range(len(v["count"])):
         v["count"][kind] = 0
     i = v["done"]
@@ -147,9 +163,14 @@ def access_pages(s: State, perm) -> None:
                 entry = s.pt[pmd, (soon >> 9) & 511]
                 if entry:
                     prefetch(s.pt, table_of(s, entry), soon & 511)
-        pte = s.pt[tid, vpn & 511] if tid else 0
         if numbered:
             content = -1 - ((i * apart + 1) & 255)
+        if tid == 0 and pmd:
+            entry = s.pt[pmd, block & 511]
+            if entry & PTE_PS and entry & PTE_P and (not write or entry & PTE_RW):
+                i += huge_hits(s, v, pmd, entry, vpn, 0 if permuted else step, i, write, content, apart if numbered else 0)
+                continue
+        pte = s.pt[tid, vpn & 511] if tid else 0
         if pte & PTE_P and (not write or pte & PTE_RW):
             if write:
                 s.pt[tid, vpn & 511] = pte | PTE_A | PTE_D
@@ -157,35 +178,108 @@ def access_pages(s: State, perm) -> None:
                 page["content"] = stored(page["content"], content)
             elif not pte & PTE_A:
                 s.pt[tid, vpn & 511] = pte | PTE_A
-            if populate and not pte & PTE_SPECIAL:
+            if told and not pte & PTE_SPECIAL:
                 pfn = (pte & PFN_MASK) >> 12
                 mark_page_accessed(s, zone_of(s, pfn), pfn)
             i += 1
             continue
-        if v["nr_runs"] >= MAX_RUNS - 1:
+        if v["nr_runs"] >= MAX_RUNS - 3:
             v["reason"] = RUNS_FULL
             break
-        check_sync_rss_stat(s, v["mm"])
-        kind = handle_pte_fault(s, v, tid, pte, vpn, write, content)
+        if v["ra_next"] == 0:  # else the same fault goes on
+            check_sync_rss_stat(s, v["mm"])
+        kind = FALL_BACK
+        if tid == 0 and (v["thp"] or (pmd and s.pt[pmd, block & 511])):
+            kind = handle_pmd_fault(s, v, vpn, write, content)
+        if kind == FALL_BACK:
+            if tid == 0:
+                tid = find_pte_table(s, pgd, vpn)
+                pte = s.pt[tid, vpn & 511] if tid else 0
+            kind = handle_pte_fault(s, v, tid, pte, vpn, write, content)
+        if v["reads"]:
+            if v["read_stall"]:
+                end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
+                run_kind, run_n = -1, 0
+            note_reads(s, v, vpn, i)
         if kind <= 0:
             break
-        if kind == run_kind and (permuted or vpn == run_last + step):
+        if kind == run_kind and (permuted or vpn == run_last + step or (kind >= HUGE and vpn == run_last + run_step)):
             run_n += 1
         else:
-            end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+            end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+        if kind == REUSE and tid and s.ctl[CTL_POLICY] == LRU:
+            old = (pte & PFN_MASK) >> 12
+            mark_page_accessed(s, zone_of(s, old), old)
+            run_step = huge_step(step) if kind >= HUGE else step
         run_last = vpn
-        v["major"] = 0
         i += 1
+        if v["major"]:
+            v["major"] = 0
+            if v["sliced"]:
+                v["reason"] = SLEPT
+                break
         if s.ctl[CTL_OVER_HIGH]:
             v["reason"] = OVER_HIGH
             break
         if v["dirtied"] >= s.ctl[CTL_DIRTY_POLL] > 0:
             v["reason"] = BALANCE
             break
-    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else step)
+    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
     v["done"] = i
     v["vpn"] = first + (perm[i] if permuted else i * step) if i < n else 0
+
+
+@inline
+def huge_step(step: int) -> int:
+    """From one fault on a huge page to the next, when the accesses go by `step`."""
+    if step >= 512 or step <= -512:
+        return step
+    return 512 if step > 0 else -512
+
+
+@inline
+def huge_hits(s: State, v, pmd: int, entry: int, vpn: int, step: int, i: int, write: bool, content: int, apart: int) -> int:
+    """Accesses from `vpn`, the i-th, on that stay within a huge page whose entry permits them: how many (step 0: this one).
+
+    `apart`: of stores that are numbered (see access_pages), else 0.
+    """
+    s.pt[pmd, (vpn >> 9) & 511] = entry | PTE_A | (PTE_D if write else 0)
+    first, last = max(v["vm_start"], vpn & ~511), min(v["vm_end"], (vpn | 511) + 1)
+    hits, left = 1, v["n"] - i
+    if step > 0:
+        hits = min(left, (last - vpn + step - 1) // step)
+    elif step < 0:
+        hits = min(left, (vpn - first) // -step + 1)
+    if write:
+        pfn = ((entry & PFN_MASK) >> 12) + (vpn & 511)
+        for j in range(hits):
+            page = s.mem[pfn + j * step]
+            if apart:
+                content = -1 - (((i + j) * apart + 1) & 255)
+            page["content"] = stored(page["content"], content)
+    return hits
+
+
+@step
+def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
+    """A fault where no page table is: a kind of huge fault, 0 with vmf.reason, or FALL_BACK: go on with a small page (__handle_mm_fault)."""
+    pgd = s.mms[v["mm"]]["pgd"]
+    tid = find_table(s, pgd, vpn, 2)
+    entry = s.pt[tid, (vpn >> 9) & 511] if tid else 0
+    kind = FALL_BACK
+    if entry == 0:
+        if v["thp"] & THP_FAULT:
+            kind = do_huge_pmd_anonymous_page(s, v, vpn, write)
+    elif entry & PTE_PS:
+        if not write or entry & PTE_RW:
+            s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
+            return HUGE_REUSE
+        kind = do_huge_pmd_wp_page(s, v, tid, entry, vpn)
+    if write and kind in (HUGE, HUGE_REUSE):
+        page = s.mem[((huge_entry(s, pgd, vpn) & PFN_MASK) >> 12) + (vpn & 511)]
+        page["content"] = stored(page["content"], content)
+    return kind
 
 
 @inline
@@ -204,6 +298,23 @@ def end_run(s: State, v, kind: int, vpn: int, n: int, step: int) -> None:
     s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += n
 
 
+@step
+def note_reads(s: State, v, vpn: int, at: int) -> None:
+    """Write down the reads from swap that an access took, with those before it unless the task stalled for one of them."""
+    area = swap_area(s, v["read_slot"])
+    run = s.runs[v["read_run"] - 1]
+    if v["read_run"] == 0 or v["read_stall"] or run["stall"] or swap_area(s, run["slot"]) != area:
+        run = s.runs[v["nr_runs"]]
+        v["nr_runs"] += 1
+        v["read_run"] = v["nr_runs"]
+        run["kind"], run["vpn"], run["at"], run["slot"], run["stall"] = READ_IN, vpn, at, v["read_slot"], v["read_stall"]
+        run["n"] = run["pages"] = run["ns"] = run["step"] = 0
+    run["n"] += v["reads"]
+    run["pages"] += v["read_pages"]
+    run["ns"] += v["read_ns"]
+    v["reads"] = v["read_pages"] = v["read_ns"] = v["read_stall"] = 0
+
+
 @inline
 def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
     """One fault: its kind (> 0), or 0 with vmf.reason when somebody else has to decide."""
@@ -217,6 +328,9 @@ def handle_pte_fault(s: State, v, tid: int, pte: int, vpn: int, write: bool, con
         return do_fault(s, v, tid, vpn, write, content)
     if not pte & PTE_PRESENT:
         return do_swap_page(s, v, tid, pte, vpn, write, content)
+    if not pte & PTE_P:
+        v["reason"] = NUMA_HINT
+        return 0
     if write and not pte & PTE_RW:
         return do_wp_page(s, v, tid, pte, vpn, content)
     s.pt[tid, vpn & 511] = pte | PTE_A
@@ -249,10 +363,18 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
         return ZERO_COW
     flags = s.mem[old]["flags"]
-    if flags & PG_SWAPCACHE and not flags & (PG_ANON_EXCLUSIVE | PG_KSM) and s.mem[old]["refcount"] == 2:
+    if flags & PG_COMPOUND:
+        if reuse_subpage(s, v, old):
+            s.mem[old]["content"] = stored(s.mem[old]["content"], content)
+            s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
+            s.vm_event[PGREUSE] += 1
+            return REUSE
+    elif flags & PG_SWAPCACHE and not flags & (PG_ANON_EXCLUSIVE | PG_KSM) and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
         flags = s.mem[old]["flags"]  # in no swap cache any more
-    if flags & PG_ANON:
+    if flags & PG_COMPOUND:
+        pass
+    elif flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
             s.mem[old]["flags"] = flags | PG_ANON_EXCLUSIVE
             s.mem[old]["mapping"] = v["anon_vma"]
@@ -275,26 +397,47 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.vm_event[COW_KSM] += 1
     zid = zone_of(s, old)
     page_remove_rmap(s, zid, old)
-    if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1:
+    if v["vm_flags"] & VM_LOCKED and s.mem[old]["refcount"] > 1 and not flags & PG_COMPOUND:
         munlock_page(s, zid, old)
     count_rss(s, v["mm"], rss_column(flags), -1)
-    if not put_page(s, zid, old) and flags & PG_SWAPCACHE and s.mem[old]["mapcount"] == 0:
-        free_swap(s, zid, old)
+    if not put_page(s, zid, old) and flags & (PG_SWAPCACHE | PG_COMPOUND):
+        free_swap_cache(s, zid, old)
     add_new_anon(s, v, zone_of(s, pfn), pfn, vpn, content)
     s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
     return COW
 
 
 @step
+def reuse_subpage(s: State, v, pfn: int) -> bool:
+    """A write to one small page of a huge page: may it be taken over, because nobody else can see it?"""
+    if s.mem[pfn]["flags"] & PG_ANON_EXCLUSIVE:
+        return True
+    head = compound_head(s, pfn)
+    if s.mem[head]["refcount"] != 1 or not s.mem[head]["flags"] & PG_ANON:
+        return False
+    s.mem[head]["mapping"] = v["anon_vma"]
+    s.mem[pfn]["flags"] |= PG_ANON_EXCLUSIVE
+    return True
+
+
+@step
+def in_swap_cache(s: State, v, slot: int, vpn: int) -> bool:
+    """The page of a slot is in the swap cache, after a read if it was not: then the fault is handled a second time. False with vmf.reason."""
+    while s.slots[slot]["pfn"] == 0 or v["ra_next"]:
+        if not swapin_readahead(s, v, slot, vpn):
+            return False
+        check_sync_rss_stat(s, v["mm"])
+    return True
+
+
+@step
 def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content: int) -> int:
-    """A swapped page: in the swap cache it is mapped at once (minor); else vmf.victim names the slot to read (reason SWAP)."""
+    """A swapped page: in the swap cache it is mapped at once (minor); else it is read first, and the fault handled once more."""
     slot = swp_slot(s, pte)
-    pfn = s.slots[slot]["pfn"]
-    if pfn == 0:
-        v["reason"] = SWAP
-        v["victim"] = slot
+    if not in_swap_cache(s, v, slot, vpn):
         return 0
-    page = s.mem[pfn]
+    pfn = s.slots[slot]["pfn"]
+    page, whole = s.mem[pfn], s.mem[compound_head(s, pfn)]
     zid = zone_of(s, pfn)
     if page["flags"] & PG_READAHEAD:
         page["flags"] &= ~PG_READAHEAD
@@ -304,20 +447,20 @@ def do_swap_page(s: State, v, tid: int, pte: int, vpn: int, write: bool, content
         return ksm_swapin_copy(s, v, tid, pte, slot, pfn, vpn, write, content)
     exclusive = pte & SWP_EXCLUSIVE
     ksm = page["flags"] & PG_KSM
-    page["refcount"] += 1
+    whole["refcount"] += 1
     page["mapcount"] += 1
-    if page["mapcount"] == 1:
-        stat_add(s, zid, page["memcg"], NR_ANON_MAPPED, 1)
-    if page["mapping"] == 0:
+    if page_mapcount(s, pfn) == 1:
+        stat_add(s, zid, whole["memcg"], NR_ANON_MAPPED, 1)
+    if whole["mapping"] == 0:
         page["mapping"] = v["anon_vma"] if exclusive else v["anon_root"]
         page["index"] = vpn - v["vm_start"] + v["vm_pgoff"]
     swap_free(s, slot)
-    if swap_full(s, page["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and not ksm and page["refcount"] == 2):
+    if swap_full(s, whole["memcg"]) or v["vm_flags"] & VM_LOCKED or (write and not ksm and whole["refcount"] == 2):
         free_swap(s, zid, pfn)
     count_rss(s, v["mm"], MM_ANONPAGES, 1)
     count_rss(s, v["mm"], MM_SWAPENTS, -1)
     new = (pfn << 12) | v["prot"] | (PTE_SOFT_DIRTY if pte & SWP_SOFT_DIRTY else 0)
-    if not ksm and (exclusive or page["refcount"] == 1):
+    if not ksm and (exclusive or whole["refcount"] == 1):
         page["flags"] |= PG_ANON_EXCLUSIVE
         if write:
             new |= DIRTIED
@@ -382,13 +525,15 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
             v["reason"] = MISS
             return 0
         swapped = pfn < 0
-        pfn = shmem_get_swapped(s, v, leaf, index, -pfn) if swapped else shmem_get_page(s, v, index)
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn, vpn) if swapped else shmem_get_page(s, v, index)
         if pfn == 0:
             return 0
         kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
     if s.mem[pfn]["flags"] & PG_READAHEAD and v["kind"] == V_FILE:
         v["reason"] = READAHEAD
         return 0
+    if not v["major"] and not v["vm_flags"] & VM_RAND_READ:
+        v["cache_hits"] += 1
     if private_write:
         copy = alloc_charged(s, v, GFP_USER, vpn)
         if copy == 0:
@@ -433,7 +578,10 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
         if leaf < 0 or at & 511 == 0:
             leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511] if leaf else 0
-        if pfn <= 0 or s.pt[tid, page & 511] != 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+        if pfn <= 0 or s.mem[pfn]["flags"] & PG_READAHEAD:
+            continue
+        v["cache_hits"] += 1
+        if s.pt[tid, page & 511] != 0:
             continue
         page_add_file_rmap(s, zone_of(s, pfn), pfn)
         if v["vm_flags"] & VM_LOCKED:
@@ -462,15 +610,12 @@ def shmem_get_page(s: State, v, index: int) -> int:
 
 
 @step
-def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int) -> int:
-    """A swapped page of a shared-memory object: back into it from the swap cache; else vmf.victim names the slot to read (SWAP)."""
-    pfn = shmem_swapin_folio(s, v["file"], leaf, index, slot)
-    if pfn:
-        v["count"][15] += 1
-    else:
-        v["reason"] = SWAP
-        v["victim"] = slot
-    return pfn
+def shmem_get_swapped(s: State, v, leaf: int, index: int, slot: int, vpn: int) -> int:
+    """A swapped page of a shared-memory object is back in it from the swap cache, where it is read to if need be; 0 with vmf.reason."""
+    if not in_swap_cache(s, v, slot, vpn):
+        return 0
+    v["count"][NEW_PAGES] += 1
+    return shmem_swapin_folio(s, v["file"], leaf, index, slot)
 
 
 # ---------------------------------------------------------------- fork
@@ -493,6 +638,12 @@ def copy_pages(s: State) -> None:
         tid = find_pte_table(s, s.mms[src]["pgd"], at)
         stop = min(end, (at | 511) + 1)
         if tid == 0:
+            if huge_entry(s, s.mms[src]["pgd"], at):
+                if not copy_huge_pmd(s, v, dst, at):
+                    break
+                v["count"][0] += 1
+                at = stop
+                continue
             at = next_block(s, s.mms[src]["pgd"], at, end)
             continue
         to = 0
@@ -516,7 +667,7 @@ def copy_pages(s: State) -> None:
                 pfn = (pte & PFN_MASK) >> 12
                 page = s.mem[pfn]
                 page["mapcount"] += 1
-                page["refcount"] += 1
+                s.mem[compound_head(s, pfn)]["refcount"] += 1
                 if page["flags"] & PG_ANON:
                     page["flags"] &= ~PG_ANON_EXCLUSIVE
                     anon += 1

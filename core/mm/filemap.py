@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import SysError
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ, VM_SHARED
-from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_WRITEBACK
+from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, PG_RECLAIM, PG_WRITEBACK
 from core.events import Fault, Writeback
 from core.jit import inline, njit
-from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead
+from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
 from core.mm.gfp_types import GFP_KERNEL
+from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import zone_of
@@ -81,6 +82,7 @@ def new_root(s: State) -> int:
 def make_root(k: Kernel, inode: Inode) -> None:
     """Give a file its (empty) radix tree."""
     inode.root = int(new_root(k.s))
+    k.rmap = None  # reclaim knows files by their trees
 
 
 @njit
@@ -208,6 +210,9 @@ def clean_page(s: State, root: int, index: int) -> int:
     clear_dirty(s, zid, pfn)
     s.node_stat[s.zones[zid]["node"], NR_WRITTEN] += 1
     s.memcgs[s.mem[pfn]["memcg"]]["stat"][NR_WRITTEN] += 1
+    if s.mem[pfn]["flags"] & PG_RECLAIM:  # reclaim waits for it (folio_end_writeback)
+        s.mem[pfn]["flags"] &= ~PG_RECLAIM
+        rotate_reclaimable(s, pfn)
     return 1
 
 
@@ -365,6 +370,14 @@ def window_for(k: Kernel, inode: Inode, ra: FileRa, index: int, request: int, *,
 # ---------------------------------------------------------------- faults
 
 
+def found_cached(k: Kernel, vma: Vma) -> None:
+    """Faults found pages in the cache: each counts against the misses that would end read-around (mmap_miss)."""
+    hits, file = int(k.s.vmf["cache_hits"][0]), vma.file
+    if hits and file is not None and vma.mm.id in file.ra:
+        ra = ra_state(file, vma.mm.id)
+        ra.mmap_miss = max(0, ra.mmap_miss - hits)
+
+
 def fault_miss(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
     """filemap_fault on a page that is not cached: read it with read-ahead around it; a major fault."""
     inode = vma.file
@@ -407,6 +420,7 @@ def retry_major(k: Kernel, task: Task, vpn: int) -> None:
     """
     task.majflt += 1
     task.minflt -= 1  # the loop counts the second try as minor
+    k.s.vmf["major"][0] = 1
     k.s.vm_event[PGFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1
     k.emit(Fault(k.clock.now, task.pid, "file", True, vpn << 12, 1, 1, task.cgroup.path))
@@ -512,6 +526,7 @@ def collect_dirty_mappings(k: Kernel, inode: Inode, start: int, end: int) -> Non
             if low < high:
                 pgd = int(k.s.mms["pgd"][vma.mm.id])
                 inode.nr_dirty += int(clean_mapping(k.s, pgd, low, high, k.machine.storage.buffers))
+                tlb.flush_tlb_mm_range(k, vma.mm, low, high, "writeback write-protected its pages")
 
 
 @njit
@@ -602,5 +617,6 @@ def evict_inode(k: Kernel, inode: Inode) -> None:
         truncate_pages(k.s, inode.root, 0, k.machine.storage.buffers)
         free_nodes(k.s, inode.root)
         inode.root = 0
+        k.rmap = None
     inode.nr_pages = inode.nr_dirty = 0
     k.inodes.pop(inode.id, None)

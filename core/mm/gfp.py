@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
-from core.mm import compaction, gfp_types, oom_kill, vmscan
+from core.mm import compaction, gfp_types, oom_kill, pcp, vmscan
 from core.mm.gfp_types import (
     GFP_COMP,
     GFP_DIRECT_RECLAIM,
+    GFP_HARDWALL,
     GFP_HIGHUSER_MOVABLE,
     GFP_KSWAPD_RECLAIM,
     GFP_NORETRY,
@@ -119,6 +120,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
                     vmscan.kswapd_run(k, node, 1)
         with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
+        pcp.drain_all_pages(k)
         if not reclaimed:
             settle_boosts(k, asked)
         if not reclaimed and not above_min(k, nodes):
@@ -253,7 +255,10 @@ def alloc_pages(k: Kernel, task: Task | None, order: int, gfp: int, *, node: int
         node = cpu_to_node(k, task.cpu) if task is not None else 0
     if gfp & GFP_THISNODE:
         nodes = 1 << node
-    pfn = get_block(k, node, order, LOW, gfp, nodes)
+    cpuset = task.mems if task is not None else 0
+    if gfp & GFP_HARDWALL and not nodes:
+        nodes = cpuset
+    pfn = get_block(k, node, order, LOW, gfp, nodes or cpuset)
     if pfn or injected(k):
         return pfn
     with saved(k):

@@ -404,10 +404,11 @@ def hugetlb_acct_memory(k: Kernel, task: Task | None, h: Hstate, delta: int) -> 
 
 
 def allowed_mems_nr(task: Task | None, h: Hstate) -> int:
-    """Free pages on the nodes that the task's own policy binds it to."""
+    """Free pages on the nodes that the task's own policy binds it to, of those of its cpuset."""
     policy = task.policy if task is not None else None
     bound = policy.nodes if policy is not None and policy.mode == "bind" else None
-    return sum(free for node, free in enumerate(h.free_node) if bound is None or node in bound)
+    mems = task.mems if task is not None else 0
+    return sum(free for node, free in enumerate(h.free_node) if (bound is None or node in bound) and (not mems or mems >> node & 1))
 
 
 # ---------------------------------------------------------------- promises to files and mappings
@@ -522,15 +523,15 @@ def vma_has_reserves(vma: Vma, charged: int) -> bool:
 
 def huge_node(k: Kernel, task: Task | None, vma: Vma, vpn: int) -> tuple[int, int, bool]:
     """Where the memory policy wants a huge page: the node to begin with, a mask of those that may give (0: all), and is that only a preference?"""
-    local = numa_mem_id(k, task)
+    local, mems = numa_mem_id(k, task), task.mems if task is not None else 0
     policy = vma.policy or (task.policy if task is not None else None)
     if policy is None or policy.mode in ("default", "local"):
-        return local, 0, False
+        return local, mems, False
     if policy.mode == "interleave":
-        return policy.nodes[vma_hugecache_offset(hstate_vma(vma), vma, vpn) % len(policy.nodes)], 0, False
+        return policy.nodes[vma_hugecache_offset(hstate_vma(vma), vma, vpn) % len(policy.nodes)], mems, False
     if policy.mode == "preferred":
-        return policy.nodes[0], 0, False
-    return local, policy.mask, policy.mode == "preferred_many"
+        return policy.nodes[0], mems, False
+    return local, policy.mask & mems if mems else policy.mask, policy.mode == "preferred_many"
 
 
 def _dequeue_nodemask(k: Kernel, h: Hstate, node: int, nodes: int) -> HugetlbPage | None:
@@ -540,14 +541,15 @@ def _dequeue_nodemask(k: Kernel, h: Hstate, node: int, nodes: int) -> HugetlbPag
     return None
 
 
-def _dequeue_vma(k: Kernel, h: Hstate, vma: Vma, charged: int, where: tuple[int, int, bool]) -> HugetlbPage | None:
+def _dequeue_vma(k: Kernel, task: Task | None, h: Hstate, vma: Vma, charged: int, where: tuple[int, int, bool]) -> HugetlbPage | None:
     """A free page of the pool that this mapping may have (dequeue_huge_page_vma)."""
     if not vma_has_reserves(vma, charged) and h.available <= 0:
         return None
     node, nodes, preference = where
+    mems = task.mems if task is not None else 0
     page = _dequeue_nodemask(k, h, node, nodes)
     if page is None and preference:
-        page = _dequeue_nodemask(k, h, node, 0)
+        page = _dequeue_nodemask(k, h, node, mems)
     return page
 
 
@@ -593,7 +595,7 @@ def _from_pool_or_buddy(
     k: Kernel, task: Task | None, h: Hstate, vma: Vma, vpn: int, charged: int, avoid_reserve: bool
 ) -> HugetlbPage | None:
     where = huge_node(k, task, vma, vpn)
-    page = _dequeue_vma(k, h, vma, charged, where)
+    page = _dequeue_vma(k, task, h, vma, charged, where)
     kept = page is not None and vma_has_reserves(vma, charged)
     if page is None:
         node, nodes, preference = where

@@ -14,7 +14,15 @@ the same content is made, and the two hang as *dups* in a *chain* that takes the
 from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_WRITE
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HEAD, PG_KSM, PG_SWAPCACHE, PG_TAIL
+from core.abi.page_flags import (
+    PG_ANON,
+    PG_ANON_EXCLUSIVE,
+    PG_DIRTY,
+    PG_HEAD,
+    PG_KSM,
+    PG_SWAPCACHE,
+    PG_TAIL,
+)
 from core.jit import inline, njit, step
 from core.mm.fault import COW, do_wp_page, next_block
 from core.mm.mm_types import (
@@ -633,6 +641,7 @@ def try_to_merge_one_page(s: State, vt, at: int, vpn: int, pfn: int, kpfn: int) 
         return False
     if not write_protect_page(s, tid, vpn, pfn):
         return False
+    s.mms[vt[at]["mm"]]["tlb_gen"] += 1
     if kpfn == 0:
         page["flags"] |= PG_KSM | PG_DIRTY
         page["mapping"] = 0
@@ -726,7 +735,7 @@ def scan_mm(s: State, vt, first: int, last: int, out) -> int:
                 c["vpn"] = max(next_block(s, pgd, vpn, end), vpn + 1)
                 continue
             pte = s.pt[tid, vpn & 511]
-            if not pte & PTE_PRESENT or pte & PTE_SPECIAL or not s.mem[pte_pfn(pte)]["flags"] & PG_ANON:
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL or s.mem[pte_pfn(pte)]["flags"] & (PG_ANON | PG_HEAD | PG_TAIL) != PG_ANON:
                 c["vpn"] = vpn + 1
                 continue
             if c["left"] == 0:
@@ -764,6 +773,7 @@ def break_ksm_pages(s: State) -> None:
             if not v["vm_flags"] & VM_WRITE:  # maybe_mkwrite
                 s.pt[tid, at & 511] &= ~PTE_RW
             v["count"][COW] += 1
+            s.mms[v["mm"]]["tlb_gen"] += 1
             s.vm_event[PGFAULT] += 1
             s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += 1
         at += 1

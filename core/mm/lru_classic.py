@@ -12,6 +12,12 @@ and one for each of the 7,862 that stayed.
 
 `shrink_list` is the loop, `check_references` the decision per page; `vmscan` says how many of which list.
 I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated).
+
+A huge page is one entry of a list and a batch of its own: 512 looks at once. Where the swap device gives no 512 slots in a row it is split and its
+frames are written one by one, 32 to a request. The disk needs five fourths of the time that reclaim does for a request, so of 512 frames 377 are
+written while they are still off the list; only the last 135 are rotated, the others begin a new round at the head, clean. (Of a
+second huge page in the same reclaim 270 are rotated, because the disk has those 135 to write first, and so on.) So the next reclaim meets
+the next huge page soon: a cgroup of 31 huge pages that needs 17 MiB has all 31 split.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from core.abi.page_flags import (
     PG_ACTIVE,
     PG_ANON,
     PG_DIRTY,
+    PG_HEAD,
     PG_LRU,
     PG_MLOCKED,
     PG_PRIVATE,
@@ -32,16 +39,39 @@ from core.abi.page_flags import (
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
+from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount, total_mapcount
+from core.mm.huge_memory import put_split_head, split_huge_page
 from core.mm.looks import begin_look, end_look, note_uses
-from core.mm.mm_types import CTL_NR_NODES, State
+from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled
+from core.mm.mm_types import (
+    CTL_HUGE_ZERO,
+    CTL_NR_NODES,
+    CTL_POLICY,
+    CTL_TRACE_FREE,
+    CTL_TRACE_TABLES,
+    HPAGE_PMD_NR,
+    MGLRU,
+    State,
+)
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
-from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table
+from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry
 from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
 from core.mm.shmem_swap import shmem_writepage
-from core.mm.swap import age_nonresident, list_add, list_add_tail, list_del, lru_add, lru_del, lruvec_of, page_lru, update_lru_size
+from core.mm.swap import (
+    age_nonresident,
+    list_add,
+    list_add_tail,
+    list_del,
+    lru_add,
+    lru_del,
+    lru_pages,
+    lruvec_of,
+    page_lru,
+    update_lru_size,
+)
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
-from core.mm.swapfile import get_swap_page, swap_full
+from core.mm.swapfile import get_swap_cluster, get_swap_page, swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
 from core.vmstat import (
     EVENT,
@@ -56,7 +86,7 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
-FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED = range(5)  # what became of a page
+FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED, GONE = range(6)  # what became of a page (gone: free, but by no merit of reclaim)
 
 PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
 PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
@@ -66,6 +96,7 @@ PGREFILL, MEMCG_PGREFILL = EVENT["pgrefill"], MEMCG["pgrefill"]
 PGROTATED, PSWPOUT, MEMCG_PSWPOUT = EVENT["pgrotated"], EVENT["pswpout"], MEMCG["pswpout"]
 PGLAZYFREED, MEMCG_PGLAZYFREED = EVENT["pglazyfreed"], MEMCG["pglazyfreed"]
 VMSCAN_WRITE, VMSCAN_IMMEDIATE = NODE["nr_vmscan_write"], NODE["nr_vmscan_immediate_reclaim"]
+THP_SWPOUT, THP_SWPOUT_FALLBACK = EVENT["thp_swpout"], EVENT["thp_swpout_fallback"]
 SWAP_CLUSTER_MAX = 32
 
 
@@ -106,23 +137,40 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     zid = zone_of(s, pfn)
     if page["flags"] & PG_MLOCKED:
         return ACTIVATED
-    if not c["may_unmap"] and page["mapcount"] > 0:
+    if not c["may_unmap"] and is_mapped(s, pfn):
         return KEPT
-    references = check_references(s, r, pfn, c["target"])
+    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED and is_mapped(s, pfn):
+        return KEPT  # promoted while it was in our hands
+    references = RECLAIM if s.ctl[CTL_POLICY] > MGLRU else check_references(s, r, pfn, c["target"])
     if references == ACTIVATE:
         return activate(s, zid, pfn)
     if references == KEEP:
         return KEPT
+    if s.ctl[CTL_TRACE_TABLES]:
+        s.xa[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = workingset_eviction(s, 0, 0, pfn)
+        drop_traced(s, pfn)
+        c["nr_pageout"] += 1
+        return FREED
     anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
     swapbacked = page["flags"] & PG_SWAPBACKED
     if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
-        slot = get_swap_page(s, page["memcg"])
+        slot = 0
+        if page["flags"] & PG_HEAD:
+            slot = add_huge_to_swap(s, r, pfn)
+            if slot < 0:
+                return activate(s, zid, pfn)
+            if c["split"] and page["refcount"] == 0:
+                free_page(s, zid, pfn)
+                return GONE
+        if slot == 0:
+            slot = get_swap_page(s, page["memcg"])
         if slot == 0:
             return activate(s, zid, pfn)
         add_to_swap_cache(s, zid, pfn, slot)
         page["flags"] |= PG_DIRTY
-    if page["mapcount"] > 0 and not try_to_unmap(s, r, zid, pfn):
+    if is_mapped(s, pfn) and not try_to_unmap(s, r, zid, pfn):
         return activate(s, zid, pfn)
+    nr = lru_pages(page["flags"])
     if page["flags"] & PG_DIRTY and (not anon or swapbacked):
         if not anon and not swapbacked:
             s.node_stat[s.zones[zid]["node"], VMSCAN_IMMEDIATE] += 1
@@ -141,18 +189,19 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     if page["flags"] & PG_PRIVATE:
         drop_buffers(s, pfn, c["block_heads"])
     if anon and not swapbacked:
-        s.vm_event[PGLAZYFREED] += 1
-        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREED] += 1
+        s.vm_event[PGLAZYFREED] += nr
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREED] += nr
         free_page(s, zid, pfn)
         return FREED
     node = s.zones[zid]["node"]
     if page["flags"] & PG_SWAPCACHE:
-        if page["refcount"] > 1:
+        if page["refcount"] > nr:
             return KEPT
         slot = page["private"]
         shadow = workingset_eviction(s, c["target"], node, pfn)
-        s.slots[slot]["content"] = page["content"]
-        s.slots[slot]["shadow"] = shadow
+        for i in range(nr):
+            s.slots[slot + i]["content"] = s.mem[pfn + i]["content"]
+            s.slots[slot + i]["shadow"] = shadow
         delete_from_swap_cache(s, zid, pfn)
         page["refcount"] = 0
         free_page(s, zid, pfn)
@@ -169,59 +218,127 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
     return FREED
 
 
+@inline
+def is_mapped(s: State, pfn: int) -> bool:
+    """Does any entry map the page, or a part of it?"""
+    if s.mem[pfn]["flags"] & PG_HEAD:
+        return total_mapcount(s, pfn) > 0
+    return s.mem[pfn]["mapcount"] > 0
+
+
+@step
+def add_huge_to_swap(s: State, r: Rmap, head: int) -> int:
+    """A huge page needs swap: the first of 512 slots in a row; 0: it was split (sc.split), each frame for itself now; -1: it must stay."""
+    c = s.sc[0]
+    whole = compound_mapcount(s, head) > 0
+    if whole:
+        if s.mem[head]["refcount"] != total_mapcount(s, head):
+            return -1
+        slot = get_swap_cluster(s, s.mem[head]["memcg"])
+        if slot:
+            return slot
+    if not split_huge_page(s, r, head):
+        return -1
+    c["split"] = 1
+    if whole:
+        s.vm_event[THP_SWPOUT_FALLBACK] += 1
+    return 0
+
+
+@inline
+def queue_frames(s: State, batch, at: int, taken: int, head: int) -> int:
+    """The frames of a page that was split have their turn next, one by one, before what is left of the batch; its new length."""
+    used = 0
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        if s.mem[pfn]["refcount"] > 0:
+            used += 1
+    for i in range(taken - 1, at, -1):
+        batch[i + used] = batch[i]
+    i = at
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        if s.mem[pfn]["refcount"] > 0:
+            i += 1
+            batch[i] = pfn
+    return taken + used
+
+
+@step
+def drop_traced(s: State, pfn: int) -> None:
+    """A machine that replays a trace (`core.replay.frames`) has no swap and no files: what may go is gone, its frame is free."""
+    page = s.mem[pfn]
+    s.pt[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = 0
+    page["flags"] = 0
+    s.gens[pfn] = 0
+    page["next"] = s.ctl[CTL_TRACE_FREE]
+    s.ctl[CTL_TRACE_FREE] = pfn
+
+
 @step
 def write_to_swap(s: State, zid: int, pfn: int) -> None:
     """swap_writepage: the slot holds the page's content now."""
     page = s.mem[pfn]
+    nr = lru_pages(page["flags"])
     page["flags"] &= ~PG_DIRTY
-    s.slots[page["private"]]["content"] = page["content"]
-    s.vm_event[PSWPOUT] += 1
-    s.vm_event[PGPGOUT] += 4
-    s.memcgs[page["memcg"]]["stat"][MEMCG_PSWPOUT] += 1
-    stat_add(s, zid, page["memcg"], VMSCAN_WRITE, 1)
-    stat_add(s, zid, page["memcg"], NR_WRITTEN, 1)
-    s.sc[0]["nr_pageout"] += 1
-    s.sc[0]["nr_io"] += 1
+    for i in range(nr):
+        s.slots[page["private"] + i]["content"] = s.mem[pfn + i]["content"]
+    if nr > 1:
+        s.vm_event[THP_SWPOUT] += 1
+    s.vm_event[PSWPOUT] += nr
+    s.vm_event[PGPGOUT] += 4 * nr
+    s.memcgs[page["memcg"]]["stat"][MEMCG_PSWPOUT] += nr
+    stat_add(s, zid, page["memcg"], VMSCAN_WRITE, nr)
+    stat_add(s, zid, page["memcg"], NR_WRITTEN, nr)
+    s.sc[0]["nr_pageout"] += nr
+    s.sc[0]["nr_io"] += nr
 
 
 @step
 def activate(s: State, zid: int, pfn: int) -> int:
     """The page proved useful, or cannot go: to the active list, and its slot is given up if swap is getting full."""
     page = s.mem[pfn]
-    if page["flags"] & PG_SWAPCACHE and page["mapcount"] > 0 and swap_full(s, page["memcg"]):
+    if page["flags"] & PG_SWAPCACHE and is_mapped(s, pfn) and swap_full(s, page["memcg"]):
         free_swap(s, zid, pfn)
     if not page["flags"] & PG_MLOCKED:
+        nr = lru_pages(page["flags"])
         page["flags"] |= PG_ACTIVE
-        s.vm_event[PGACTIVATE] += 1
-        s.memcgs[page["memcg"]]["stat"][MEMCG_PGACTIVATE] += 1
+        s.vm_event[PGACTIVATE] += nr
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGACTIVATE] += nr
     return ACTIVATED
 
 
 @njit
 def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, roots, dropped, batch) -> int:
-    """Look at `nr` pages from the tail of an inactive list; how many were freed. `batch` is room for them."""
+    """Look at `nr` pages from the tail of an inactive list; how many were freed. `batch` is room for them, and for the frames of a huge one."""
     c = s.sc[0]
     nodes = s.ctl[CTL_NR_NODES]
     memcg, file = lruvec // nodes, 1 if lru >= 2 else 0
-    taken = 0
-    while taken < nr:
+    taken, pages = 0, 0
+    while pages < nr:
         pfn = s.lruvecs[lruvec]["tail"][lru]
         if pfn == 0:
             break
         lru_del(s, zone_of(s, pfn), pfn)
         batch[taken] = pfn
         taken += 1
+        pages += lru_pages(s.mem[pfn]["flags"])
     kswapd = c["kswapd"]
-    count_reclaim(s, memcg, file, kswapd, taken, 0)
+    count_reclaim(s, memcg, file, kswapd, pages, 0)
     if taken == 0:
         return 0
     c["nr_pageout"] = 0
-    freed, written = 0, 0
-    for i in range(taken):
+    freed, written, i = 0, 0, -1
+    while i + 1 < taken:
+        i += 1
         pfn = batch[i]
+        nr = lru_pages(s.mem[pfn]["flags"])
+        c["split"] = 0
         fate = shrink_page(s, r, pfn, roots, dropped)
+        if c["split"]:
+            nr = 1
+            taken = queue_frames(s, batch, i, taken, pfn)
         if fate == FREED:
-            freed += 1
+            freed += nr
+        if fate in (FREED, GONE):
             continue
         if fate == WRITTEN:
             batch[written] = pfn
@@ -231,16 +348,25 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
             page["flags"] |= PG_UNEVICTABLE
         lru_add(s, zone_of(s, pfn), pfn)
         if page["flags"] & PG_ACTIVE:
-            age_nonresident(s, lruvec, 1)
-    for i in range(written):
+            age_nonresident(s, lruvec, nr)
+    for i in range(written_already(s, written), written):
         rotate_reclaimable(s, batch[i])
     count_reclaim(s, memcg, file, kswapd, 0, freed)
     if c["nr_pageout"]:
         lru_note_cost(s, lruvec, file, c["nr_pageout"])
-    c["nr_scanned"] += taken
-    c["list_scanned"][lru] += taken
+    c["nr_scanned"] += pages
+    c["list_scanned"][lru] += pages
     c["list_reclaimed"][lru] += freed
     return freed
+
+
+@inline
+def written_already(s: State, written: int) -> int:
+    """How many pages of a batch the disk had written before the batch was put back on its list: they are not rotated."""
+    c = s.sc[0]
+    done = max(0, written * 4 // 5 - c["in_flight"] - SWAP_CLUSTER_MAX)
+    c["in_flight"] = written - done
+    return done
 
 
 @inline
@@ -264,9 +390,13 @@ def rotate_reclaimable(s: State, pfn: int) -> None:
         return
     lru = page_lru(page["flags"])
     lruvec = lruvec_of(s, page["memcg"], s.zones[zone_of(s, pfn)]["node"])
+    s.vm_event[PGROTATED] += lru_pages(page["flags"])
+    if lru_gen_enabled(s):
+        lru_gen_del(s, zone_of(s, pfn), pfn, True)
+        lru_gen_add(s, zone_of(s, pfn), pfn, True)
+        return
     list_del(s, lruvec, lru, pfn)
     list_add_tail(s, lruvec, lru, pfn)
-    s.vm_event[PGROTATED] += 1
 
 
 @njit
@@ -281,7 +411,8 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
             break
         page = s.mem[pfn]
         zid = zone_of(s, pfn)
-        taken += 1
+        pages = lru_pages(page["flags"])
+        taken += pages
         begin_look(s, pfn)
         found = page_referenced(s, r, pfn, c["target"])
         note_uses(s, found & 0xFFFF, page["flags"] & PG_REFERENCED)
@@ -292,10 +423,10 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
             end_look(s, ACTIVATED)
             continue
         end_look(s, DEACTIVATED)
-        update_lru_size(s, zid, lruvec, lru, -1)
+        update_lru_size(s, zid, lruvec, lru, -pages)
         page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
         lru_add(s, zid, pfn)
-        deactivated += 1
+        deactivated += pages
     if c["target"] == 0:
         s.vm_event[PGREFILL] += taken
     s.memcgs[memcg]["stat"][MEMCG_PGREFILL] += taken
@@ -436,12 +567,34 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
         taken, written = 0, 0
+        if tid == 0 and huge_entry(s, pgd, at):
+            top = find_table(s, pgd, at, 2)
+            head = (s.pt[top, (at >> 9) & 511] & PFN_MASK) >> 12
+            if head == s.ctl[CTL_HUGE_ZERO] or total_mapcount(s, head) != 1:
+                at = stop
+                continue
+            if stop - at < HPAGE_PMD_NR:
+                if not split_huge_page(s, r, head):
+                    at = stop
+                continue
+            page = s.mem[head]
+            if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
+                s.pt[top, (at >> 9) & 511] &= ~PTE_A
+                lru_del(s, zone_of(s, head), head)
+                page["flags"] &= ~(PG_REFERENCED | PG_ACTIVE)
+                batch[0] = head
+                taken = 1
         for vpn in range(at, stop if tid else at):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = (pte & PFN_MASK) >> 12
             page = s.mem[pfn]
+            if page["flags"] & PG_COMPOUND:
+                head = compound_head(s, pfn)
+                if page_mapcount(s, pfn) != 1 or not split_huge_page(s, r, head):
+                    break
+                put_split_head(s, head)
             if page["mapcount"] != 1 or not page["flags"] & PG_LRU or page["flags"] & PG_UNEVICTABLE:
                 continue
             s.pt[tid, vpn & 511] = pte & ~PTE_A
@@ -449,11 +602,19 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
             page["flags"] &= ~(PG_REFERENCED | PG_ACTIVE)
             batch[taken] = pfn
             taken += 1
-        for i in range(taken):
+        i = -1
+        while i + 1 < taken:
+            i += 1
             pfn = batch[i]
+            nr = lru_pages(s.mem[pfn]["flags"])
+            s.sc[0]["split"] = 0
             fate = shrink_page(s, r, pfn, roots, dropped)
+            if s.sc[0]["split"]:
+                nr = 1
+                taken = queue_frames(s, batch, i, taken, pfn)
             if fate == FREED:
-                freed += 1
+                freed += nr
+            if fate in (FREED, GONE):
                 continue
             lru_add(s, zone_of(s, pfn), pfn)
             if fate == WRITTEN:

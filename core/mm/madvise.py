@@ -46,16 +46,20 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LRU, PG_REFERENCED, PG_SHMEM, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE
-from core.jit import inline, njit
-from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, mmzone, shmem_swap, vmscan
+from core.jit import inline, njit, step
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, memory, mmzone, rmap_walk, shmem_swap, tlb, vmscan
+from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
-from core.mm.mm_types import State
+from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
+from core.mm.mm_inline import lru_gen_enabled
+from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import remove_from_page_cache, xa_leaf
-from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
-from core.mm.swap import lru_add, lru_del
+from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry, pte_pfn
+from core.mm.rmap_walk import Rmap
+from core.mm.swap import lru_add, lru_del, lru_pages
 from core.mm.util import update_hiwater_rss
 from core.mm.vma import find_vma, set_vma
 from core.vmstat import EVENT, MEMCG, MEMCG_PGDEACTIVATE, MEMCG_PGLAZYFREE, PGDEACTIVATE, PGLAZYFREE
@@ -140,13 +144,16 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
     if new == flags:
         return
     try:
-        set_vma(k, vma, start, end, new, vma.policy)
+        vma = set_vma(k, vma, start, end, new, vma.policy)
     except SysError as failure:
         raise SysError(Errno.EAGAIN, failure.why) from None
+    if advice == "hugepage":
+        huge_memory.khugepaged_enter(k, vma)
 
 
 def _collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
-    raise SysError(Errno.EINVAL, "no huge page can be made here")
+    """MADV_COLLAPSE: every whole 2 MiB becomes a huge page, now."""
+    khugepaged.madvise_collapse(k, task, vma, start, end)
 
 
 # ---------------------------------------------------------------- giving up
@@ -174,7 +181,8 @@ def _free(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     if vma.file is not None or vma.special:
         raise SysError(Errno.EINVAL, "only private anonymous memory can be freed lazily")
     memory.begin(k, task, vma, memory.READ, start, 1, end)
-    lazyfree_ptes(k.s)
+    lazyfree_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_FREE) made its pages clean")
 
 
 def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
@@ -239,7 +247,8 @@ def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     """MADV_COLD: pages that only this process maps go to the inactive list, unreferenced."""
     _check_lru(vma)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
-    cold_ptes(k.s)
+    cold_ptes(k.s, rmap_walk.tables(k))
+    tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_COLD) made its pages old")
 
 
 def _pageout(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) -> None:
@@ -276,26 +285,48 @@ def mark_page_lazyfree(s: State, zid: int, pfn: int) -> None:
         lru_del(s, zid, pfn)
         page["flags"] &= ~(PG_ACTIVE | PG_REFERENCED | PG_SWAPBACKED)
         lru_add(s, zid, pfn)
-        s.vm_event[PGLAZYFREE] += 1
-        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREE] += 1
+        nr = lru_pages(page["flags"])
+        s.vm_event[PGLAZYFREE] += nr
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGLAZYFREE] += nr
+
+
+@step
+def lazyfree_huge(s: State, pgd: int, vpn: int, pages: int) -> None:
+    """MADV_FREE on a huge entry, whole; of a page that nobody else maps (madvise_free_huge_pmd)."""
+    tid, slot = find_table(s, pgd, vpn, 2), (vpn >> 9) & 511
+    head = pte_pfn(s.pt[tid, slot])
+    if pages < HPAGE_PMD_NR or head == s.ctl[CTL_HUGE_ZERO] or total_mapcount(s, head) != 1:
+        return
+    s.mem[head]["flags"] &= ~PG_DIRTY
+    s.pt[tid, slot] &= ~(PTE_A | PTE_D)
+    mark_page_lazyfree(s, zone_of(s, head), head)
 
 
 @njit
-def lazyfree_ptes(s: State) -> None:
+def lazyfree_ptes(s: State, r: Rmap) -> None:
     """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if not huge_entry(s, pgd, at):
+                at = next_block(s, pgd, at, end)
+            elif stop - at == HPAGE_PMD_NR or not split_page_at(s, r, v["mm"], at):
+                lazyfree_huge(s, pgd, at, stop - at)
+                at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
+            if s.mem[pfn]["flags"] & PG_COMPOUND:
+                head = compound_head(s, pfn)
+                if page_mapcount(s, pfn) != 1 or not split_huge_page(s, r, head):
+                    break
+                put_split_head(s, head)
             if s.mem[pfn]["flags"] & PG_DIRTY:
                 if s.mem[pfn]["mapcount"] != 1:
                     continue
@@ -307,39 +338,60 @@ def lazyfree_ptes(s: State) -> None:
 
 
 @inline
-def make_old(s: State, tid: int, vpn: int, pfn: int) -> None:
-    """Neither the entry nor the page remembers a use."""
-    s.pt[tid, vpn & 511] &= ~PTE_A
-    s.mem[pfn]["flags"] &= ~PG_REFERENCED
+def deactivate_page(s: State, zid: int, pfn: int) -> None:
+    """To the inactive list, unreferenced (deactivate_page)."""
+    page = s.mem[pfn]
+    page["flags"] &= ~PG_REFERENCED
+    if (page["flags"] & PG_ACTIVE or lru_gen_enabled(s)) and not page["flags"] & PG_UNEVICTABLE:
+        nr = lru_pages(page["flags"])
+        lru_del(s, zid, pfn)
+        page["flags"] &= ~PG_ACTIVE
+        lru_add(s, zid, pfn)
+        s.vm_event[PGDEACTIVATE] += nr
+        s.memcgs[page["memcg"]]["stat"][MEMCG_PGDEACTIVATE] += nr
+
+
+@step
+def cold_huge(s: State, pgd: int, vpn: int, pages: int) -> None:
+    """MADV_COLD on a huge entry, whole; of a page that nobody else maps."""
+    tid, slot = find_table(s, pgd, vpn, 2), (vpn >> 9) & 511
+    head = pte_pfn(s.pt[tid, slot])
+    if pages < HPAGE_PMD_NR or head == s.ctl[CTL_HUGE_ZERO] or total_mapcount(s, head) != 1:
+        return
+    s.pt[tid, slot] &= ~PTE_A
+    deactivate_page(s, zone_of(s, head), head)
 
 
 @njit
-def cold_ptes(s: State) -> None:
+def cold_ptes(s: State, r: Rmap) -> None:
     """MADV_COLD on [vmf.first, vmf.n) (madvise_cold_or_pageout_pte_range, deactivate_page)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if not huge_entry(s, pgd, at):
+                at = next_block(s, pgd, at, end)
+            elif stop - at == HPAGE_PMD_NR or not split_page_at(s, r, v["mm"], at):
+                cold_huge(s, pgd, at, stop - at)
+                at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
             page = s.mem[pfn]
+            if page["flags"] & PG_COMPOUND:
+                head = compound_head(s, pfn)
+                if page_mapcount(s, pfn) != 1 or not split_huge_page(s, r, head):
+                    break
+                put_split_head(s, head)
             if page["mapcount"] != 1 or not page["flags"] & PG_LRU:
                 continue
-            make_old(s, tid, vpn, pfn)
-            if page["flags"] & PG_ACTIVE and not page["flags"] & PG_UNEVICTABLE:
-                zid = zone_of(s, pfn)
-                lru_del(s, zid, pfn)
-                page["flags"] &= ~PG_ACTIVE
-                lru_add(s, zid, pfn)
-                s.vm_event[PGDEACTIVATE] += 1
-                s.memcgs[page["memcg"]]["stat"][MEMCG_PGDEACTIVATE] += 1
+            s.pt[tid, vpn & 511] &= ~PTE_A
+            deactivate_page(s, zone_of(s, pfn), pfn)
         at = stop
 
 

@@ -42,7 +42,8 @@ from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE, PG_TABLE, PG_WRITEBACK
 from core.events import Memcg as MemcgEvent
 from core.jit import njit
-from core.mm import hugetlb_cgroup, oom_kill, vmscan
+from core.mm import hugetlb_cgroup, lru_gen, oom_kill, vmscan
+from core.mm.compound import compound_head, page_mapcount
 from core.mm.mm_types import (
     CTL_OVER_HIGH,
     PAGE_COUNTER_MAX,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 
 EVENT_NAMES = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")
 SWAP_EVENT_NAMES = ("high", "max", "fail")
-CONTROLLERS = ("memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
+CONTROLLERS = ("cpuset", "memory", "hugetlb")  # what this machine's kernel has (cgroup.controllers of the root)
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 HZ = 250  # Debian's kernels
@@ -84,6 +85,7 @@ MEMCG_CHARGE_BATCH = 64
 MAX_HIGH_DELAY_NS = 2_000_000_000
 LOCAL_EVENTS, RECURSIVE_PROT = "memory_localevents", "memory_recursiveprot"  # mount options
 PAGE_ALLOC_COSTLY_ORDER = 3
+MMU_GATHER_PAGES = 8 + 19 * 510  # pages that an exit takes out of the page tables before it frees them all (mm/mmu_gather.c)
 SHORT_SLEEP_NS = 1_000_000_000 // 100  # HZ / 100: an excess that costs no more is not slept for
 
 
@@ -91,7 +93,8 @@ class Cgroup:
     """One directory of /sys/fs/cgroup. Its counters are row `id` of `State.memcgs`; sizes here are in pages."""
 
     __slots__ = ("id", "name", "path", "parent", "children", "pids", "subtree_control", "min", "low", "swap_max", "swap_high",
-                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb")  # fmt: skip
+                 "events", "events_local", "swap_events", "oom_group", "dying", "max_depth", "max_descendants", "psi", "hugetlb", "cpus",
+                 "mems")  # fmt: skip
 
     def __init__(self, id: int, name: str, parent: Cgroup | None, now: int) -> None:
         self.id = id
@@ -114,6 +117,8 @@ class Cgroup:
         self.max_descendants: int | None = None
         self.psi = psi.PsiGroup(now)
         self.hugetlb: dict[int, HugetlbCounter] = {}  # by order of the page size
+        self.cpus: list[int] = []  # cpuset.cpus, cpuset.mems; empty: the parent's
+        self.mems: list[int] = []
 
     @property
     def controllers(self) -> tuple[str, ...]:
@@ -160,6 +165,7 @@ def _reset_row(k: Kernel, cg: Cgroup) -> None:
     for node in range(k.nr_nodes):
         lruvec = k.s.lruvecs[cg.id * k.nr_nodes + node : cg.id * k.nr_nodes + node + 1]
         lruvec[:] = np.zeros(1, lruvec.dtype)
+        lru_gen.init_lruvec(k, cg.id * k.nr_nodes + node)
 
 
 def create(k: Kernel, path: str) -> Cgroup:
@@ -251,7 +257,7 @@ def attach(k: Kernel, cg: Cgroup, pid: int) -> None:
     cg.pids.append(pid)
     task.cgroup = cg
     if task.mm is not None:
-        k.s.mms["memcg"][task.mm.id] = cg.memcg.id
+        k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = cg.memcg.id, -1
     psi.move(k, task)
 
 
@@ -280,6 +286,8 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
     cg.subtree_control |= enable
     cg.subtree_control -= disable
     for child in cg.children.values():
+        if "cpuset" in disable:
+            child.cpus, child.mems = [], []
         if "hugetlb" in disable:
             hugetlb_cgroup.css_offline(k, child)
         if "memory" in enable | disable:
@@ -295,47 +303,54 @@ def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
     for at in subtree(k, cg):
         for pid in at.pids:
             if (task := k.tasks.get(pid)) is not None and task.mm is not None:
-                k.s.mms["memcg"][task.mm.id] = at.memcg.id
+                k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = at.memcg.id, -1
 
 
 def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
     """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
-    found = [cg]
+    found, removed = [cg], [one for one in k.cgroups.values() if one.dying] if dying else []
     for at in found:
         found.extend(at.children.values())
-        if dying:
-            found.extend(child for child in k.cgroups.values() if child.dying and child.parent is at)
+        if removed:
+            found.extend(child for child in removed if child.parent is at)
     return found
 
 
 def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
     """Count an event on a cgroup and on every ancestor but the root, and report it: the report's number (memcg_memory_event)."""
-    cg.events_local[kind] += 1
-    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
-        at.events[kind] += 1
+    count_event(k, cg, kind, 1)
     limit = int(k.s.memcgs["high" if kind == "high" else "max"][cg.id])
     shown = None if limit == PAGE_COUNTER_MAX else limit * 4096
     return k.emit(MemcgEvent(k.clock.now, cg.path, kind, int(k.s.memcgs["usage"][cg.id]) * 4096, shown, pid))
 
 
+def count_event(k: Kernel, cg: Cgroup, kind: str, times: int) -> None:
+    """An event in memory.events of a cgroup and, unless it is mounted with memory_localevents, of every ancestor but the root."""
+    cg.events_local[kind] += times
+    for at in [cg] if LOCAL_EVENTS in k.machine.cgroup_mount else cg.ancestors[:-1]:
+        at.events[kind] += times
+
+
 # ---------------------------------------------------------------- charging
 
 
-def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True) -> None:
+def charge(k: Kernel, task: Task | None, cg: Cgroup, nr: int, *, order: int = 0, failed: int = -1, oom: bool = True,
+           noretry: bool = False) -> None:  # fmt: skip
     """Charge `nr` pages to a cgroup, with reclaim and the OOM killer behind it (try_charge_memcg).
 
     Parameters: task that pays by its cgroup (None: the machine's shell); failed: the id that `try_charge` answered in a
-    page loop, when it has been tried there already; oom: whether the OOM killer may be called.
+    page loop, when it has been tried there already; oom: whether the OOM killer may be called; noretry: one round of reclaim must do.
     Errors: ENOMEM, when nobody could be killed or the order is too large to kill for; TaskKilled when the victim is `task`.
     """
     cpu = task.cpu if task is not None else 0
     over = failed if failed >= 0 else int(charge_exactly(k.s, cpu, cg.memcg.id, nr))
     if over >= 0:
         with recorded_charge(k, task, cg.memcg, nr) as rounds:
-            _make_room(k, task, cg.memcg, nr, order, over, oom, rounds)
+            _make_room(k, task, cg.memcg, nr, order, over, oom, noretry, rounds)
 
 
-def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, rounds: list[dict[str, Any]]) -> None:
+def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, over: int, oom: bool, noretry: bool,
+               rounds: list[dict[str, Any]]) -> None:  # fmt: skip
     """Reclaim from whoever is in the way, and kill when that does not help, until the charge fits."""
     cpu = task.cpu if task is not None else 0
     retries, drained = MAX_RECLAIM_RETRIES, False
@@ -351,6 +366,8 @@ def _make_room(k: Kernel, task: Task | None, cg: Cgroup, nr: int, order: int, ov
                 if not drained:
                     drain_all_stock(k.s, limited.id)
                     drained = True
+                elif noretry:
+                    raise SysError(Errno.ENOMEM, f"memory.max of {limited.path} is reached")
                 elif reclaimed and nr <= 1 << PAGE_ALLOC_COSTLY_ORDER:
                     pass
                 elif retries:
@@ -408,10 +425,15 @@ def mem_cgroup_oom(k: Kernel, task: Task | None, cg: Cgroup, order: int) -> bool
 
 
 def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
-    """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails."""
+    """memory.max: reclaim, then kill, until usage fits or nobody is left (memory_max_write). Never fails.
+
+    The writer looks again and again while the victim dies on another processor. The victim counts as dead (MMF_OOM_SKIP) before the
+    last of its pages are uncharged, so one more process may die than had to: 25M in use, 24M allowed, of two processes with 8M and
+    16M of their own both are killed.
+    """
     k.s.memcgs["max"][cg.id] = pages
-    retries, drained = MAX_RECLAIM_RETRIES, False
-    while (usage := int(k.s.memcgs["usage"][cg.id])) > pages:
+    retries, drained, gathered = MAX_RECLAIM_RETRIES, False, 0
+    while (usage := int(k.s.memcgs["usage"][cg.id])) + gathered > pages:
         if not drained:
             drain_all_stock(k.s, cg.id)
             drained = True
@@ -420,6 +442,11 @@ def set_max(k: Kernel, cg: Cgroup, pages: int) -> None:
                 retries -= 1
         elif not mem_cgroup_oom(k, None, cg, 0):
             return
+        else:
+            freed = max(usage - int(k.s.memcgs["usage"][cg.id]), 0)
+            gathered = freed % MMU_GATHER_PAGES
+            k.clock.spend(freed * k.costs.zap_pte)
+            count_event(k, cg, "oom", freed * k.costs.zap_pte // k.costs.oom_look)
 
 
 def set_high(k: Kernel, cg: Cgroup, pages: int) -> None:
@@ -689,14 +716,15 @@ def _count_by_node(s: State, wanted, counts) -> None:
         zone = s.zones[zid]
         node = zid // ZONES_PER_NODE
         for pfn in range(zone.start_pfn, zone.start_pfn + zone.spanned):
-            page = s.mem[pfn]
+            head = compound_head(s, pfn)
+            page = s.mem[head]
             flags = page["flags"]
             if page.refcount == 0 or wanted[page.memcg] == 0:
                 continue
             if flags & PG_TABLE:
                 counts[2, node] += 1
             elif flags & (PG_ANON | PG_SWAPCACHE):
-                counts[0, node] += 1 if page.mapcount > 0 else 0
+                counts[0, node] += 1 if page_mapcount(s, pfn) > 0 else 0
                 counts[7, node] += 1 if flags & PG_SWAPCACHE else 0
             elif page.mapping:
                 counts[1, node] += 1

@@ -26,6 +26,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -33,35 +34,56 @@ from core.abi.mman import (
     VM_IO,
     VM_LOCKED,
     VM_PFNMAP,
+    VM_RAND_READ,
     VM_READ,
+    VM_SEQ_READ,
     VM_SHARED,
     VM_SOFTDIRTY,
     VM_WRITE,
 )
-from core.abi.page_flags import PG_WORKINGSET
-from core.events import Fault, SwapIn
-from core.mm import filemap, gfp, gfp_types, hugetlb_fault, memcontrol, mempolicy, oom_kill, page_writeback, rmap, swap_readahead, zap
+from core.events import Fault, SwapIn, Thp
+from core.mm import (
+    filemap,
+    gfp,
+    gfp_types,
+    huge_fault,
+    huge_memory,
+    hugetlb_fault,
+    memcontrol,
+    mempolicy,
+    numa_access,
+    numa_balancing,
+    oom_kill,
+    page_writeback,
+    rmap,
+    tlb,
+    zap,
+)
 from core.mm import vma as vmas
 from core.mm.fault import (
+    COW,
     F_PERM,
     F_POPULATE,
     KIND_NAMES,
     MAPPED_AROUND,
     NEW_PAGES,
+    READ_IN,
     V_ANON,
     V_FILE,
     V_SHMEM,
+    ZERO_COW,
     access_pages,
     copy_pages,
 )
-from core.mm.mm_types import CTL_DIRTY_POLL, Answer, answer, ask, back_with_huge_pages
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
+from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, Answer, answer, ask, back_with_huge_pages
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SWAP
+from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_state import swapin_cluster
+from core.mm.swap_readahead import read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
-from core.vmstat import MEMCG_PGMAJFAULT, NR_FILE_DIRTY, PGMAJFAULT
+from core.vmstat import NR_FILE_DIRTY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -69,6 +91,8 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 READ, WRITE, EXEC = 0, 1, 2
+PTRS_PER_PMD = 512
+REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
@@ -112,7 +136,7 @@ def vma_kind(vma: Vma) -> int:
 
 
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
-          flags: int = 0, other: int = 0, done: int = 0) -> None:  # fmt: skip
+          flags: int = 0, other: int = 0, thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
@@ -122,7 +146,8 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
-        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma),
+        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
+        cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
 
@@ -145,13 +170,18 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     if n >= MANY:
         for column in (k.s.mem, k.s.pt, k.s.buddy):
             back_with_huge_pages(column)
+    balancing = numa_balancing.watching(k, task)
     for _ in range(repeat):
         done = 0
         while done < n:
             vpn = first + (int(perm[done]) if perm is not None else done * step)
             vma = find_for_access(k, task, vpn, access)
             flags = F_PERM if perm is not None else 0
-            done = run(k, task, vma, access, first, step, n, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            stop = min(n, done + numa_balancing.budget(k, task)) if balancing else n
+            began = k.clock.now
+            done = run(k, task, vma, access, first, step, stop, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
+            if balancing:
+                numa_balancing.task_tick_numa(k, task, k.clock.now - began)
             if done < n and k.clock.over():
                 outcome.touched += done
                 return outcome
@@ -189,29 +219,54 @@ def bad_area(k: Kernel, task: Task, vpn: int, access: int, code: str) -> Signal:
 def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: int, *, perm: Array | None, flags: int,
         done: int, content: int, outcome: TouchOutcome) -> int:  # fmt: skip
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)
     order = perm if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
-        return hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        reached = hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
+        if not flags & F_POPULATE:
+            k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, reached, access == WRITE))
+        return reached
     prepare(k, vma, access)
-    begin(k, task, vma, access, first, step, n, content=content, flags=flags, done=done)
+    thp = huge_memory.fault_flags(k, vma)
+    if thp:
+        huge_memory.khugepaged_enter(k, vma)
+    begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     while True:
         k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
         access_pages(k.s, order)
         end = answer(k.s)
-        tries = tries + 1 if end.done == done else 0
+        if end.done != done:
+            tries = 0
+        elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
+            tries += 1
         settle(k, task, vma, end, end.done - done, outcome)
+        if end.done > done and not flags & F_POPULATE:
+            k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
+        numa_access.spend(k, task, done, order)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
-        decide(k, task, vma, end)
+        decide(k, task, vma, end, order, outcome)
         if k.clock.over():
+            if end.reason == SLEPT:
+                return done
             k.s.vmf["n"][0] = n = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
             livelocked(k, task, end)
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
+
+
+def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
+    """For the multi-gen LRU: the address space is in use, and pages that a fault brings in count as used, unless the mapping says otherwise.
+
+    `Kernel.call` puts an end to it (lru_gen_exit_fault).
+    """
+    k.s.mms["used"][vma.mm.id] = -1
+    k.s.ctl[CTL_IN_LRU_FAULT] = not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
 
 
 def livelocked(k: Kernel, task: Task, end: Answer) -> None:
@@ -237,32 +292,56 @@ def prepare(k: Kernel, vma: Vma, access: int) -> None:
 
 def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome: TouchOutcome) -> None:
     """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
-    costs = k.costs
-    ns = 0
-    if end.nr_runs:
-        faults = 0
-        for kind, vpn, pages, step in k.s.runs[: end.nr_runs].tolist():
-            faults += pages
-            ns += pages * (costs.fault + fault_price(k, kind))
-            emit_fault(k, task, KIND_NAMES[kind], vpn, pages, step or None, major=False)
-        task.minflt += faults
-        outcome.faults += faults
+    costs, left = k.costs, accesses
+    ns, faults, first = 0, 0, end.done - accesses
+    for kind, vpn, n, step, at, slot, pages, read_ns, stall in k.s.runs[: end.nr_runs].tolist() if end.nr_runs else ():
+        if kind != READ_IN:
+            faults += n
+            ns += n * (costs.fault + fault_price(k, kind))
+            emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+            if kind in (COW, ZERO_COW):
+                k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
+            if kind == HUGE:
+                k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
+            continue
+        if stall:  # everything before it has had its time: the stall begins then
+            before = at - first - (accesses - left)
+            left -= before
+            k.clock.run_user(before * costs.access)
+            k.clock.spend(ns)
+            ns = 0
+        with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+            psi.io_schedule(k, read_ns)
+        device = swap_device(k, slot)
+        k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
+        task.majflt += n
+        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+    task.minflt += faults
+    outcome.faults += faults
     if vma.file is not None:
         count = k.s.vmf["count"][0]
-        ns += int(count[MAPPED_AROUND]) * costs.map_file if ns or accesses else 0
+        ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
-    k.clock.run_user(accesses * costs.access)
+    k.clock.run_user(left * costs.access)
     k.clock.spend(ns)
     if vma.file is not None and end.dirtied:
         with gfp.saved(k):
             page_writeback.dirtied(k, task, vma.file, end.dirtied)
 
 
+def swap_device(k: Kernel, slot: int) -> int:
+    """The swap area that a slot belongs to."""
+    areas = k.s.swaps
+    return max(i for i in range(len(k.swap_devices)) if int(areas["base"][i]) <= slot)
+
+
 def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse)[kind]
+    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
+            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -270,12 +349,14 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
     k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
-def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
+def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
     """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
     reason, vpn = end.reason, end.vpn
+    if k.lru_gen["on"]:
+        lru_gen_enter_fault(k, vma)  # it waited, and runs again
     if reason in (NO_PAGE, LIMIT):
         try:
-            with held(k, vma, vpn):
+            with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():
                 if reason == NO_PAGE:
                     gfp.slowpath(k, task)
                 else:
@@ -286,8 +367,6 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
         filemap.fault_miss(k, task, vma, vpn)
     elif reason == READAHEAD:
         filemap.fault_readahead(k, task, vma, vpn)
-    elif reason == SWAP:
-        swap_in(k, task, vma)
     elif reason == OVER_HIGH:
         with gfp.saved(k):
             memcontrol.handle_over_high(k, task)
@@ -295,7 +374,11 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
-    elif reason not in (RUNS_FULL, BALANCE):  # settle has balanced already
+    elif reason == NUMA_HINT:
+        outcome.faults += numa_balancing.hint_faults(k, task, end, order)
+    elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
+        huge_fault.decide(k, task, vma, end)
+    elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
 
 
@@ -316,38 +399,27 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
             k.s.mem["refcount"][pfn] -= 1
 
 
-def swap_in(k: Kernel, task: Task, vma: Vma) -> None:
-    """The page is in swap only: read it, with its neighbours; a major fault (do_swap_page, swapin_readahead)."""
+def swapin_readahead(k: Kernel, task: Task | None, vma: Vma) -> None:
+    """A collapse reads the slot that `vmf.victim` names, with its neighbours. For khugepaged (task None) a failure is SysError(ENOMEM)."""
     v = k.s.vmf[0]
     slot, vpn = int(v["victim"]), int(v["vpn"])
     with gfp.saved(k):
-        first, last = swap_readahead.window(k, slot)
         begin(k, task, vma, READ, vpn, 1, 1)
-        while True:
-            swapin_cluster(k.s, slot, first, last)
-            if int(v["reason"]) == DONE:
-                break
+        while not read_slot(k.s, slot, vpn):
             try:
                 if int(v["reason"]) == NO_PAGE:
                     gfp.slowpath(k, task)
                 else:
                     charge_slowpath(k, task)
             except SysError:
+                if task is None:
+                    raise
                 pagefault_out_of_memory(k, task)
-        pages = int(v["count"][15])
-    with psi.memstall(k, task, "reading a page of the workingset back from swap") if thrashing(k, slot) else nullcontext():
-        psi.io_schedule(k, swap_readahead.io_ns(k, slot, pages))
-    k.emit(SwapIn(k.clock.now, pages, swap_readahead.device_of(k, slot), slot, pages - 1, task.cgroup.path, task.pid, vpn << 12))
-    k.s.vm_event[PGMAJFAULT] += 1
-    k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGMAJFAULT] += 1
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the access as a minor fault when it maps the page
-
-
-def thrashing(k: Kernel, slot: int) -> bool:
-    """Was the page that comes back from a slot in the workingset before: is waiting for it a memory stall?"""
-    pfn = int(k.s.slots["pfn"][slot])
-    return bool(pfn and int(k.s.mem["flags"][pfn]) & PG_WORKINGSET)
+        pages, ns, stall = int(v["read_pages"]), int(v["read_ns"]), bool(v["read_stall"])
+    with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+        psi.io_schedule(k, ns)
+    by, cgroup = (task.pid, task.cgroup.path) if task is not None else (None, None)
+    k.emit(SwapIn(k.clock.now, pages, swap_device(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:
@@ -404,10 +476,17 @@ def populate(k: Kernel, task: Task, start: int, end: int, write: bool | None = N
 # ---------------------------------------------------------------- whole mappings
 
 
-def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
-    """Unmap the pages [start, end) of a mapping; page tables stay."""
+def zap_page_range(k: Kernel, vma: Vma, start: int, end: int, gather: list[int] | None = None) -> None:
+    """Unmap the pages [start, end) of a mapping; page tables stay.
+
+    The TLBs forget them at once, or, with `gather` (struct mmu_gather), when the caller is done: the ends of what was unmapped are added to it.
+    """
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.unmap_hugepage_range(k, vma, start, end)
+        if gather is None:
+            tlb.flush_tlb_mm_range(k, vma.mm, start, end, "pages were given up", stride=PTRS_PER_PMD)
+        else:
+            gather += (start, end)
         return
     if k.current is not None and k.current.mm is vma.mm:
         sync_mm_rss(k, vma.mm)
@@ -417,6 +496,16 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
+    if int(v["count"][0]):
+        _unmapped(k, vma, int(v["count"][zap.LOW]), int(v["count"][zap.HIGH]), gather)
+
+
+def _unmapped(k: Kernel, vma: Vma, low: int, high: int, gather: list[int] | None) -> None:
+    """Pages [low, high) are mapped no more: flush, or remember to."""
+    if gather is not None:
+        gather += (low, high)
+    else:
+        tlb.flush_tlb_mm_range(k, vma.mm, low, high, "pages were given up")
 
 
 def sync_mm_rss(k: Kernel, mm: Mm) -> None:
@@ -462,20 +551,28 @@ def change_protection(k: Kernel, vma: Vma, start: int, end: int, try_change_writ
     """Give the pages [start, end) the protection that `vma.flags` (already new) says."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.hugetlb_change_protection(k, vma, start, end)
+        tlb.flush_tlb_mm_range(k, vma.mm, start, end, "mprotect", stride=PTRS_PER_PMD)
         return
     begin(k, None, vma, READ, start, 1, end)
     zap.change_prot(k.s, int(try_change_writable))
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.protect_pte)
+    count = k.s.vmf[0]["count"]
+    k.clock.spend(int(count[0]) * k.costs.protect_pte)
+    if int(count[zap.HIGH]):
+        tlb.flush_tlb_mm_range(k, vma.mm, int(count[zap.LOW]), int(count[zap.HIGH]), "mprotect")
 
 
 def move_page_tables(k: Kernel, vma: Vma, old_start: int, new_vma: Vma, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to their new address; SysError(ENOMEM) as for fork."""
     if vma.flags & VM_HUGETLB:
         hugetlb_fault.move_hugetlb_page_tables(k, vma, old_start, new_start, pages)
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap", stride=PTRS_PER_PMD)
         return
     begin(k, k.current, vma, READ, old_start, 1, old_start + pages, other=new_start)
     finish(k, vma, zap.move_entries)
-    k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
+    moved = int(k.s.vmf[0]["count"][0])
+    k.clock.spend(moved * k.costs.fork_pte)
+    if moved:
+        tlb.flush_tlb_mm_range(k, vma.mm, old_start, old_start + pages, "mremap")
 
 
 def truncate(k: Kernel, inode: Inode, size: int) -> None:

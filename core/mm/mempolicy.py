@@ -59,6 +59,7 @@ class Mempolicy:
     mode: str
     nodes: tuple[int, ...] = ()
     how: str = ""
+    asked: tuple[int, ...] = ()  # static, relative: the nodes as the program named them
 
     @property
     def mask(self) -> int:
@@ -66,16 +67,17 @@ class Mempolicy:
         return sum(1 << node for node in self.nodes)
 
 
-def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, int]:
-    """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own."""
+def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, int, int]:
+    """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own; its cpuset's nodes."""
     own = task.policy if task is not None else None
+    mems = task.mems if task is not None else 0
     of_vma = (vma.policy if vma is not None else None) or own
     if of_vma is None:
-        return 0, 0, 0, 0, 0
-    return 1, MODES[of_vma.mode], of_vma.mask, MODES[own.mode] if own else 0, own.mask if own else 0
+        return 0, 0, 0, 0, 0, mems
+    return 1, MODES[of_vma.mode], of_vma.mask, MODES[own.mode] if own else 0, own.mask if own else 0, mems
 
 
-def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
+def make_policy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
     """A policy from a call's arguments, None for the default. EINVAL as mpol_new and sanitize_mpol_flags give it."""
     static, relative = "static_nodes" in flags, "relative_nodes" in flags
     if static and relative:
@@ -89,17 +91,18 @@ def make_policy(k: Kernel, mode: str, nodes: Sequence[int], flags: Sequence[str]
         if asked or static or relative:
             raise SysError(Errno.EINVAL, "the local policy takes no nodes and no node flags")
         return Mempolicy("local")
-    there = tuple(sorted({node % k.nr_nodes for node in asked})) if relative else tuple(node for node in asked if node < k.nr_nodes)
+    mine = [node for node in range(k.nr_nodes) if not task.mems or task.mems >> node & 1]
+    there = tuple(sorted({mine[node % len(mine)] for node in asked})) if relative else tuple(node for node in asked if node in mine)
     if not there:
-        raise SysError(Errno.EINVAL, f"no such node: this machine has nodes 0 to {k.nr_nodes - 1}")
+        raise SysError(Errno.EINVAL, f"no such node: the process may use {', '.join(map(str, mine))} of this machine's 0 to {k.nr_nodes - 1}")
     if mode == "preferred":
         there = there[:1]
-    return Mempolicy(mode, there, "static" if static else "relative" if relative else "")
+    return Mempolicy(mode, there, "static" if static else "relative" if relative else "", asked if static or relative else ())
 
 
 def do_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str]) -> None:
     """set_mempolicy(2): the process's own policy. Errors: EINVAL."""
-    task.policy = make_policy(k, mode, nodes, flags)
+    task.policy = make_policy(k, task, mode, nodes, flags)
     if task.policy is not None and task.policy.mode == "interleave" and task.mm is not None:
         k.s.mms["il_prev"][task.mm.id] = -1
 
@@ -108,7 +111,7 @@ def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes:
     """mbind(2): the policy of a range. Errors: EINVAL, EFAULT (a hole)."""
     if address & (PAGE_SIZE - 1):
         raise SysError(Errno.EINVAL, "the address is not a multiple of 4096")
-    policy = make_policy(k, mode, nodes, flags)
+    policy = make_policy(k, task, mode, nodes, flags)
     start = address >> PAGE_SHIFT
     end = start + (((length + PAGE_SIZE - 1) & ((1 << 64) - 1)) >> PAGE_SHIFT)
     if end << PAGE_SHIFT > 1 << 64:

@@ -113,8 +113,15 @@ def redirect(s: State, r: Rmap, pfn: int, new: int) -> int:
             continue
         found += 1
         if new:
-            s.pt[at >> 9, at & 511] = (s.pt[at >> 9, at & 511] & ~PFN_MASK) | (new << 12)
+            point_to(s, r, rows[i], at, new)
     return found
+
+
+@step
+def point_to(s: State, r: Rmap, row: int, at: int, new: int) -> None:
+    """An entry of mapping `row` maps the frame `new` now; what translation caches hold of it is void."""
+    s.pt[at >> 9, at & 511] = (s.pt[at >> 9, at & 511] & ~PFN_MASK) | (new << 12)
+    s.mms[r.vt[row]["mm"]]["tlb_gen"] += 1
 
 
 @step
@@ -131,7 +138,7 @@ def redirect_ksm(s: State, r: Rmap, pfn: int, new: int) -> int:
                     continue
                 found += 1
                 if new:
-                    s.pt[at >> 9, at & 511] = (s.pt[at >> 9, at & 511] & ~PFN_MASK) | (new << 12)
+                    point_to(s, r, r.av_rows[i], at, new)
             item = s.ksm_items[item]["hnext"]
     return found
 
@@ -157,14 +164,16 @@ def move_counts(s: State, zid: int, flags: int, mapped: int, nr: int) -> None:
 
 
 @step
-def migrate_page(s: State, r: Rmap, roots, old: int, new: int, listed: bool) -> None:
-    """The frame `new` takes the place of `old` everywhere; `old` is free. `listed`: the page belongs on an LRU list, where it goes to the head."""
+def take_over(s: State, root: int, old: int, new: int, listed: bool) -> None:
+    """The frame `new` takes the place of `old` everywhere but in the page tables; `old` is free (folio_migrate_mapping, folio_migrate_flags).
+
+    `root`: the page cache of the page's file. `listed`: the page belongs on an LRU list, where it goes to the head.
+    """
     page, to = s.mem[old], s.mem[new]
     before, after = zone_of(s, old), zone_of(s, new)
     if page["flags"] & PG_LRU:
         lru_del(s, before, old)
     flags = page["flags"]
-    redirect(s, r, old, new)
     to["flags"] = flags
     to["refcount"] = page["refcount"]
     to["mapcount"] = page["mapcount"]
@@ -173,12 +182,12 @@ def migrate_page(s: State, r: Rmap, roots, old: int, new: int, listed: bool) -> 
     to["private"] = page["private"]
     to["index"] = page["index"]
     to["content"] = page["content"]
-    if flags & PG_KSM:
+    if flags & PG_KSM and page["mapping"]:
         s.ksm_nodes[page["mapping"]]["kpfn"] = new
     if flags & PG_SWAPCACHE:
         s.slots[page["private"]]["pfn"] = new
     elif not flags & PG_ANON:
-        s.xa[xa_leaf(s, roots[page["mapping"]], page["index"]), page["index"] & 511] = new
+        s.xa[xa_leaf(s, root, page["index"]), page["index"] & 511] = new
     if before != after:
         move_counts(s, before, flags, page["mapcount"], -1)
         move_counts(s, after, flags, page["mapcount"], 1)
@@ -186,3 +195,10 @@ def migrate_page(s: State, r: Rmap, roots, old: int, new: int, listed: bool) -> 
         lru_add(s, after, new)
     clear_page_row(s, old)
     free_one_page(s, before, old, 0)
+
+
+@step
+def migrate_page(s: State, r: Rmap, roots, old: int, new: int) -> None:
+    """A page that is on no list at the moment moves from frame `old` to `new`, with all entries that map it."""
+    redirect(s, r, old, new)
+    take_over(s, 0 if s.mem[old]["flags"] & PG_ANON else roots[s.mem[old]["mapping"]], old, new, True)

@@ -19,7 +19,7 @@ from core.mm.fault import V_SHMEM, next_block
 from core.mm.mm_types import State
 from core.mm.mmap import page_align
 from core.mm.page_ops import xa_leaf
-from core.mm.pgtable import PTE_PRESENT, find_pte_table
+from core.mm.pgtable import PTE_PRESENT, find_pte_table, huge_entry
 from core.mm.swapfile import swp_slot
 from core.mm.vma import vma_lookup
 
@@ -69,6 +69,10 @@ def mincore_ptes(s: State) -> None:
     resident = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
+        if tid == 0 and huge_entry(s, pgd, at):
+            resident += min(end, (at | 511) + 1) - at
+            at = min(end, (at | 511) + 1)
+            continue
         if tid == 0 and root == 0:
             at = next_block(s, pgd, at, end)
             continue

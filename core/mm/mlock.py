@@ -8,6 +8,8 @@ Locking has two sides that are counted apart:
 mlock of 8 MiB that was never touched: VmLck 8192 kB at once, then 2,048 write faults bring the pages in, and Mlocked and
 RSS rise by 8192 kB. munlock takes the pages back to the list they came from, inactive first.
 
+A huge page is locked whole, by a locked mapping that maps it whole; where only small entries of a locked mapping point into it, it stays evictable.
+
 A page that two locked mappings hold stays locked until both let go. mlock(2) marks the mappings first, and only
 then faults pages in; if that fails (a PROT_NONE mapping, beyond the end of a file) the answer is ENOMEM and the
 mappings stay locked. MLOCK_ONFAULT (VM_LOCKONFAULT) leaves the faulting to the program.
@@ -24,12 +26,13 @@ from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE, VM_HUGETLB, VM_LOCKED, VM_LOCKONFAULT, VM_SPECIAL
 from core.jit import njit
 from core.mm import memory
+from core.mm.compound import PG_COMPOUND, page_mapcount
 from core.mm.fault import next_block
-from core.mm.mm_types import State
+from core.mm.mm_types import CTL_HUGE_ZERO, State
 from core.mm.mmap import mm_populate, page_align
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import locked_elsewhere, mlock_page, munlock_page
-from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL, find_pte_table, pte_pfn
+from core.mm.pgtable import PTE_PRESENT, PTE_SPECIAL, find_pte_table, huge_entry, pte_pfn
 from core.mm.rmap import other_locked
 from core.mm.util import can_do_mlock, capable, rlimit
 from core.mm.vma import set_vma, vmas_between
@@ -166,14 +169,22 @@ def mlock_ptes(s: State) -> None:
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            pfn = pte_pfn(huge_entry(s, pgd, at))
+            if pfn == 0:
+                at = next_block(s, pgd, at, end)
+                continue
+            if pfn != s.ctl[CTL_HUGE_ZERO]:
+                mlock_page(s, zone_of(s, pfn), pfn)
+            at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if pte & PTE_PRESENT and not pte & PTE_SPECIAL:
                 pfn = pte_pfn(pte)
+                if s.mem[pfn]["flags"] & PG_COMPOUND:
+                    continue
                 zid = zone_of(s, pfn)
                 mlock_page(s, zid, pfn)
         at = stop
@@ -186,14 +197,22 @@ def munlock_ptes(s: State, others) -> None:
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            pfn = pte_pfn(huge_entry(s, pgd, at))
+            if pfn == 0:
+                at = next_block(s, pgd, at, end)
+                continue
+            if pfn != s.ctl[CTL_HUGE_ZERO] and (page_mapcount(s, pfn) == 1 or not locked_elsewhere(s, others, pfn)):
+                munlock_page(s, zone_of(s, pfn), pfn)
+            at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if pte & PTE_PRESENT and not pte & PTE_SPECIAL:
                 pfn = pte_pfn(pte)
+                if s.mem[pfn]["flags"] & PG_COMPOUND:
+                    continue
                 if s.mem[pfn]["mapcount"] > 1 and locked_elsewhere(s, others, pfn):
                     continue
                 zid = zone_of(s, pfn)

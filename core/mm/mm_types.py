@@ -20,6 +20,9 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.vmf       one row                       the operation at hand: what a page loop is asked and answers
     State.ksm       one row                       what ksmd knows; ksm_items, ksm_nodes: rmap_items and stable nodes (ksm.py)
     State.runs      runs of like faults           what a page loop reports as events
+    State.gens      one number a frame            generation, refs and list of the multi-gen LRU (`mm_inline`)
+    State.lrugens, State.blooms                   its numbers and filters, a row a (cgroup, node)
+    State.stamps    one number a frame            order of arrival or use, for the classroom's policies
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
 in one anonymous mapping of the host (`arena`): an untouched row costs nothing, and zero is the empty value.
@@ -50,6 +53,8 @@ MAX_NUMNODES = 62  # a mask of nodes fits a column
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MAX_ORDER = 11  # orders 0..10, as in 6.1
+HPAGE_PMD_ORDER = 9
+HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER  # frames of a huge page that a PMD entry maps
 SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
 MIGRATE_TYPES = 4  # those that have free lists
@@ -69,11 +74,12 @@ PAGE = np.dtype([
 ])  # fmt: skip
 
 # compact_*: where compaction's scanners left off and how it fared (`compaction`).
+# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp).
 # boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
 # the zone below than steal part of a pageblock here.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
-    ("free", "i8"), ("boost", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
+    ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
     ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
     ("compact_considered", "i8"), ("compact_defer_shift", "i8"), ("compact_order_failed", "i8"), ("compact_cached_free_pfn", "i8"),
     ("compact_cached_migrate_pfn", "i8", (2,)), ("compact_init_migrate_pfn", "i8"), ("compact_init_free_pfn", "i8"),
@@ -88,27 +94,52 @@ LRUVEC = np.dtype([
     ("cost", "i8", (2,)), ("refaults", "i8", (2,)), ("age", "i8"),
 ])  # fmt: skip
 
+# The multi-gen LRU of a cgroup on a node (struct lru_gen_struct, lru_gen_mm_state). head, tail, nr: rows as `mm_inline` numbers them.
+# birth: of each generation, in jiffies. By type and tier (type * 4 + tier): avg_*: over the generations evicted before; refaulted,
+# evicted, protected: in the oldest one. filters: which of the two Bloom filters are in use. mm_stats: what page-table walks saw.
+LRUGEN = np.dtype([
+    ("max_seq", "i8"), ("min_seq", "i8", (2,)), ("birth", "i8", (4,)), ("head", "i8", (32,)), ("tail", "i8", (32,)), ("nr", "i8", (32,)),
+    ("avg_refaulted", "i8", (8,)), ("avg_total", "i8", (8,)), ("refaulted", "i8", (8,)), ("evicted", "i8", (8,)), ("protected", "i8", (8,)),
+    ("filters", "i8", (2,)), ("mm_stats", "i8", (6,)),
+])  # fmt: skip
+MIN_NR_GENS, MAX_NR_GENS, MAX_NR_TIERS = 2, 4, 4
+LRU_GEN_ANON, LRU_GEN_FILE = 0, 1
+BLOOM_WORDS = 512  # of 64 bits, a filter
+
 # page_counter of memory (pages) and the cgroup's own (not its children's) statistics
+# split_*: its queue of huge pages that wait to be split, and what its shrinker has put off (deferred_split_queue)
 MEMCG = np.dtype([
     ("parent", "i8"), ("usage", "i8"), ("max", "i8"), ("high", "i8"), ("watermark", "i8"), ("failcnt", "i8"),
     ("kmem_bytes", "i8"), ("swap", "i8"), ("swap_max", "i8"), ("swap_high", "i8"), ("swap_events", "i8", (3,)),
-    ("min", "i8"), ("low", "i8"), ("emin", "i8"), ("elow", "i8"), ("offline", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
+    ("min", "i8"), ("low", "i8"), ("emin", "i8"), ("elow", "i8"), ("offline", "i8"),
+    ("split_head", "i8"), ("split_tail", "i8"), ("split_len", "i8"), ("split_deferred", "i8"), ("stat", "i8", (len(vmstat.MEMCG_STATS),)),
 ])  # fmt: skip
 PAGE_COUNTER_MAX = (1 << 63) // 4096 - 1
 
 # nr_tables: page tables by level, [0] = PTE tables, [1] = PMD, [2] = PUD (the pgd itself is not counted)
 # lag, events: counts that the running task still keeps to itself, and for how many faults (task_struct.rss_stat)
+# huge_zero: 1 once the address space has mapped the huge zero page (MMF_HUGE_ZERO_PAGE)
+# used: nodes, as a mask, whose page-table walks have not seen the address space since it last ran; new: since it was made (mm->lru_gen)
 # il_prev: the node that the task's interleave policy chose last, -1 before the first (task_struct.il_prev)
+# tlb_gen: how many changes of its page tables the CPUs had to be told of (mm->context.tlb_gen)
 # ksm_list: its first rmap_item; ksm_items: how many it has; ksm_merging: entries of it that map KSM pages
 MM = np.dtype([
     ("pgd", "i8"), ("rss", "i8", (4,)), ("nr_tables", "i8", (3,)), ("memcg", "i8"), ("lag", "i8", (4,)), ("events", "i8"),
-    ("il_prev", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"),
+    ("il_prev", "i8"), ("huge_zero", "i8"), ("ksm_list", "i8"), ("ksm_items", "i8"), ("ksm_merging", "i8"), ("used", "i8"), ("new", "i8"),
+    ("tlb_gen", "i8"),
 ])  # fmt: skip
 TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# mems: the nodes that the task's cpuset allows, as a mask (0: all).
+# thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
+# ready: a block of 512 frames that was found for it meanwhile (0: neither).
+# major: this access is tried again after a wait for the disk; cache_hits: pages found in the page cache.
 # tried: the nodes that an allocation in vain was confined to, as a mask (0: all).
+# cluster: most pages to read from swap at once; sliced: the task runs on a slice, which ends when it sleeps for a read.
+# ra_*: the read from swap that is under way: its fault's slot, where to go on (0: none is), its end, pages so far, the mark of before.
+# read_*: a read that is done and not written down yet: where, how many, pages, ns; stall: the page was missed (workingset).
 VMF = np.dtype([
     # asked
     ("mm", "i8"), ("memcg", "i8"), ("node", "i8"), ("cpu", "i8"),
@@ -117,26 +148,30 @@ VMF = np.dtype([
     ("access", "i8"), ("first", "i8"), ("step", "i8"), ("n", "i8"), ("content", "i8"), ("mark", "i8"),
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
-    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("ino", "i8"),
+    ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("mems", "i8"), ("ino", "i8"), ("thp", "i8"),
+    ("cluster", "i8"), ("sliced", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
+    ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
+    ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
+    ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
     ("count", "i8", (16,)),
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
 _ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
-_ANSWERED: Any = struct.Struct("7q")
+_ANSWERED: Any = struct.Struct("9q")
 
 
 def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
-        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0), ino: int = 0,
-        done: int = 0) -> None:  # fmt: skip
+        block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
+        thp: int = 0, cluster: int = 1, sliced: bool = False, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
-        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, done,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, done,
     )  # fmt: skip
 
 
@@ -150,6 +185,8 @@ class Answer(NamedTuple):
     nr_runs: int
     dirtied: int
     tried: int
+    ra_slot: int
+    ra_next: int
 
 
 def answer(s: State) -> Answer:
@@ -157,24 +194,31 @@ def answer(s: State) -> Answer:
     return Answer._make(_ANSWERED.unpack_from(s.vmf, _DONE_AT))
 
 
-RUN = np.dtype([("kind", "i8"), ("vpn", "i8"), ("n", "i8"), ("step", "i8")])
+# What a loop reports in order. A run of like faults: kind, first page, how many, stride. Reads from swap (kind READ_IN): n of them, the
+# first one's page and slot, pages in all, their ns; stall: it was one for a page that was missed; at: accesses that came before.
+RUN = np.dtype([(name, "i8") for name in ("kind", "vpn", "n", "step", "at", "slot", "pages", "ns", "stall")])
 MAX_RUNS = 1024
 
 
 # One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
 # A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's).
-SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8")])
+SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
+                 ("latency", "i8"), ("bandwidth", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
+# split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
+# walk .. visited: the multi-gen LRU's (`lru_gen`); walk: somebody keeps book of promotions, so that none need be counted one by one.
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
-    ("may_unmap", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
+    ("may_unmap", "i8"), ("split", "i8"), ("in_flight", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
     ("memcg_low_reclaim", "i8"), ("memcg_low_skipped", "i8"), ("file_is_tiny", "i8"), ("cache_trim_mode", "i8"),
     ("kswapd", "i8"), ("swappiness", "i8"), ("anon_cost", "i8"), ("file_cost", "i8"), ("block_heads", "i8"),
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
     ("list_reclaimed", "i8", (NR_LRU,)), ("visit", "i8"),
+    ("walk", "i8"), ("start_seq", "i8"), ("can_swap", "i8"), ("need_aging", "i8"), ("need_swapping", "i8"), ("gen_total", "i8"),
+    ("gen_scanned", "i8"), ("visited", "i8"),
 ])  # fmt: skip
 
 # One page that reclaim looked at. flags, lru: as they were; young: entries that had used it since the last look; before: PG_referenced.
@@ -247,6 +291,10 @@ class State(NamedTuple):
     ksm: Array
     ksm_items: Array
     ksm_nodes: Array
+    gens: Array
+    lrugens: Array
+    blooms: Array
+    stamps: Array
 
 
 # ctl columns
@@ -261,11 +309,21 @@ CTL_SLAB_PAGES = 10  # frames that slab has taken for it
 CTL_SLABU_BYTES = 11
 CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
+CTL_HUGE_ZERO = 53  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
-CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 48, 49, 50
+CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 56, 57, 58
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
+CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
+CTL_STAMP = 42  # the last stamp given
+CTL_RANDOM = 43  # state of the random policy's generator
+CTL_FALLBACK = 46  # the policy that chooses where a client's does not
+CTL_TRACE_TABLES = 44  # a machine that replays a trace: the first of its page tables; 0: an ordinary machine
+CTL_TRACE_FREE = 45  # its free frames, linked by `next`
 NR_CTL = 64
+
+CLASSIC, MGLRU, FIFO, CLOCK, RANDOM, LRU, CLIENT = range(7)  # ctl[CTL_POLICY]
 
 _MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
 _MAP_NORESERVE = 0x4000
@@ -413,7 +471,8 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "generation", "pgd_pfn", "hugetlb_usage")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
+                 "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -429,9 +488,13 @@ class Mm:
         self.users = 1
         self.oom_skip = False
         self.exe: Inode | None = None
+        self.numa_next_scan = 0  # NUMA balancing: not before this time (ns), from this page on, after so many passes
+        self.numa_scan_offset = self.numa_scan_seq = 0
         self.hugetlb_usage = 0  # small pages that hugetlb mappings have
         self.thp_disable = False
+        self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
+        self.ctx_id = 0  # never used twice (mm->context.ctx_id)
         self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
 
     @property

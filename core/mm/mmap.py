@@ -59,7 +59,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.events import VmaChange
-from core.mm import filemap, hugetlb, hugetlbfs, ksm, memory, shmem
+from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, ksm, memory, shmem, tlb
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
@@ -390,10 +390,10 @@ def _cut(k: Kernel, mm: Mm, start: int, end: int) -> None:
     if start > vma.start:
         if end < vma.end and mm.map_count >= int(k.sysctl["vm.max_map_count"]):
             raise SysError(Errno.ENOMEM, "a hole would make one mapping more than vm.max_map_count")
-        split_unchecked(vma, start)
+        split_unchecked(k, vma, start)
     last = vmas_between(mm, end - 1, end)
     if last and last[0].end > end:
-        split_unchecked(last[0], end)
+        split_unchecked(k, last[0], end)
 
 
 def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:
@@ -416,8 +416,10 @@ def _detach(k: Kernel, mm: Mm, doomed: list[Vma]) -> None:
 def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -> None:
     """Free the pages of these mappings and every page table that nothing between floor and ceiling needs any more."""
     update_hiwater_rss(k, mm)
+    gather: list[int] = []
+    tables = int(k.s.mms["nr_tables"][mm.id].sum())
     for vma in vmas:
-        memory.zap_page_range(k, vma, vma.start, vma.end)
+        memory.zap_page_range(k, vma, vma.start, vma.end, gather)
     run = 0
     for i, vma in enumerate(vmas):
         near = i + 1 < len(vmas) and vmas[i + 1].start <= vma.end + PMD_PAGES
@@ -425,6 +427,9 @@ def unmap_region(k: Kernel, mm: Mm, vmas: list[Vma], floor: int, ceiling: int) -
             top = vmas[i + 1].start if i + 1 < len(vmas) else ceiling
             memory.free_pgtables(k, mm, vmas[run].start, vma.end, floor, top)
             run = i + 1
+    if gather and mm.users:
+        freed = int(k.s.mms["nr_tables"][mm.id].sum()) != tables
+        tlb.flush_tlb_mm_range(k, mm, min(gather), max(gather), "munmap", freed)
 
 
 def close_vma(k: Kernel, vma: Vma) -> None:
@@ -513,6 +518,8 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
     """
     for name in ("start_brk", "brk", "start_stack", "start_code", "end_code", "start_data", "end_data", "mmap_base", "exe", "thp_disable"):
         setattr(mm, name, getattr(old, name))
+    if old.khugepaged:
+        huge_memory.khugepaged_add(k, mm)
     ksm.ksm_fork(k, mm, old)
     for parent in old.vmas:
         if parent.flags & VM_DONTCOPY:
@@ -528,10 +535,12 @@ def dup_mmap(k: Kernel, task: Task, mm: Mm, old: Mm) -> None:
         if not parent.flags & VM_WIPEONFORK:
             memory.copy_page_range(k, child, parent)
     mm.hiwater_vm = mm.total_vm
+    tlb.flush_tlb_mm(k, old, "fork made its pages read-only")
 
 
 def exit_mmap(k: Kernel, task: Task | None, mm: Mm) -> None:
     """The last user of an address space is gone: free its pages, tables, mappings and commitments (mm/mmap.c)."""
+    huge_memory.khugepaged_exit(k, mm)
     if not mm.vmas:
         return
     unmap_region(k, mm, mm.vmas, 0, PGTABLES_CEILING)

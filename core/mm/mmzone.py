@@ -58,6 +58,7 @@ LOWMEM_SPLIT, LOWMEM_BELOW = 0xE0000, 0xC0000  # 3.5 GiB or more installed: only
 RESERVED_BASE, RESERVED_NODE = 12078, 528
 MEMMAP_SHARE = (1120, 65536)
 EARLY_FIRST, EARLY_LAST = 2002, 1362  # init code (first DMA32 zone) and initrd (top of memory), freed late
+NODES_MOST = 1 << 10  # MAX_NUMNODES: distance first, load second
 MAX_MIN_FREE_KB, MIN_MIN_FREE_KB = 262144, 128
 
 
@@ -188,20 +189,48 @@ def totalreserve_pages(k: Kernel) -> int:
 
 
 def build_zonelists(k: Kernel) -> None:
-    """Per node the order in which zones are asked: own node first, each node Normal, DMA32, DMA (NU-01).
-
-    With all other nodes at the same distance, find_next_best_node takes those above the own one first (`n < node` costs extra),
-    then begins again at 0.
-    """
+    """Per node the order in which zones are asked: the nodes in `fallback_order`, each node Normal, DMA32, DMA (NU-01)."""
     s = k.s
     s.zonelists[:] = -1
     for zid in k.populated:
         s.zones["nofragment"][zid] = int(s.zones["type"][zid]) == ZONE_NORMAL and s.zones["managed"][zid - 1] > 0
-    for node in range(k.nr_nodes):
-        nodes = [node, *[(node + i) % k.nr_nodes for i in range(1, k.nr_nodes)]]
+    for node, nodes in enumerate(fallback_orders(k)):
         order = [n * ZONES_PER_NODE + kind for n in nodes for kind in (ZONE_NORMAL, ZONE_DMA32, ZONE_DMA)]
         usable = [zid for zid in order if s.zones["managed"][zid]]
         s.zonelists[node, : len(usable)] = usable
+
+
+def fallback_orders(k: Kernel) -> list[list[int]]:
+    """For each node, itself and then the others, the nearest first (build_zonelists, find_next_best_node).
+
+    Among equally near ones: a node without CPUs, then the next number upwards (a lower number costs 1), then the one that heads fewer
+    distance groups of the nodes before. Four nodes at equal distance: node 1 asks 1, 2, 3, 0.
+    """
+    load, orders = [0] * k.nr_nodes, []
+    for local in range(k.nr_nodes):
+        distances = k.machine.distances[local]
+        left, order = set(range(k.nr_nodes)) - {local}, [local]
+        while left:
+            def cost(n: int, local: int = local, distances: tuple[int, ...] = distances) -> int:
+                return (distances[n] + (n < local) + has_cpus(k, n)) * NODES_MOST + load[n]
+
+            best = min(sorted(left), key=cost)
+            if distances[best] != distances[order[-1]]:
+                load[best] += 1
+            left.remove(best)
+            order.append(best)
+        orders.append(order)
+    return orders
+
+
+def has_cpus(k: Kernel, node: int) -> bool:
+    """Does any CPU belong to the node?"""
+    return any(cpu_to_node(k, cpu) == node for cpu in range(k.nr_cpus))
+
+
+def node_distance(k: Kernel, a: int, b: int) -> int:
+    """How far node b is from node a: 10 is local, 20 takes twice as long (ACPI's SLIT)."""
+    return k.machine.distances[a][b]
 
 
 def cpu_to_node(k: Kernel, cpu: int) -> int:

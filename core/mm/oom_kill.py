@@ -122,7 +122,9 @@ def constrained_alloc(k: Kernel, oc: OomControl) -> None:
         oc.constraint, oc.totalpages = "CONSTRAINT_MEMCG", limit or 1
     elif oc.nodes is not None and len(oc.nodes) < k.nr_nodes:
         present = k.s.zones["present"].reshape(-1, ZONES_PER_NODE).sum(axis=1)
-        oc.constraint, oc.totalpages = "CONSTRAINT_MEMORY_POLICY", swap + int(present[oc.nodes].sum())
+        by_cpuset = oc.task is not None and oc.task.mems == sum(1 << node for node in oc.nodes)
+        oc.constraint = "CONSTRAINT_CPUSET" if by_cpuset else "CONSTRAINT_MEMORY_POLICY"
+        oc.totalpages = swap + int(present[oc.nodes].sum())
     else:
         oc.constraint, oc.totalpages = "CONSTRAINT_NONE", totalram_pages(k) + swap
 
@@ -130,8 +132,11 @@ def constrained_alloc(k: Kernel, oc: OomControl) -> None:
 def domain(k: Kernel, oc: OomControl) -> list[Task]:
     """The tasks that may be looked at, in order: all, or those of the cgroup's subtree, each cgroup before its children.
 
-    Where a memory policy is the constraint, a task that is itself bound to other nodes could not help.
+    Where a memory policy is the constraint, a task that is itself bound to other nodes could not help; where a cpuset is, one whose
+    cpuset has none of its nodes.
     """
+    if oc.constraint == "CONSTRAINT_CPUSET" and oc.task is not None:
+        return [task for task in k.tasks.values() if not task.mems or task.mems & oc.task.mems]
     if oc.memcg is None:
         return [task for task in k.tasks.values() if oc.nodes is None or in_oom_domain(task, oc.nodes)]
     return [k.tasks[pid] for cg in memcontrol.subtree(k, oc.memcg) for pid in cg.pids if pid in k.tasks]
@@ -333,10 +338,20 @@ def dump_tasks(k: Kernel, oc: OomControl) -> None:
 
 def dump_oom_summary(k: Kernel, oc: OomControl, victim: Task) -> None:
     """The one line that says it all: oom-kill:constraint=…"""
-    nodemask = _ranges(oc.nodes) if oc.nodes is not None else "(null)"
+    nodemask = _ranges(oc.nodes) if oc.nodes is not None and oc.constraint != "CONSTRAINT_CPUSET" else "(null)"
+    mems = [node for node in range(k.nr_nodes) if oc.task is None or not oc.task.mems or oc.task.mems >> node & 1]
+    cpuset = _cpuset_name(oc.task)
     where = f"oom_memcg={oc.memcg.path}" if oc.memcg is not None else "global_oom"
-    k.log(6, f"oom-kill:constraint={oc.constraint},nodemask={nodemask},cpuset=/,mems_allowed={_ranges(list(range(k.nr_nodes)))},"
+    k.log(6, f"oom-kill:constraint={oc.constraint},nodemask={nodemask},cpuset={cpuset},mems_allowed={_ranges(mems)},"
              f"{where},task_memcg={victim.cgroup.memcg.path},task={victim.comm},pid={victim.pid},uid={victim.uid}")  # fmt: skip
+
+
+def _cpuset_name(task: Task | None) -> str:
+    """The name of the cgroup whose cpuset holds (cpuset_print_current_mems_allowed)."""
+    at = task.cgroup if task is not None else None
+    while at is not None and at.parent is not None and "cpuset" not in at.controllers:
+        at = at.parent
+    return at.name if at is not None and at.name else "/"
 
 
 def _ranges(numbers: list[int]) -> str:

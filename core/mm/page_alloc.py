@@ -55,6 +55,7 @@ from core.mm.mm_types import (
     CTL_STEAL,
     CTL_STEAL_ORDER,
     CTL_STEAL_TYPE,
+    HPAGE_PMD_ORDER,
     MAX_ORDER,
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
@@ -344,6 +345,8 @@ def free_one_page(s: State, zid: int, pfn: int, order: int) -> None:
     zone = s.zones[zid]
     zone.free += 1 << order
     s.vm_event[PGFREE] += 1 << order
+    if order == HPAGE_PMD_ORDER:
+        zone.huge_freed += 1
     mt = pageblock_type(s, pfn)
     while order < MAX_ORDER - 1:
         buddy = (pfn >> order) ^ 1
@@ -413,6 +416,8 @@ def get_page_from_freelist(s: State, node: int, order: int, mark: int, classzone
             continue
         pfn = rmqueue(s, zid, order, mt)
         if pfn:
+            if order == HPAGE_PMD_ORDER:
+                s.zones[zid].huge_taken += 1
             zone_statistics(s, zid, preferred, local, 1)
             return pfn
         if s.zones[zid].free and not ask_for_theft(s, zid, order, mt):

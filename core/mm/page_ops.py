@@ -23,20 +23,31 @@ from __future__ import annotations
 from core.abi.mempolicy import MPOL_BIND, MPOL_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY
 from core.abi.mman import VM_LOCKED
 from core.abi.page_flags import (
-    PG_ACTIVE,
     PG_ANON,
     PG_ANON_EXCLUSIVE,
     PG_DIRTY,
+    PG_HEAD,
     PG_LRU,
     PG_MLOCKED,
     PG_PRIVATE,
     PG_SHMEM,
     PG_SWAPBACKED,
     PG_TABLE,
+    PG_TAIL,
     PG_UNEVICTABLE,
     PG_UPTODATE,
 )
 from core.jit import inline, step
+from core.mm.compound import (
+    PG_COMPOUND,
+    clear_compound_page,
+    compound_head,
+    compound_mapcount,
+    compound_order,
+    deferred_split_huge_page,
+    undefer,
+)
+from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
     MAX_NUMNODES,
@@ -51,9 +62,12 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
-from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, take_node, take_table_row
+from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, huge_entry, take_node, take_table_row
 from core.mm.slab import account_slab
-from core.mm.swap import lru_add, lru_del
+from core.mm.swap import folio_add_lru, lru_del, lru_pages
+from core.mm.swap import mlock_page as mlock_page
+from core.mm.swap import munlock_page as munlock_page
+from core.mm.swap import stat_add as stat_add
 from core.mm.workingset import workingset_refault
 from core.vmstat import (
     MEMCG_KMEM,
@@ -71,12 +85,11 @@ from core.vmstat import (
     UNEVICTABLE_PGCLEARED,
     UNEVICTABLE_PGCULLED,
     UNEVICTABLE_PGMLOCKED,
-    UNEVICTABLE_PGMUNLOCKED,
-    UNEVICTABLE_PGRESCUED,
 )
 
 # why a page loop stopped (vmf.reason)
-DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, SWAP, OVER_HIGH, BALANCE = range(11)
+DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, OVER_HIGH, BALANCE, SLEPT = range(11)
+NUMA_HINT = 24
 
 NO_STORE = -1000  # an access for writing that stores nothing: get_user_pages, a copy made ahead of the write
 
@@ -100,13 +113,6 @@ def stored(content: int, value: int) -> int:
 def file_content(file: int, index: int) -> int:
     """What a page of a file holds: nothing like it anywhere."""
     return ((file << 30) + index + 1) << 16
-
-
-@inline
-def stat_add(s: State, zid: int, memcg: int, item: int, nr: int) -> None:
-    """A node counter and its cgroup's (mod_lruvec_page_state)."""
-    s.node_stat[s.zones[zid]["node"], item] += nr
-    s.memcgs[memcg]["stat"][item] += nr
 
 
 @inline
@@ -151,7 +157,7 @@ def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
     """A page of a mapping goes where its offset says, any other to the task's next node (alloc_page_interleave)."""
     row = s.mms[v["mm"]]
     node = nth_node(nodes, vpn - v["vm_start"] + v["vm_pgoff"]) if vpn >= 0 else next_node_in(nodes, row["il_prev"])
-    pfn = get_page_on(s, v, node, v["mark"], classzone, 0)
+    pfn = get_page_on(s, v, node, v["mark"], classzone, v["tried"])
     if pfn == 0:
         return 0
     if vpn < 0:
@@ -165,13 +171,23 @@ def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
 @step
 def alloc_preferred_many(s: State, v, classzone: int, nodes: int) -> int:
     """First the nodes of the mask, without reclaim, then all (alloc_pages_preferred_many)."""
-    v["tried"] = nodes
-    pfn = get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
+    v["tried"] = cpuset_nodes(v, classzone, nodes)
+    pfn = get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
     if pfn or v["mark"] == WMARK_LOW or s.ctl[CTL_FAIL_NTH] < 0:
         return pfn
-    v["tried"] = 0
-    pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, 0)
-    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+    v["tried"] = cpuset_nodes(v, classzone, 0)
+    pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, v["tried"])
+    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
+
+
+@inline
+def cpuset_nodes(v, classzone: int, nodes: int) -> int:
+    """A mask of nodes (0: all) within the task's cpuset. The kernel's own pages leave it when it is full (__cpuset_node_allowed)."""
+    mems = v["mems"]
+    if mems == 0 or (classzone == GFP_KERNEL and v["mark"] != WMARK_LOW):
+        return nodes
+    both = nodes & mems
+    return both if both else mems
 
 
 @step
@@ -179,17 +195,18 @@ def alloc_by_policy(s: State, v, classzone: int, vpn: int) -> int:
     """One frame where the memory policy wants it, 0 if there is none: the mapping's policy, or for vpn < 0 the task's own."""
     mode = v["mode"] if vpn >= 0 else v["task_mode"]
     nodes = v["nodes"] if vpn >= 0 else v["task_nodes"]
-    v["tried"] = 0
+    allowed = cpuset_nodes(v, classzone, 0)
+    v["tried"] = allowed
     if mode == MPOL_INTERLEAVE:
         return alloc_interleaved(s, v, classzone, vpn, nodes)
     if mode == MPOL_PREFERRED_MANY:
         return alloc_preferred_many(s, v, classzone, nodes)
     if mode == MPOL_PREFERRED:
-        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, 0)
+        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, allowed)
     if mode == MPOL_BIND:
-        v["tried"] = nodes
-        return get_page_on(s, v, v["node"], v["mark"], classzone, nodes)
-    return get_page_on(s, v, v["node"], v["mark"], classzone, 0)
+        v["tried"] = cpuset_nodes(v, classzone, nodes)
+        return get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
+    return get_page_on(s, v, v["node"], v["mark"], classzone, allowed)
 
 
 @inline
@@ -200,7 +217,8 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     policy chooses the node by it.
     """
     if v["policy"] == 0:
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, 0, v["node"], migratetype_of(classzone))
+        v["tried"] = cpuset_nodes(v, classzone, 0)
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"], migratetype_of(classzone))
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:
@@ -222,19 +240,42 @@ def free_page(s: State, zid: int, pfn: int) -> None:
     """The last holder let go: off the lists, uncharged, back to the allocator."""
     page = s.mem[pfn]
     flags = page["flags"]
+    if flags & PG_HEAD:
+        free_compound_page(s, zid, pfn)
+        return
     if flags & PG_MLOCKED:
         s.zones[zid]["stat"][NR_MLOCK] -= 1
         s.vm_event[UNEVICTABLE_PGCLEARED] += 1
     if flags & PG_LRU:
         lru_del(s, zid, pfn)
+    if lru_gen_enabled(s):
+        s.gens[pfn] = 0
     uncharge(s, page["memcg"], 1)
     clear_page_row(s, pfn)
     free_one_page(s, zid, pfn, 0)
 
 
+@step
+def free_compound_page(s: State, zid: int, head: int) -> None:
+    """`free_page` of a huge page: all its frames at once (free_transhuge_page)."""
+    page = s.mem[head]
+    order = compound_order(s, head)
+    if page["flags"] & PG_MLOCKED:
+        s.zones[zid]["stat"][NR_MLOCK] -= 1 << order
+        s.vm_event[UNEVICTABLE_PGCLEARED] += 1 << order
+    if page["flags"] & PG_LRU:
+        lru_del(s, zid, head)
+    undefer(s, head)
+    uncharge(s, page["memcg"], 1 << order)
+    clear_compound_page(s, head, order)
+    free_one_page(s, zid, head, order)
+
+
 @inline
 def put_page(s: State, zid: int, pfn: int) -> bool:
-    """Drop one reference; True if the page is free now."""
+    """Drop one reference; True if the page is free now. A tail's is its head's."""
+    if s.mem[pfn]["flags"] & PG_TAIL:
+        pfn = s.mem[pfn]["private"]
     refs = s.mem[pfn]["refcount"] - 1
     s.mem[pfn]["refcount"] = refs
     if refs > 0:
@@ -247,41 +288,14 @@ def put_page(s: State, zid: int, pfn: int) -> bool:
 def lru_add_new(s: State, zid: int, pfn: int, vm_flags: int) -> None:
     """A new page on its list; in a locked mapping that is the unevictable one (lru_cache_add_inactive_or_unevictable)."""
     if vm_flags & VM_LOCKED:
+        nr = lru_pages(s.mem[pfn]["flags"])
         s.mem[pfn]["flags"] |= PG_MLOCKED | PG_UNEVICTABLE
-        s.zones[zid]["stat"][NR_MLOCK] += 1
-        s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
-        s.vm_event[UNEVICTABLE_PGCULLED] += 1
-    lru_add(s, zid, pfn)
+        s.zones[zid]["stat"][NR_MLOCK] += nr
+        s.vm_event[UNEVICTABLE_PGMLOCKED] += nr
+        s.vm_event[UNEVICTABLE_PGCULLED] += nr
+    folio_add_lru(s, zid, pfn)
 
 
-@step
-def mlock_page(s: State, zid: int, pfn: int) -> None:
-    """A page that a locked mapping holds becomes unevictable (mlock_folio, __mlock_page)."""
-    page = s.mem[pfn]
-    if page["flags"] & PG_MLOCKED:
-        return
-    page["flags"] |= PG_MLOCKED
-    s.zones[zid]["stat"][NR_MLOCK] += 1
-    s.vm_event[UNEVICTABLE_PGMLOCKED] += 1
-    if page["flags"] & PG_LRU and not page["flags"] & PG_UNEVICTABLE:
-        lru_del(s, zid, pfn)
-        page["flags"] = (page["flags"] & ~PG_ACTIVE) | PG_UNEVICTABLE
-        lru_add(s, zid, pfn)
-        s.vm_event[UNEVICTABLE_PGCULLED] += 1
-
-
-@step
-def munlock_page(s: State, zid: int, pfn: int) -> None:
-    """A page that no locked mapping holds any more goes back to an evictable list (__munlock_page)."""
-    page = s.mem[pfn]
-    if not page["flags"] & PG_MLOCKED:
-        return
-    s.zones[zid]["stat"][NR_MLOCK] -= 1
-    s.vm_event[UNEVICTABLE_PGMUNLOCKED] += 1
-    lru_del(s, zid, pfn)
-    page["flags"] &= ~(PG_MLOCKED | PG_UNEVICTABLE)
-    lru_add(s, zid, pfn)
-    s.vm_event[UNEVICTABLE_PGRESCUED] += 1
 
 
 @step
@@ -293,7 +307,7 @@ def locked_elsewhere(s: State, others, pfn: int) -> bool:
         if vpn < others[i, 1] or vpn >= others[i, 2]:
             continue
         tid = find_pte_table(s, others[i, 0], vpn)
-        pte = s.pt[tid, vpn & 511] if tid else 0
+        pte = s.pt[tid, vpn & 511] if tid else huge_entry(s, others[i, 0], vpn)
         if pte & PTE_PRESENT and (pte & PFN_MASK) >> 12 == pfn:
             return True
     return False
@@ -350,12 +364,27 @@ def page_add_file_rmap(s: State, zid: int, pfn: int) -> None:
         stat_add(s, zid, page["memcg"], NR_FILE_MAPPED, 1)
 
 
+@step
+def subpage_unmapped(s: State, zid: int, pfn: int) -> None:
+    """No small entry maps this frame of a huge page any more; if no big one does either, the page is partly unused."""
+    head = compound_head(s, pfn)
+    if compound_mapcount(s, head) > 0:
+        return
+    anon = s.mem[head]["flags"] & PG_ANON
+    stat_add(s, zid, s.mem[head]["memcg"], NR_ANON_MAPPED if anon else NR_FILE_MAPPED, -1)
+    if anon:
+        deferred_split_huge_page(s, head)
+
+
 @inline
 def page_remove_rmap(s: State, zid: int, pfn: int) -> None:
     """One entry less maps the page; the reference is the caller's to drop."""
     page = s.mem[pfn]
     page["mapcount"] -= 1
     if page["mapcount"] == 0:
+        if page["flags"] & PG_COMPOUND:
+            subpage_unmapped(s, zid, pfn)
+            return
         stat_add(s, zid, page["memcg"], NR_ANON_MAPPED if page["flags"] & PG_ANON else NR_FILE_MAPPED, -1)
 
 
@@ -457,7 +486,7 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
     if shmem:
         stat_add(s, zid, page["memcg"], NR_SHMEM, 1)
     account_slab(s, page["memcg"], XA_NODE_SHARE)
-    lru_add(s, zid, pfn)
+    folio_add_lru(s, zid, pfn)
 
 
 @step

@@ -179,6 +179,18 @@ def lookup(s: State, pgd: int, vpn: int) -> int:
     return s.pt[tid, vpn & 511]
 
 
+@njit
+def lookup_pmd(s: State, pgd: int, vpn: int) -> int:
+    """The PMD entry around one page: of a table, or huge; 0 where there is none."""
+    tid = find_table(s, pgd, vpn, 2)
+    return s.pt[tid, (vpn >> 9) & 511] if tid else 0
+
+
 def entry(k: Kernel, mm: Mm, vpn: int) -> int:
     """The PTE of one page of an address space, as an int64."""
     return int(lookup(k.s, int(k.s.mms["pgd"][mm.id]), vpn))
+
+
+def pmd_entry(k: Kernel, mm: Mm, vpn: int) -> int:
+    """The entry of the 2 MiB around a page: of a page table, or huge; 0: neither."""
+    return int(lookup_pmd(k.s, int(k.s.mms["pgd"][mm.id]), vpn))

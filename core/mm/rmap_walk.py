@@ -17,11 +17,25 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from core.abi.mman import VM_SEQ_READ
-from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_SWAPBACKED, PG_SWAPCACHE
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HEAD, PG_KSM, PG_SWAPBACKED, PG_SWAPCACHE
 from core.jit import inline, step
-from core.mm.mm_types import MM_ANONPAGES, MM_SWAPENTS, Array, State
+from core.mm.compound import total_mapcount
+from core.mm.huge_pmd import split_huge_pmd
+from core.mm.lru_gen_walk import lru_gen_look_around
+from core.mm.mm_inline import lru_gen_enabled
+from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
-from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_SOFT_DIRTY, SWP_SOFT_DIRTY, find_pte_table
+from core.mm.pgtable import (
+    PFN_MASK,
+    PTE_A,
+    PTE_D,
+    PTE_PRESENT,
+    PTE_SOFT_DIRTY,
+    SWP_SOFT_DIRTY,
+    find_pte_table,
+    find_table,
+    huge_entry,
+)
 from core.mm.swapfile import SLOT_KSM, SWP_EXCLUSIVE, swap_duplicate, swp_entry
 
 if TYPE_CHECKING:
@@ -41,10 +55,13 @@ class Rmap(NamedTuple):
 
 
 def tables(k: Kernel) -> Rmap:
-    """The reverse-mapping tables of this moment, made anew when a mapping has changed since (kept in `k.rmap`)."""
+    """The reverse-mapping tables of this moment, made anew when a mapping has changed since.
+
+    `k.rmap` keeps the moment, the tables, and what vmscan adds to them (`vmscan.workspace`).
+    """
     moment = (k.next_anon_vma, k.next_inode, [(mm.id, mm.generation) for mm in k.mms.values()])
     if k.rmap is None or k.rmap[0] != moment:
-        k.rmap = (moment, _build(k))
+        k.rmap = [moment, _build(k), None]
     rmap: Rmap = k.rmap[1]
     return rmap
 
@@ -107,10 +124,131 @@ def referenced_one(s: State, r: Rmap, row: int, at: int, target: int) -> int:
     pte = s.pt[at >> 9, at & 511]
     young = 0
     if pte & PTE_A:
-        s.pt[at >> 9, at & 511] = pte & ~PTE_A
+        page = s.mem[(pte & PFN_MASK) >> 12]
+        if lru_gen_enabled(s) and not page["flags"] & PG_KSM:
+            vma = r.vt[row]
+            vpn = vma["start"] + page["index"] - vma["pgoff"]
+            lru_gen_look_around(s, s.mms[vma["mm"]]["pgd"], vpn, vma["start"], vma["end"], vma["flags"], (pte & PFN_MASK) >> 12)
+        s.pt[at >> 9, at & 511] &= ~PTE_A
         if not r.vt[row]["flags"] & VM_SEQ_READ:
             young = 1
     return young | r.vt[row]["flags"] << 16
+
+
+@inline
+def maps_whole(s: State, r: Rmap, row: int, head: int) -> bool:
+    """Does mapping `row` map this huge page by one entry?"""
+    vma = r.vt[row]
+    vpn = vma["start"] + s.mem[head]["index"] - vma["pgoff"]
+    if vpn < vma["start"] or vpn >= vma["end"]:
+        return False
+    return (huge_entry(s, s.mms[vma["mm"]]["pgd"], vpn) & PFN_MASK) >> 12 == head
+
+
+@step
+def page_referenced_huge(s: State, r: Rmap, head: int, target: int) -> int:
+    """`page_referenced` of a huge page: each mapping counts once, be it for its huge entry or for any of 512 (folio_referenced_one)."""
+    young, flags = 0, 0
+    mapping = s.mem[head]["mapping"]
+    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
+        row = r.av_rows[i]
+        vma = r.vt[row]
+        ours = target == 0 or belongs(s, s.mms[vma["mm"]]["memcg"], target)
+        seen, used = 0, 0
+        if maps_whole(s, r, row, head):
+            vpn = vma["start"] + s.mem[head]["index"] - vma["pgoff"]
+            tid, slot = find_table(s, s.mms[vma["mm"]]["pgd"], vpn, 2), (vpn >> 9) & 511
+            seen = 1
+            if ours and s.pt[tid, slot] & PTE_A:
+                s.pt[tid, slot] &= ~PTE_A
+                used = 1
+        else:
+            at = subpage_entry(s, r, row, head, 0)
+            for sub in range(HPAGE_PMD_NR if at != -2 else 0):
+                at = subpage_entry(s, r, row, head, sub)
+                if at < 0:
+                    continue
+                seen = 1
+                if ours and s.pt[at >> 9, at & 511] & PTE_A:
+                    s.pt[at >> 9, at & 511] &= ~PTE_A
+                    used = 1
+        if seen and ours:
+            flags |= vma["flags"]
+            if not vma["flags"] & VM_SEQ_READ:
+                young += used
+    return young | flags << 16
+
+
+@inline
+def subpage_entry(s: State, r: Rmap, row: int, head: int, sub: int) -> int:
+    """Where mapping `row` maps frame `sub` of a huge page by a small entry: table row * 512 + slot; -1: it does not, -2: it has no table there."""
+    vma = r.vt[row]
+    vpn = vma["start"] + s.mem[head]["index"] + sub - vma["pgoff"]
+    tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn) if vpn >= 0 else 0
+    if tid == 0:
+        return -2
+    if vpn < vma["start"] or vpn >= vma["end"]:
+        return -1
+    pte = s.pt[tid, vpn & 511]
+    if not pte & PTE_PRESENT or (pte & PFN_MASK) >> 12 != head + sub:
+        return -1
+    return tid * 512 + (vpn & 511)
+
+
+@step
+def split_all_pmds(s: State, r: Rmap, head: int) -> int:
+    """Every huge entry that maps this page becomes 512 small ones; the flags of their mappings, together."""
+    mapping = s.mem[head]["mapping"]
+    flags = 0
+    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
+        row = r.av_rows[i]
+        if maps_whole(s, r, row, head):
+            vma = r.vt[row]
+            flags |= vma["flags"]
+            split_huge_pmd(s, vma["mm"], vma["start"] + s.mem[head]["index"] - vma["pgoff"], vma["flags"])
+    return flags
+
+
+@step
+def try_to_unmap_huge(s: State, r: Rmap, zid: int, head: int) -> bool:
+    """`try_to_unmap` of a huge page (TTU_SPLIT_HUGE_PMD): entry by entry; its 512 slots follow each other."""
+    split_all_pmds(s, r, head)
+    page = s.mem[head]
+    lazy = not page["flags"] & PG_SWAPBACKED
+    mapping = page["mapping"]
+    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
+        row = r.av_rows[i]
+        mm = r.vt[row]["mm"]
+        for sub in range(HPAGE_PMD_NR):
+            at = subpage_entry(s, r, row, head, sub)
+            if at < 0:
+                continue
+            pte = s.pt[at >> 9, at & 511]
+            if lazy and (pte & PTE_D or page["flags"] & PG_DIRTY):
+                page["flags"] |= PG_SWAPBACKED
+                return False
+            if pte & PTE_D:
+                page["flags"] |= PG_DIRTY
+            entry = 0
+            if not lazy:
+                slot = page["private"] + sub
+                entry = swp_entry(s, slot)
+                if s.mem[head + sub]["flags"] & PG_ANON_EXCLUSIVE:
+                    entry |= SWP_EXCLUSIVE
+                if pte & PTE_SOFT_DIRTY:
+                    entry |= SWP_SOFT_DIRTY
+                swap_duplicate(s, slot)
+                s.mms[mm]["rss"][MM_SWAPENTS] += 1
+            s.pt[at >> 9, at & 511] = entry
+            s.mms[mm]["tlb_gen"] += 1
+            s.mms[mm]["rss"][MM_ANONPAGES] -= 1
+            page_remove_rmap(s, zid, head + sub)
+            page["refcount"] -= 1
+    if total_mapcount(s, head) > 0:
+        return False
+    for pfn in range(head, head + HPAGE_PMD_NR):
+        s.mem[pfn]["flags"] &= ~PG_ANON_EXCLUSIVE
+    return True
 
 
 @step
@@ -121,6 +259,8 @@ def page_referenced(s: State, r: Rmap, pfn: int, target: int) -> int:
     """
     young, flags = 0, 0
     page = s.mem[pfn]
+    if page["flags"] & PG_HEAD:
+        return page_referenced_huge(s, r, pfn, target)
     if page["mapcount"] == 0:
         return 0
     if page["flags"] & PG_KSM:
@@ -176,6 +316,8 @@ def try_to_unmap(s: State, r: Rmap, zid: int, pfn: int) -> bool:
     A page given up by MADV_FREE that was written since stays (False).
     """
     page = s.mem[pfn]
+    if page["flags"] & PG_HEAD:
+        return try_to_unmap_huge(s, r, zid, pfn)
     anon = page["flags"] & PG_ANON
     if page["flags"] & PG_KSM:
         return try_to_unmap_ksm(s, r, zid, pfn)
@@ -236,6 +378,7 @@ def unmap_one(s: State, r: Rmap, row: int, at: int, zid: int, pfn: int) -> bool:
     else:
         s.pt[at >> 9, at & 511] = 0
         s.mms[mm]["rss"][rss_column(page["flags"])] -= 1
+    s.mms[mm]["tlb_gen"] += 1
     page_remove_rmap(s, zid, pfn)
     page["refcount"] -= 1
     return True

@@ -27,12 +27,25 @@ import numpy as np
 
 from core.abi.mman import VM_HUGETLB, VM_LOCKED, VM_PFNMAP, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
-from core.jit import njit
-from core.mm import hugetlb_fault
+from core.jit import inline, njit, step
+from core.mm import hugetlb_fault, tlb
+from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount
 from core.mm.fault import next_block
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
+from core.mm.mm_types import CTL_HUGE_ZERO, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, State, get_mm_counters
 from core.mm.page_alloc import zone_of
-from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, SWP_SOFT_DIRTY, find_pte_table, pte_pfn
+from core.mm.pgtable import (
+    PTE_A,
+    PTE_D,
+    PTE_PRESENT,
+    PTE_RW,
+    PTE_SOFT_DIRTY,
+    PTE_SPECIAL,
+    SWP_SOFT_DIRTY,
+    find_pte_table,
+    find_table,
+    huge_entry,
+    pte_pfn,
+)
 from core.mm.shmem_swap import count_swapped
 from core.mm.swapfile import swp_slot
 
@@ -45,10 +58,10 @@ PAGE_PSS = 4096 << PSS_SHIFT
 
 # columns of the sums: bytes, Pss in fixed point
 (RSS, PSS, PSS_DIRTY, SHARED_CLEAN, SHARED_DIRTY, PRIVATE_CLEAN, PRIVATE_DIRTY, REFERENCED, ANONYMOUS, LAZYFREE, SWAP, SWAP_PSS,
- PSS_ANON, PSS_FILE, PSS_SHMEM) = range(15)  # fmt: skip
-NR_SUMS = 15
+ PSS_ANON, PSS_FILE, PSS_SHMEM, ANON_HUGE) = range(16)  # fmt: skip
+NR_SUMS = 16
 NAMES = ("Rss", "Pss", "Pss_Dirty", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Referenced", "Anonymous", "LazyFree",
-         "Swap", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem")  # fmt: skip
+         "Swap", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem", "AnonHugePages")  # fmt: skip
 FIXED_POINT = frozenset({"Pss", "Pss_Dirty", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem"})
 
 # columns of numa_maps: pages; from NUMA_NODES on, pages of each node
@@ -83,7 +96,7 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
     if vma.file is not None and vma.file.shmem and vma.file.root:
         out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
-    for huge in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"):
+    for huge in ("ShmemPmdMapped", "FilePmdMapped"):
         out[huge] = 0
     out["Shared_Hugetlb"], out["Private_Hugetlb"] = hugetlb
     return out
@@ -98,10 +111,14 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     swapped, swap_pss = 0, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if huge_entry(s, pgd, at):
+                account_huge(s, pgd, at, stop - at, sums)
+                at = stop
+            else:
+                at = next_block(s, pgd, at, end)
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if pte == 0:
@@ -113,8 +130,10 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
                 continue
             if pte & PTE_SPECIAL:
                 continue
-            page = s.mem[pte_pfn(pte)]
-            flags, mapcount = page["flags"], page["mapcount"]
+            pfn = pte_pfn(pte)
+            flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
+            if flags & PG_COMPOUND:
+                flags, mapcount = s.mem[compound_head(s, pfn)]["flags"], page_mapcount(s, pfn)
             dirty = pte & PTE_D or flags & PG_DIRTY
             share = PAGE_PSS // mapcount if mapcount > 1 else PAGE_PSS
             rss += 1
@@ -156,6 +175,34 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
     sums[PSS_FILE] += pss - pss_anon - pss_shmem
 
 
+@step
+def account_huge(s: State, pgd: int, vpn: int, pages: int, sums) -> None:
+    """A huge entry counts for its pages (smaps_pmd_entry); the huge zero page nowhere."""
+    entry = huge_entry(s, pgd, vpn)
+    head = pte_pfn(entry)
+    if head == s.ctl[CTL_HUGE_ZERO]:
+        return
+    flags, size = s.mem[head]["flags"], pages << 12
+    dirty = entry & PTE_D or flags & PG_DIRTY
+    sums[RSS] += size
+    sums[ANONYMOUS] += size
+    sums[ANON_HUGE] += size
+    if entry & PTE_A or flags & PG_REFERENCED:
+        sums[REFERENCED] += size
+    if not flags & PG_SWAPBACKED and not dirty:
+        sums[LAZYFREE] += size
+    for pfn in range(head + (vpn & 511), head + (vpn & 511) + pages):
+        mapcount = s.mem[pfn]["mapcount"] + compound_mapcount(s, head)
+        share = PAGE_PSS // mapcount if mapcount > 1 else PAGE_PSS
+        sums[PSS] += share
+        sums[PSS_ANON] += share
+        if dirty:
+            sums[PSS_DIRTY] += share
+            sums[SHARED_DIRTY if mapcount > 1 else PRIVATE_DIRTY] += 4096
+        else:
+            sums[SHARED_CLEAN if mapcount > 1 else PRIVATE_CLEAN] += 4096
+
+
 # ---------------------------------------------------------------- numa_maps
 
 
@@ -178,32 +225,44 @@ def gather_numa(s: State, pgd: int, start: int, end: int, counts) -> None:
     at = start
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if huge_entry(s, pgd, at):
+                count_numa(s, zone_of(s, pte_pfn(huge_entry(s, pgd, at))), huge_entry(s, pgd, at), stop - at, counts)
+                at = stop
+            else:
+                at = next_block(s, pgd, at, end)
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
                 continue
-            pfn = pte_pfn(pte)
-            zid = zone_of(s, pfn)
-            flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
-            counts[NUMA_PAGES] += 1
-            counts[NUMA_NODES + s.zones[zid]["node"]] += 1
-            if flags & PG_ANON:
-                counts[NUMA_ANON] += 1
-            if pte & PTE_D or flags & PG_DIRTY:
-                counts[NUMA_DIRTY] += 1
-            if flags & PG_SWAPCACHE:
-                counts[NUMA_SWAPCACHE] += 1
-            if flags & (PG_ACTIVE | PG_UNEVICTABLE):
-                counts[NUMA_ACTIVE] += 1
-            if flags & PG_WRITEBACK:
-                counts[NUMA_WRITEBACK] += 1
-            if mapcount > counts[NUMA_MAPMAX]:
-                counts[NUMA_MAPMAX] = mapcount
+            count_numa(s, zone_of(s, pte_pfn(pte)), pte, 1, counts)
         at = stop
+
+
+@inline
+def count_numa(s: State, zid: int, entry: int, nr: int, counts) -> None:
+    """Pages that one entry maps (gather_stats)."""
+    pfn = pte_pfn(entry)
+    if pfn == s.ctl[CTL_HUGE_ZERO]:
+        return
+    flags, mapcount = s.mem[pfn]["flags"], s.mem[pfn]["mapcount"]
+    if flags & PG_COMPOUND:
+        flags, mapcount = s.mem[compound_head(s, pfn)]["flags"], page_mapcount(s, pfn)
+    counts[NUMA_PAGES] += nr
+    counts[NUMA_NODES + s.zones[zid]["node"]] += nr
+    if flags & PG_ANON:
+        counts[NUMA_ANON] += nr
+    if entry & PTE_D or flags & PG_DIRTY:
+        counts[NUMA_DIRTY] += nr
+    if flags & PG_SWAPCACHE:
+        counts[NUMA_SWAPCACHE] += nr
+    if flags & (PG_ACTIVE | PG_UNEVICTABLE):
+        counts[NUMA_ACTIVE] += nr
+    if flags & PG_WRITEBACK:
+        counts[NUMA_WRITEBACK] += nr
+    counts[NUMA_MAPMAX] = max(counts[NUMA_MAPMAX], mapcount)
 
 
 # ---------------------------------------------------------------- pagemap
@@ -232,10 +291,14 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
     at = start
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if huge_entry(s, pgd, at):
+                fill_huge(s, huge_entry(s, pgd, at), at, stop, start, soft_dirty, out)
+                at = stop
+            else:
+                at = next_block(s, pgd, at, end)
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if pte & PTE_PRESENT:
@@ -246,7 +309,7 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
                 if not pte & PTE_SPECIAL:
                     if not s.mem[pfn]["flags"] & PG_ANON:
                         entry |= PM_FILE
-                    if s.mem[pfn]["mapcount"] == 1:
+                    if page_mapcount(s, pfn) == 1:
                         entry |= PM_MMAP_EXCLUSIVE
                 out[vpn - start] = entry
             elif pte:
@@ -255,6 +318,21 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
                     entry |= PM_SOFT_DIRTY
                 out[vpn - start] = entry
         at = stop
+
+
+@step
+def fill_huge(s: State, huge: int, first: int, stop: int, start: int, soft_dirty: int, out) -> None:
+    """The entries of the pages that one huge entry maps (pagemap_pmd_range)."""
+    head = pte_pfn(huge)
+    bits = soft_dirty | PM_PRESENT
+    if huge & PTE_SOFT_DIRTY:
+        bits |= PM_SOFT_DIRTY
+    if not s.mem[head]["flags"] & PG_ANON:
+        bits |= PM_FILE  # the huge zero page
+    elif page_mapcount(s, head) == 1:
+        bits |= PM_MMAP_EXCLUSIVE
+    for vpn in range(first, stop):
+        out[vpn - start] = bits | (head + (vpn & 511))
 
 
 # ---------------------------------------------------------------- clear_refs
@@ -272,6 +350,8 @@ def clear_refs(k: Kernel, mm: Mm, kind: int) -> None:
         if vma.flags & (VM_PFNMAP | VM_HUGETLB) or (kind == CLEAR_ANON and vma.file) or (kind == CLEAR_MAPPED and not vma.file):
             continue
         k.clock.spend(int(clear_ptes(k.s, _pgd(k, mm), vma.start, vma.end, int(kind == CLEAR_SOFT_DIRTY))) * k.costs.protect_pte)
+    if kind == CLEAR_SOFT_DIRTY:
+        tlb.flush_tlb_mm(k, mm, "clear_refs write-protected its pages")
 
 
 @njit
@@ -280,10 +360,21 @@ def clear_ptes(s: State, pgd: int, start: int, end: int, soft_dirty: int) -> int
     at, n = start, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            head = pte_pfn(huge_entry(s, pgd, at))
+            if head == 0:
+                at = next_block(s, pgd, at, end)
+                continue
+            n += 1
+            top, slot = find_table(s, pgd, at, 2), (at >> 9) & 511
+            if soft_dirty:
+                s.pt[top, slot] &= ~(PTE_RW | PTE_SOFT_DIRTY)
+            else:
+                s.pt[top, slot] &= ~PTE_A
+                s.mem[head]["flags"] &= ~PG_REFERENCED
+            at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if pte == 0:
@@ -293,6 +384,6 @@ def clear_ptes(s: State, pgd: int, start: int, end: int, soft_dirty: int) -> int
                 s.pt[tid, vpn & 511] = pte & ~(PTE_RW | PTE_SOFT_DIRTY) if pte & PTE_PRESENT else pte & ~SWP_SOFT_DIRTY
             elif pte & PTE_PRESENT and not pte & PTE_SPECIAL:
                 s.pt[tid, vpn & 511] = pte & ~PTE_A
-                s.mem[pte_pfn(pte)]["flags"] &= ~PG_REFERENCED
+                s.mem[compound_head(s, pte_pfn(pte))]["flags"] &= ~PG_REFERENCED
         at = stop
     return n

@@ -1,56 +1,85 @@
-"""How many slots to read at once when a page comes back from swap (mm/swap_state.c:swapin_nr_pages).
+"""Reading from swap: how many slots at once, and the read itself (mm/swap_state.c: swapin_nr_pages, swap_cluster_readahead).
 
 hits: pages read ahead last time that were used since. A first, isolated fault reads one page; hits + 2, rounded up to a
 power of two of at least 4, is the next window; never more than 2^page-cluster, never less than half of the last one. The window
 is aligned: the fault on slot 21 with 8 pages reads 16..23.
+
+`swapin_readahead` is a step of the fault loop. It goes on as long as frames can be had, and stops with a reason where one cannot: the read then
+stays under way (vmf.ra_*), and the same access takes it up again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from core.abi.page_flags import PG_WORKINGSET
+from core.jit import njit, step
+from core.mm.mm_types import CTL_SWAP_HITS, CTL_SWAP_LAST, CTL_SWAP_PREVIOUS, WMARK_LOW, State
+from core.mm.swap_state import read_swap_cache
+from core.mm.swapfile import swap_area
+from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 
-from core.machine import STORAGE_NS
-from core.mm.mm_types import CTL_SWAP_HITS
-
-if TYPE_CHECKING:
-    from core.kernel import Kernel
+PAGE_NS = 4096 * 1_000_000_000  # over bytes a second: ns for one page
 
 
+@njit
 def nr_pages(previous: int, offset: int, hits: int, limit: int, last: int) -> int:
     """The window for a fault at `offset` (__swapin_nr_pages)."""
-    pages = hits + 2
-    if pages == 2:
-        if offset not in (previous + 1, previous - 1):
-            pages = 1
-    else:
-        pages = max(4, 1 << (pages - 1).bit_length())
+    pages = 1
+    if hits:
+        pages = 4
+        while pages < hits + 2:
+            pages *= 2
+    elif offset in (previous + 1, previous - 1):
+        pages = 2
     return max(min(pages, limit), last // 2)
 
 
-def window(k: Kernel, slot: int) -> tuple[int, int]:
-    """The slots to read, first and last, for a fault on `slot`."""
-    area = k.s.swaps[device_of(k, slot)]
-    offset = slot - int(area["base"])
-    limit = 1 << int(k.sysctl["vm.page-cluster"])
-    hits = int(k.s.ctl[CTL_SWAP_HITS])
-    k.s.ctl[CTL_SWAP_HITS] = 0
-    state = k.swap_ra
-    pages = 1 if limit == 1 else nr_pages(state["previous"], offset, hits, limit, state["last"])
+@step
+def start_window(s: State, v, slot: int) -> None:
+    """The slots to read for a fault on `slot`: vmf.ra_next to vmf.ra_last."""
+    ctl, area = s.ctl, s.swaps[swap_area(s, slot)]
+    offset = slot - area["base"]
+    hits = ctl[CTL_SWAP_HITS]
+    ctl[CTL_SWAP_HITS] = 0
+    pages = 1 if v["cluster"] == 1 else nr_pages(ctl[CTL_SWAP_PREVIOUS], offset, hits, v["cluster"], ctl[CTL_SWAP_LAST])
     if not hits:
-        state["previous"] = offset
-    state["last"] = pages
-    first = offset & ~(pages - 1)
-    last = min(offset | (pages - 1), int(area["pages"]))
-    return int(area["base"]) + max(first, 1), int(area["base"]) + last
+        ctl[CTL_SWAP_PREVIOUS] = offset
+    ctl[CTL_SWAP_LAST] = pages
+    v["ra_next"] = area["base"] + max(offset & ~(pages - 1), 1)
+    v["ra_last"] = area["base"] + min(offset | (pages - 1), area["pages"])
 
 
-def device_of(k: Kernel, slot: int) -> int:
-    """The swap area that a slot belongs to."""
-    areas = k.s.swaps
-    return max(i for i in range(len(areas)) if areas["pages"][i] and int(areas["base"][i]) <= slot)
+@step
+def swapin_readahead(s: State, v, slot: int, vpn: int) -> bool:
+    """Read the page in `slot` with its neighbours, a major fault; False where a frame cannot be had (vmf.reason)."""
+    if v["ra_next"] == 0:
+        start_window(s, v, slot)
+        v["ra_slot"], v["ra_pages"], v["ra_mark"], v["mark"] = slot, 0, v["mark"], WMARK_LOW
+    v["ra_next"] = read_swap_cache(s, v, v["ra_slot"], v["ra_next"], v["ra_last"], vpn)
+    if v["ra_next"] <= v["ra_last"]:
+        return False
+    v["ra_next"] = 0
+    v["mark"] = v["ra_mark"]
+    count_read(s, v, v["ra_slot"])
+    return True
 
 
-def io_ns(k: Kernel, slot: int, pages: int) -> int:
-    """Simulated time of one read from the area's device."""
-    latency, bandwidth = STORAGE_NS[k.swap_devices[device_of(k, slot)]["kind"]]
-    return latency + pages * 4096 * 1_000_000_000 // bandwidth
+@step
+def count_read(s: State, v, slot: int) -> None:
+    """The read is done: its fault and its time; it was a stall if the page that it was for had been in the workingset."""
+    area = s.swaps[swap_area(s, slot)]
+    pfn = s.slots[slot]["pfn"]
+    if v["reads"] == 0:
+        v["read_slot"] = slot
+    v["reads"] += 1
+    v["major"] += 1
+    v["read_pages"] += v["ra_pages"]
+    v["read_ns"] += area["latency"] + v["ra_pages"] * PAGE_NS // area["bandwidth"]
+    v["read_stall"] = 1 if pfn and s.mem[pfn]["flags"] & PG_WORKINGSET else 0
+    s.vm_event[PGMAJFAULT] += 1
+    s.memcgs[v["memcg"]]["stat"][MEMCG_PGMAJFAULT] += 1
+
+
+@njit
+def read_slot(s: State, slot: int, vpn: int) -> bool:
+    """`swapin_readahead`, callable from Python."""
+    return swapin_readahead(s, s.vmf[0], slot, vpn)

@@ -16,11 +16,12 @@ Source: __swapin_nr_pages, swap_cluster_readahead, read_swap_cache_async, __remo
 from __future__ import annotations
 
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_READAHEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_UPTODATE
-from core.jit import njit, step
+from core.jit import inline, step
+from core.mm.compound import compound_head, total_mapcount
 from core.mm.mm_types import State
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import DONE, GFP_USER, alloc_charged, put_page, stat_add
-from core.mm.swap import lru_add
+from core.mm.page_ops import GFP_USER, alloc_charged, put_page, stat_add
+from core.mm.swap import folio_add_lru, lru_pages
 from core.mm.swapfile import SLOT_SHMEM, free_slot, swap_free
 from core.mm.workingset import workingset_refault
 from core.vmstat import EVENT, NR_FILE_PAGES, NR_SWAPCACHE
@@ -31,38 +32,55 @@ SWAP_RA, SWAP_RA_HIT = EVENT["swap_ra"], EVENT["swap_ra_hit"]
 
 @step
 def add_to_swap_cache(s: State, zid: int, pfn: int, slot: int) -> None:
-    """The page stands for the slot; the cache holds a reference."""
+    """The page stands for the slot, a huge page for 512 from there on; the cache holds a reference for each."""
     page = s.mem[pfn]
+    nr = lru_pages(page["flags"])
     page["flags"] |= PG_SWAPCACHE
     page["private"] = slot
-    page["refcount"] += 1
-    s.slots[slot]["pfn"] = pfn
-    s.node_stat[s.zones[zid]["node"], NR_FILE_PAGES] += 1
-    stat_add(s, zid, page["memcg"], NR_SWAPCACHE, 1)
+    page["refcount"] += nr
+    for i in range(nr):
+        s.slots[slot + i]["pfn"] = pfn + i
+    s.node_stat[s.zones[zid]["node"], NR_FILE_PAGES] += nr
+    stat_add(s, zid, page["memcg"], NR_SWAPCACHE, nr)
 
 
 @step
 def delete_from_swap_cache(s: State, zid: int, pfn: int) -> None:
-    """The page stands for no slot any more; the slot is free if no entry refers to it. The reference is the caller's."""
+    """The page stands for no slot any more; a slot is free if no entry refers to it. The references are the caller's."""
     page = s.mem[pfn]
-    slot = page["private"]
+    nr = lru_pages(page["flags"])
+    first = page["private"]
     page["flags"] &= ~PG_SWAPCACHE
     page["private"] = 0
-    s.slots[slot]["pfn"] = 0
-    s.node_stat[s.zones[zid]["node"], NR_FILE_PAGES] -= 1
-    stat_add(s, zid, page["memcg"], NR_SWAPCACHE, -1)
-    if s.slots[slot]["count"] == 0:
-        free_slot(s, slot)
+    for slot in range(first, first + nr):
+        s.slots[slot]["pfn"] = 0
+        if s.slots[slot]["count"] == 0:
+            free_slot(s, slot)
+    s.node_stat[s.zones[zid]["node"], NR_FILE_PAGES] -= nr
+    stat_add(s, zid, page["memcg"], NR_SWAPCACHE, -nr)
 
 
 @step
 def free_swap(s: State, zid: int, pfn: int) -> bool:
-    """Give up the slot of a page that only its cache refers to (folio_free_swap)."""
-    if s.slots[s.mem[pfn]["private"]]["count"] > 0:
-        return False
+    """Give up the slot of a page that only its cache refers to (folio_free_swap); a huge page's all or none."""
+    pfn = compound_head(s, pfn)
+    page = s.mem[pfn]
+    nr = lru_pages(page["flags"])
+    for slot in range(page["private"], page["private"] + nr):
+        if s.slots[slot]["count"] > 0:
+            return False
     delete_from_swap_cache(s, zid, pfn)
-    s.mem[pfn]["flags"] |= PG_DIRTY  # the only copy now
+    page["flags"] |= PG_DIRTY  # the only copy now
+    page["refcount"] -= nr - 1
     return not put_page(s, zid, pfn)
+
+
+@step
+def free_swap_cache(s: State, zid: int, pfn: int) -> None:
+    """A page lost an entry: if it is in the swap cache and nothing maps it, its slot goes, and with that the page (free_swap_cache)."""
+    head = compound_head(s, pfn)
+    if s.mem[head]["flags"] & PG_SWAPCACHE and total_mapcount(s, head) == 0:
+        free_swap(s, zid, head)
 
 
 @step
@@ -70,44 +88,49 @@ def free_swap_and_cache(s: State, slot: int) -> None:
     """An entry that named a slot is gone; with the last one goes a cached page that nobody maps."""
     swap_free(s, slot)
     pfn = s.slots[slot]["pfn"]
-    if pfn and s.slots[slot]["count"] == 0 and s.mem[pfn]["mapcount"] == 0:
-        free_swap(s, zone_of(s, pfn), pfn)
+    if pfn and s.slots[slot]["count"] == 0:
+        free_swap_cache(s, zone_of(s, pfn), pfn)
 
 
-@njit
-def swapin_cluster(s: State, target: int, start: int, end: int) -> None:
-    """Read the slots start .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
+@step
+def read_swap_cache(s: State, v, target: int, at: int, end: int, vpn: int) -> int:
+    """Read the slots at .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
 
-    vmf: `count[15]` pages read, `done` the slot to go on with, and a reason where a frame cannot be had.
+    Answers the slot to go on with: end + 1, or the one that no frame could be had for (vmf.reason). vmf: `ra_pages` pages read.
     """
-    v = s.vmf[0]
-    v["reason"] = DONE
     own = v["memcg"]
-    slot = start + v["done"]
+    slot = at
     while slot <= end:
         row = s.slots[slot]
         if row["pfn"] == 0 and row["count"] > 0:
             memcg = row["memcg"]
             v["memcg"] = own if memcg > 0 and s.memcgs[memcg]["offline"] else memcg
-            pfn = alloc_charged(s, v, GFP_USER, v["first"])
+            pfn = alloc_charged(s, v, GFP_USER, vpn)
             if pfn == 0:
                 break
-            zid = zone_of(s, pfn)
-            page = s.mem[pfn]
-            page["flags"] = PG_UPTODATE | PG_SWAPBACKED | (0 if row["flags"] & SLOT_SHMEM else PG_ANON) | (0 if slot == target else PG_READAHEAD)
-            page["content"] = row["content"]
-            shadow = row["shadow"]
-            page["refcount"] = 0
-            add_to_swap_cache(s, zid, pfn, slot)
-            if shadow < 0:
-                workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
-            row["shadow"] = 0
-            lru_add(s, zid, pfn)
-            v["count"][15] += 1
-            s.vm_event[PSWPIN] += 1
-            s.vm_event[PGPGIN] += 4
-            if slot != target:
-                s.vm_event[SWAP_RA] += 1
+            swap_cache_page(s, pfn, slot, slot != target)
+            v["ra_pages"] += 1
         slot += 1
     v["memcg"] = own
-    v["done"] = slot - start
+    return slot
+
+
+@inline
+def swap_cache_page(s: State, pfn: int, slot: int, ahead: bool) -> None:
+    """A charged frame holds what the slot holds, in the swap cache and on the lists."""
+    row = s.slots[slot]
+    zid = zone_of(s, pfn)
+    page = s.mem[pfn]
+    page["flags"] = PG_UPTODATE | PG_SWAPBACKED | (0 if row["flags"] & SLOT_SHMEM else PG_ANON) | (PG_READAHEAD if ahead else 0)
+    page["content"] = row["content"]
+    shadow = row["shadow"]
+    page["refcount"] = 0
+    add_to_swap_cache(s, zid, pfn, slot)
+    if shadow < 0:
+        workingset_refault(s, s.zones[zid]["node"], pfn, shadow, 0)
+    row["shadow"] = 0
+    folio_add_lru(s, zid, pfn)
+    s.vm_event[PSWPIN] += 1
+    s.vm_event[PGPGIN] += 4
+    if ahead:
+        s.vm_event[SWAP_RA] += 1

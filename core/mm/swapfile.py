@@ -17,10 +17,11 @@ handed out, against memory.swap.max of it and all above (`mem_cgroup_try_charge_
 from __future__ import annotations
 
 from core.jit import inline, step
-from core.mm.mm_types import State
+from core.mm.mm_types import HPAGE_PMD_NR, State
 from core.mm.pgtable import SWP_OFFSET_SHIFT, SWP_TYPE_SHIFT
 
 SWP_EXCLUSIVE = 1 << 3
+ROTATING = (0, 4)  # kinds of machine.SWAP_KINDS: disk, virtio
 SLOT_KSM = 2  # SLOT.flags: what lies there was a KSM page, its users have nothing else in common
 OFFSET_MASK = (1 << 50) - 1
 SLOT_SHMEM = 1  # SLOT.flags: a shared-memory object refers to it, not a page table (SWAP_MAP_SHMEM)
@@ -28,11 +29,18 @@ SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
 @inline
-def swp_entry(s: State, slot: int) -> int:
-    """The page-table entry that names a slot."""
+def swap_area(s: State, slot: int) -> int:
+    """The swap area that a slot belongs to."""
     kind = 0
     while kind + 1 < len(s.swaps) and s.swaps[kind + 1]["pages"] > 0 and slot >= s.swaps[kind + 1]["base"]:
         kind += 1
+    return kind
+
+
+@inline
+def swp_entry(s: State, slot: int) -> int:
+    """The page-table entry that names a slot."""
+    kind = swap_area(s, slot)
     offset = slot - s.swaps[kind]["base"]
     return (kind << SWP_TYPE_SHIFT) | ((~offset & OFFSET_MASK) << SWP_OFFSET_SHIFT)
 
@@ -45,20 +53,20 @@ def swp_slot(s: State, pte: int) -> int:
 
 
 @step
-def charge_swap(s: State, memcg: int) -> bool:
-    """One slot on a cgroup's account; False, with its event, where a swap.max above is reached."""
+def charge_swap(s: State, memcg: int, nr: int) -> bool:
+    """`nr` slots on a cgroup's account; False, with its event, where a swap.max above is reached."""
     at = memcg
     while at > 0:
         row = s.memcgs[at]
-        if row["swap"] + 1 > row["swap_max"]:
+        if row["swap"] + nr > row["swap_max"]:
             row["swap_events"][SWAP_EVENT_MAX] += 1
             row["swap_events"][SWAP_EVENT_FAIL] += 1
             undo = memcg
             while undo != at:
-                s.memcgs[undo]["swap"] -= 1
+                s.memcgs[undo]["swap"] -= nr
                 undo = s.memcgs[undo]["parent"]
             return False
-        row["swap"] += 1
+        row["swap"] += nr
         at = row["parent"]
     return True
 
@@ -83,7 +91,7 @@ def get_swap_page(s: State, memcg: int) -> int:
         if memcg > 0:
             s.memcgs[memcg]["swap_events"][SWAP_EVENT_FAIL] += 1
         return 0
-    if not charge_swap(s, memcg):
+    if not charge_swap(s, memcg, 1):
         return 0
     area = s.swaps[best]
     offset = area["next"]
@@ -103,12 +111,36 @@ def get_swap_page(s: State, memcg: int) -> int:
 
 
 @step
+def get_swap_cluster(s: State, memcg: int) -> int:
+    """512 free slots in a row, aligned, for a huge page of `memcg`: the first, or 0 (get_swap_pages, swap_alloc_cluster).
+
+    Only devices that do not rotate hand out clusters; on the others a huge page is split before it is swapped.
+    """
+    for i in range(len(s.swaps)):
+        area = s.swaps[i]
+        if area["pages"] - area["used"] < HPAGE_PMD_NR or area["kind"] in ROTATING:
+            continue
+        for first in range(HPAGE_PMD_NR, area["pages"] - HPAGE_PMD_NR + 2, HPAGE_PMD_NR):
+            base = area["base"] + first
+            at = 0
+            while at < HPAGE_PMD_NR and s.slots[base + at]["count"] == 0 and s.slots[base + at]["pfn"] == 0:
+                at += 1
+            if at < HPAGE_PMD_NR:
+                continue
+            if not charge_swap(s, memcg, HPAGE_PMD_NR):
+                return 0
+            area["used"] += HPAGE_PMD_NR
+            for slot in range(base, base + HPAGE_PMD_NR):
+                s.slots[slot]["memcg"] = memcg
+                s.slots[slot]["shadow"] = 0
+            return base
+    return 0
+
+
+@step
 def free_slot(s: State, slot: int) -> None:
     """Nobody needs the slot any more."""
-    kind = 0
-    while kind + 1 < len(s.swaps) and s.swaps[kind + 1]["pages"] > 0 and slot >= s.swaps[kind + 1]["base"]:
-        kind += 1
-    s.swaps[kind]["used"] -= 1
+    s.swaps[swap_area(s, slot)]["used"] -= 1
     row = s.slots[slot]
     uncharge_swap(s, row["memcg"])
     row["memcg"] = 0

@@ -41,6 +41,7 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_SPECIAL,
 )
+from core.mm.huge_pmd import vma_adjust_trans_huge
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_clone, anon_vma_prepare, unlink_anon_vmas
 from core.mm.util import may_expand_vm, mlock_future_ok, rlimit, vm_enough_memory, vm_stat_account
@@ -147,13 +148,14 @@ def split_vma(k: Kernel, vma: Vma, vpn: int) -> Vma:
     """Cut a mapping at `vpn`, strictly inside it; returns the upper part. ENOMEM at vm.max_map_count."""
     if vma.mm.map_count >= int(k.sysctl["vm.max_map_count"]):
         raise SysError(Errno.ENOMEM, "a split would pass vm.max_map_count")
-    return split_unchecked(vma, vpn)
+    return split_unchecked(k, vma, vpn)
 
 
-def split_unchecked(vma: Vma, vpn: int) -> Vma:
+def split_unchecked(k: Kernel, vma: Vma, vpn: int) -> Vma:
     """split_vma for those who have checked the number of mappings (munmap). EINVAL inside a huge page of hugetlb."""
     if vma.file is not None and vma.file.hstate is not None and vpn & (vma.file.hstate.nr_pages - 1):
         raise SysError(Errno.EINVAL, f"a mapping of hugetlb ends at multiples of {vma.file.hstate.size >> 20} MiB")
+    vma_adjust_trans_huge(k, vma, vpn)
     upper = dup_vma(vma, vma.mm)
     upper.start = vpn
     upper.pgoff = vma.pgoff + (vpn - vma.start)
@@ -227,11 +229,15 @@ def vma_merge(
         adjust(left, left.start, last)
         return left
     if left is not None:
+        if cur is not None:
+            vma_adjust_trans_huge(k, cur, end)
         _import_anon_vma(left, cur)
         _give_up(k, cur, start, end)
         adjust(left, left.start, end)
         return left
     if right is not None:
+        if cur is not None:
+            vma_adjust_trans_huge(k, cur, start)
         _import_anon_vma(right, cur)
         _give_up(k, cur, start, end)
         adjust(right, start, right.end)

@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import compaction, memcontrol, rmap_walk
+from core.mm import compaction, huge_memory, lru_gen, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import PAGEBLOCK_ORDER, WMARK_HIGH, ZONES_PER_NODE
-from core.mm.policy import policy_of
+from core.mm.mm_types import HPAGE_PMD_NR, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
 from core.record import keep
 from core.vmstat import EVENT, NODE
 
@@ -37,7 +36,10 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
 
 DEF_PRIORITY = 12
+FRESH = np.zeros(1, SC)
 SWAP_CLUSTER_MAX = 32
+BATCH = 64  # pages that a policy may take at once
+HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch of its shrinker
 DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 ACTIVATE_ANON, ACTIVATE_FILE = NODE["workingset_activate_anon"], NODE["workingset_activate_file"]
@@ -50,7 +52,7 @@ class Workspace:
     __slots__ = ("batch", "nr", "roots", "dropped")
 
     def __init__(self, k: Kernel) -> None:
-        self.batch = np.zeros(SWAP_CLUSTER_MAX, np.int64)
+        self.batch = np.zeros(BATCH + HPAGE_PMD_NR, np.int64)
         self.nr = np.zeros(8, np.int64)
         self.roots = np.zeros(k.next_inode + 1, np.int64)
         self.dropped = np.zeros(k.next_inode + 1, np.int64)
@@ -64,9 +66,18 @@ class Workspace:
         self.dropped[:] = 0
 
 
+def workspace(k: Kernel) -> Workspace:
+    """The arrays of this moment: they last as long as the reverse-mapping tables, and no file has got or lost its tree meanwhile."""
+    rmap_walk.tables(k)
+    if k.rmap[2] is None:
+        k.rmap[2] = Workspace(k)
+    space: Workspace = k.rmap[2]
+    return space
+
+
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
     """A fresh scan_control."""
-    k.s.sc[:] = np.zeros(1, k.s.sc.dtype)
+    k.s.sc[:] = FRESH
     c = k.s.sc[0]
     c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
     c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
@@ -80,7 +91,7 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     `nodes`: those that the allocation is confined to by a memory policy; None: all.
     """
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
-    space = Workspace(k)
+    space = workspace(k)
     who = by or ("memcg" if cg.parent is not None else "direct")
     while True:
         c["priority"] = DEF_PRIORITY
@@ -114,7 +125,7 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
     c["node"] = node
     prepare_scan_count(k, node, cg)
     r = rmap_walk.tables(k)
-    isolate = policy_of(k).isolate
+    isolate = policy.policy_of(k).isolate
     nodes = k.nr_nodes
     immediate = int(k.s.node_stat[node, IMMEDIATE])
     for at in memcontrol.reclaim_order(k, cg):
@@ -122,11 +133,14 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
             continue
         if not k.s.lruvecs["nr"][at.id * nodes + node].any():
             continue  # its children may have pages: it was asked for what it passes on to them
-        scanned, freed, io = int(c["nr_scanned"]), int(c["nr_reclaimed"]), int(c["nr_io"])
+        scanned, freed, io = int(c["nr_scanned"]), int(c["list_reclaimed"].sum()), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
         c["visit"] = k.records.nr_visits
-        isolate(k.s, r, at.id, space.roots, space.dropped, space.batch, space.nr)
-        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["nr_reclaimed"]) - freed, int(c["nr_io"]) - io, before)
+        isolate(k, r, at.id, space)
+        huge_memory.deferred_split_shrink(k, at, int(c["priority"]))
+        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["list_reclaimed"].sum()) - freed, int(c["nr_io"]) - io, before)
+    if cg.parent is None and int(c["priority"]) <= HUGE_ZERO_PRIORITY:
+        huge_memory.shrink_huge_zero_page(k)
     space.settle(k)
     if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
         k.flush_dirty("reclaim")
@@ -139,11 +153,8 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
     c = k.s.sc[0]
     k.records.nr_visits += 1
     k.clock.spend(scanned * k.costs.scan_page)
-    lists = {}
-    for lru, name in enumerate(LISTS):
-        looked, got = int(c["list_scanned"][lru] - before[0][lru]), int(c["list_reclaimed"][lru] - before[1][lru])
-        if looked:
-            lists[name] = [looked, got]
+    looked, got = (c["list_scanned"] - before[0]).tolist(), (c["list_reclaimed"] - before[1]).tolist()
+    lists = {name: [looked[lru], got[lru]] for lru, name in enumerate(LISTS) if looked[lru]}
     keep(k.records.visits, {"visit": int(c["visit"]), "event": k.nr_events + 1, "clock_ns": k.clock.now, "by": who, "node": node,
                             "cgroup": cg.path, "priority": int(c["priority"])})  # fmt: skip
     number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
@@ -155,6 +166,8 @@ def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, w
 
 def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
     """What holds for the whole round: costs, whether to deactivate, whether the file lists are worth it (prepare_scan_count)."""
+    if lru_gen.is_on(k):
+        return
     s, c = k.s, k.s.sc[0]
     vec = s.lruvecs[cg.id * k.nr_nodes + node]
     tree = vec["tree"]
@@ -162,16 +175,16 @@ def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
     may = DEACTIVATE_ANON | DEACTIVATE_FILE
     if not c["force_deactivate"]:
         may = 0
+        now, before = refaults(k, node, cg), vec["refaults"].tolist()
         for kind, bit in enumerate((DEACTIVATE_ANON, DEACTIVATE_FILE)):
-            if refaults(k, node, cg)[kind] != int(vec["refaults"][kind]) or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
+            if now[kind] != before[kind] or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
                 may |= bit
     c["may_deactivate"] = may
     c["cache_trim_mode"] = int(int(tree[2]) >> int(c["priority"]) > 0 and not may & DEACTIVATE_FILE)
     c["file_is_tiny"] = 0
     if cg.parent is None:
-        zones = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
-        free = sum(int(s.zones["free"][zid]) for zid in zones)
-        high = sum(int(s.zones["wmark"][zid][WMARK_HIGH]) for zid in zones)
+        zones = s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+        free, high = sum(zones["free"].tolist()), sum(zones["wmark"][:, WMARK_HIGH].tolist())
         tiny = int(tree[2]) + int(tree[3]) + free <= high
         c["file_is_tiny"] = int(tiny and not may & DEACTIVATE_ANON and int(tree[0]) >> int(c["priority"]) > 0)
 
@@ -187,6 +200,8 @@ def refaults(k: Kernel, node: int, cg: Cgroup) -> tuple[int, int]:
 
 def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
     """Remember them: only new ones count at the next reclaim."""
+    if lru_gen.is_on(k):
+        return
     for node in range(k.nr_nodes):
         k.s.lruvecs["refaults"][cg.id * k.nr_nodes + node] = refaults(k, node, cg)
 
@@ -196,14 +211,9 @@ def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
 
 def pgdat_balanced(k: Kernel, node: int) -> bool:
     """Is some zone of the node above its high mark, boost included (pgdat_balanced)?"""
-    zones = k.s.zones
-    for kind in range(ZONES_PER_NODE):
-        zid = node * ZONES_PER_NODE + kind
-        if zones["managed"][zid]:
-            mark = int(zones["wmark"][zid][WMARK_HIGH]) + int(zones["boost"][zid]) + int(zones["lowmem_reserve"][zid][3])
-            if int(zones["free"][zid]) > mark:
-                return True
-    return False
+    zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+    marks = zones["wmark"][:, WMARK_HIGH] + zones["boost"] + zones["lowmem_reserve"][:, 3]
+    return bool(((zones["free"] > marks) & (zones["managed"] > 0)).any())
 
 
 def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
@@ -213,20 +223,20 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
-        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, boosts=watermark_boosts(k, node))
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space, age = Workspace(k), policy_of(k).age
+    space, age = workspace(k), policy.policy_of(k).age
     if pgdat_balanced(k, node):
         boost_reclaim(k, node, space)
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
-        high = sum(max(int(k.s.zones["wmark"][zid][WMARK_HIGH]), SWAP_CLUSTER_MAX)
-                   for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE) if k.s.zones["managed"][zid])  # fmt: skip
+        zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+        marks, managed = zones["wmark"][:, WMARK_HIGH].tolist(), zones["managed"].tolist()
+        high = sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         c["may_writepage"] = 1
-        for at in memcontrol.reclaim_order(k, k.root_cgroup):
-            age(k.s, rmap_walk.tables(k), at.id)
+        age(k, node)
         with k.because(state["cause"]):
             shrink_node(k, node, k.root_cgroup, space, "kswapd")
         freed = int(c["nr_reclaimed"])
@@ -262,7 +272,7 @@ def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
             c["priority"] -= 1
 
 
-def settle_boosts(k: Kernel, node: int) -> None:
+def release_boosts(k: Kernel, node: int) -> None:
     """What kswapd was woken for is done: those boosts go, and kcompactd is to make the pageblocks whole that thefts have torn.
 
     Where compaction has gone through a whole zone, it may look everywhere again.
@@ -280,7 +290,7 @@ def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
     """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
     state = k.kswapd[node]
     state["awake"], state["cause"] = False, 0
-    settle_boosts(k, node)
+    release_boosts(k, node)
     state["failures"] = 0 if useful else state["failures"] + 1
     if useful and pgdat_balanced(k, node):
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
@@ -292,12 +302,12 @@ def pageout(k: Kernel, node: int) -> int:
     """Reclaim the pages that `vmf` names for MADV_PAGEOUT: how many were freed at once (reclaim_pages)."""
     c = begin(k, 0, 0)
     c["node"] = node
-    space = Workspace(k)
+    space = workspace(k)
     c["visit"] = k.records.nr_visits
     k.records.nr_visits += 1
     keep(k.records.visits, {"visit": int(c["visit"]), "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
                             "priority": 0})  # fmt: skip
-    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(512, np.int64))
+    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(2 * HPAGE_PMD_NR, np.int64))
     space.settle(k)
     written = int(c["nr_io"])
     if written:

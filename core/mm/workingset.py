@@ -21,9 +21,10 @@ A shadow here is a negative number in the page's slot (radix node or swap slot):
 from __future__ import annotations
 
 from core.abi.page_flags import PG_ACTIVE, PG_WORKINGSET
-from core.jit import step
-from core.mm.mm_types import CTL_NR_NODES, State
-from core.mm.swap import age_nonresident, lruvec_of
+from core.jit import inline, step
+from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_enabled, lru_pages, lru_refs, lru_tier, lru_type, lruvec_of
+from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, MAX_NR_TIERS, State
+from core.mm.swap import age_nonresident
 from core.vmstat import NODE
 
 REFAULT_ANON = NODE["workingset_refault_anon"]  # + 1: file; likewise below
@@ -34,16 +35,56 @@ RESTORE_ANON = NODE["workingset_restore_anon"]
 @step
 def workingset_eviction(s: State, target: int, node: int, pfn: int) -> int:
     """A page leaves memory on behalf of `target` (0: the machine): its shadow, a negative number."""
+    if lru_gen_enabled(s):
+        return lru_gen_eviction(s, node, pfn)
     lruvec = lruvec_of(s, target, node)
     age = s.lruvecs[lruvec]["age"]
-    age_nonresident(s, lruvec, 1)
+    age_nonresident(s, lruvec, lru_pages(s.mem[pfn]["flags"]))
     was = 1 if s.mem[pfn]["flags"] & PG_WORKINGSET else 0
-    return -1 - ((((age << 4) | node) << 13 | target) << 1 | was)
+    return pack_shadow(age, node, target, was)
+
+
+@inline
+def pack_shadow(age: int, node: int, memcg: int, was: int) -> int:
+    """Age, node, cgroup and the workingset bit as one negative number."""
+    return -1 - ((((age << 4) | node) << 13 | memcg) << 1 | was)
+
+
+@step
+def lru_gen_eviction(s: State, node: int, pfn: int) -> int:
+    """For the multi-gen LRU a shadow holds the generation that was evicted and the page's refs, and its tier is counted."""
+    memcg, kind, refs = s.mem[pfn]["memcg"], lru_type(s.mem[pfn]["flags"]), lru_refs(s, pfn)
+    vec = s.lrugens[lruvec_of(s, memcg, node)]
+    vec["evicted"][kind * MAX_NR_TIERS + lru_tier(refs)] += lru_pages(s.mem[pfn]["flags"])
+    return pack_shadow(vec["min_seq"][kind] << 2 | max(refs - 1, 0), node, memcg, 1 if refs else 0)
+
+
+@step
+def lru_gen_refault(s: State, node: int, pfn: int, shadow: int, file: int) -> None:
+    """It is back while that generation is still the oldest: counted for its tier; one that a fault wanted, or often used, is restored."""
+    packed = -1 - shadow
+    was, memcg, evicted_node, token = packed & 1, (packed >> 1) & 8191, (packed >> 14) & 15, packed >> 18
+    page = s.mem[pfn]
+    vec = s.lrugens[lruvec_of(s, memcg, node)]
+    if evicted_node != node or page["memcg"] != memcg or token >> 2 != vec["min_seq"][file]:
+        return
+    refs = (token & MAX_REFS) + was
+    vec["refaulted"][file * MAX_NR_TIERS + lru_tier(refs)] += 1
+    s.node_stat[node, REFAULT_ANON + file] += 1
+    s.memcgs[memcg]["stat"][REFAULT_ANON + file] += 1
+    if s.ctl[CTL_IN_LRU_FAULT] or refs >= MAX_REFS:
+        page["flags"] |= PG_WORKINGSET
+        s.gens[pfn] |= MAX_REFS << REFS_SHIFT
+        s.node_stat[node, RESTORE_ANON + file] += 1
+        s.memcgs[memcg]["stat"][RESTORE_ANON + file] += 1
 
 
 @step
 def workingset_refault(s: State, node: int, pfn: int, shadow: int, file: int) -> None:
     """A page with a shadow is back, not yet on a list: activate it if it was missed too soon."""
+    if lru_gen_enabled(s):
+        lru_gen_refault(s, node, pfn, shadow, file)
+        return
     packed = -1 - shadow
     was, target = packed & 1, (packed >> 1) & 8191
     evicted_node, age = (packed >> 14) & 15, packed >> 18

@@ -13,8 +13,11 @@ from __future__ import annotations
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch
+from core.mm.compound import PG_COMPOUND
 from core.mm.fault import AHEAD, next_block
-from core.mm.mm_types import CTL_BUDDY, MM_SWAPENTS, State
+from core.mm.huge_memory import move_huge_pmd, zap_huge_pmd
+from core.mm.huge_pmd import split_huge_pmd
+from core.mm.mm_types import CTL_BUDDY, HPAGE_PMD_NR, MM_SWAPENTS, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -34,18 +37,24 @@ from core.mm.pgtable import (
     PTE_P,
     PTE_PCD,
     PTE_PRESENT,
+    PTE_PS,
     PTE_PWT,
     PTE_RW,
     PTE_SOFT_DIRTY,
     PTE_SPECIAL,
     find_pte_table,
     find_table,
+    huge_entry,
 )
 from core.mm.swap import mark_page_accessed
-from core.mm.swap_state import free_swap, free_swap_and_cache
+from core.mm.swap_state import free_swap_and_cache, free_swap_cache
 from core.mm.swapfile import swp_slot
+from core.vmstat import EVENT
 
+NUMA_HUGE_PTE_UPDATES = EVENT["numa_huge_pte_updates"]
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
+
+LOW, HIGH = 1, 2  # vmf.count: the first page whose entry was changed, and the one after the last
 
 
 @inline
@@ -76,13 +85,22 @@ def zap_pages(s: State, others) -> None:
     pgd = s.mms[mm]["pgd"]
     rss = s.mms[mm]["rss"]
     at = v["first"]
-    zapped = 0
+    zapped, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if not huge_entry(s, pgd, at):
+                at = next_block(s, pgd, at, end)
+            elif stop - at == HPAGE_PMD_NR:
+                zap_huge_pmd(s, mm, at, flags, others)
+                low = min(low, at)
+                high = stop
+                zapped += 1
+                at = stop
+            else:
+                split_huge_pmd(s, mm, at, flags)
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if vpn + 2 * AHEAD < stop:
@@ -91,6 +109,8 @@ def zap_pages(s: State, others) -> None:
             if pte == 0:
                 continue
             s.pt[tid, vpn & 511] = 0
+            low = min(low, vpn)
+            high = vpn + 1
             zapped += 1
             if not pte & PTE_PRESENT:
                 rss[MM_SWAPENTS] -= 1
@@ -111,12 +131,12 @@ def zap_pages(s: State, others) -> None:
                 if pte & PTE_A and not flags & VM_SEQ_READ:
                     mark_page_accessed(s, zid, pfn)
             page_remove_rmap(s, zid, pfn)
-            if flags & VM_LOCKED and s.mem[pfn]["refcount"] > 1 and not locked_elsewhere(s, others, pfn):
+            if flags & VM_LOCKED and not held & PG_COMPOUND and s.mem[pfn]["refcount"] > 1 and not locked_elsewhere(s, others, pfn):
                 munlock_page(s, zid, pfn)
-            if not put_page(s, zid, pfn) and held & PG_SWAPCACHE and s.mem[pfn]["mapcount"] == 0:
-                free_swap(s, zid, pfn)
+            if not put_page(s, zid, pfn) and held & (PG_SWAPCACHE | PG_COMPOUND):
+                free_swap_cache(s, zid, pfn)
         at = stop
-    v["count"][0] = zapped
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = zapped, low, high
     v["reason"] = DONE
 
 
@@ -153,13 +173,24 @@ def change_prot(s: State, upgrade: int) -> None:
     v = s.vmf[0]
     pgd, end, prot = s.mms[v["mm"]]["pgd"], v["n"], v["prot"]
     at = v["first"]
-    changed = 0
+    changed, low, high = 0, end, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if not huge_entry(s, pgd, at):
+                at = next_block(s, pgd, at, end)
+            elif stop - at == HPAGE_PMD_NR:
+                top, slot = find_table(s, pgd, at, 2), (at >> 9) & 511
+                s.pt[top, slot] = (s.pt[top, slot] & (CHG_MASK | PTE_PS)) | (prot & ~(PTE_A | PTE_D))
+                s.vm_event[NUMA_HUGE_PTE_UPDATES] += 1
+                low = min(low, at)
+                high = stop
+                changed += 1
+                at = stop
+            else:
+                split_huge_pmd(s, v["mm"], at, v["vm_flags"])
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_PRESENT:
@@ -167,10 +198,13 @@ def change_prot(s: State, upgrade: int) -> None:
             new = (pte & CHG_MASK) | (prot & ~(PTE_A | PTE_D))
             if upgrade and prot & PTE_P and not new & PTE_RW and can_change_writable(s, new, v["vm_flags"]):
                 new |= PTE_RW
+            if pte & PTE_P and new != pte:  # pte_needs_flush
+                low = min(low, vpn)
+                high = vpn + 1
             s.pt[tid, vpn & 511] = new
             changed += 1
         at = stop
-    v["count"][0] = changed
+    v["count"][0], v["count"][LOW], v["count"][HIGH] = changed, low, high
 
 
 @inline
@@ -201,10 +235,19 @@ def move_entries(s: State) -> None:
     pgd = s.mms[mm]["pgd"]
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            at = next_block(s, pgd, at, end)
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            vpn = at - first + to
+            if not huge_entry(s, pgd, at):
+                at = next_block(s, pgd, at, end)
+            elif stop - at == HPAGE_PMD_NR and vpn & 511 == 0 and move_huge_pmd(s, v, at, vpn):
+                v["count"][0] += 1
+                at = stop
+            elif v["reason"] != DONE:
+                break
+            else:
+                split_huge_pmd(s, mm, at, v["vm_flags"])
+            continue
         target, block = 0, -1
         while at < stop:
             pte = s.pt[tid, at & 511]

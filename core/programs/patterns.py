@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.int64]
+GOLDEN = 0x9E3779B97F4A7C15
+MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+U64 = (1 << 64) - 1
 ORDERS = ("sequential", "random", "zipf", "hot-cold", "working-set")
 
 
@@ -26,11 +29,18 @@ def splitmix64(seed: int, count: int) -> NDArray[np.uint64]:
 
     Those of seed + n go on where the first n of seed end.
     """
-    with np.errstate(over="ignore"):
-        x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+    x = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed)) * np.uint64(GOLDEN)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(MIX[0])
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(MIX[1])
+    return x ^ (x >> np.uint64(31))
+
+
+def draw(seed: int, choices: int) -> int:
+    """One number from 0 to choices - 1, by the first hash of a seed."""
+    x = (seed + 1) * GOLDEN & U64
+    x = (x ^ x >> 30) * MIX[0] & U64
+    x = (x ^ x >> 27) * MIX[1] & U64
+    return (x ^ x >> 31) * choices >> 64
 
 
 def uniform(seed: int, count: int) -> NDArray[np.float64]:

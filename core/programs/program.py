@@ -278,7 +278,7 @@ def touch_piece(k: Kernel, task: Task, p: Program, step: dict[str, Any], address
         done = one_kind(k, task, p, step, address, pages, count - writes, "read")
         return done if done < count - writes or not writes else done + one_kind(k, task, p, step, address, pages, writes, "write")
     if 0 <= mixed < 100:
-        access = "write" if int(patterns.scaled(patterns.uniform(p.draw_seed(1), 1), 100)[0]) < mixed else "read"
+        access = "write" if patterns.draw(p.draw_seed(1), 100) < mixed else "read"
     else:
         access = "write" if mixed == 100 else step["access"]
     return one_kind(k, task, p, step, address, pages, count, access)
@@ -349,8 +349,7 @@ def place(k: Kernel, p: Program, step: dict[str, Any], size: int) -> int:
     """Where in a file a read or write begins; kept while it is not done."""
     length, key = step["length"], step["path"]
     if p.done == 0 and step["order"] == "random":
-        chunks = max(size // length, 1)
-        p.cursors[key] = int(patterns.scaled(patterns.uniform(p.draw_seed(1), 1), chunks)[0]) * length
+        p.cursors[key] = patterns.draw(p.draw_seed(1), max(size // length, 1)) * length
     at = p.cursors.get(key, 0)
     return at if at < size else 0
 
@@ -407,7 +406,7 @@ def do_sleep(k: Kernel, task: Task, p: Program, step: dict[str, Any], horizon: i
 def do_think(k: Kernel, task: Task, p: Program, step: dict[str, Any], horizon: int) -> bool:
     """nanosleep of a random length: the mean, more or less by the jitter."""
     jitter = step["jitter"] if step["jitter"] >= 0 else step["time"] // 2
-    drawn = int(patterns.splitmix64(p.draw_seed(1), 1)[0] >> 1) % (2 * jitter + 1) - jitter if jitter else 0
+    drawn = patterns.draw(p.draw_seed(1), 2 * jitter + 1) - jitter if jitter else 0
     k.clock.spend(k.costs.syscall)
     p.wake_at = k.clock.now + max(step["time"] + drawn, 1)
     return True

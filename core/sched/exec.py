@@ -48,7 +48,7 @@ from core.abi.mman import (
 from core.abi.page_flags import PG_DIRTY
 from core.events import Process
 from core.jit import njit
-from core.mm import memcontrol, memory, mempolicy, mmap, mmzone
+from core.mm import cpuset, memcontrol, memory, mempolicy, mmap, mmzone
 from core.mm.filemap import find
 from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
@@ -212,7 +212,7 @@ def _protect_relro(k: Kernel, mm: Mm) -> None:
     first, pages = SEGMENTS[RELRO][:2]
     vma = next(vma for vma in mm.vmas if vma.start == first)
     if vma.pages > pages:
-        split_unchecked(vma, first + pages)
+        split_unchecked(k, vma, first + pages)
     vma.flags &= ~VM_WRITE
     mm.data_vm -= vma.pages
     memory.change_protection(k, vma, vma.start, vma.end, False)
@@ -311,6 +311,7 @@ def spawn(k: Kernel, comm: str, cgroup: str = "/", oom_score_adj: int = 0, catch
     enlist(k, task)
     if group is not k.root_cgroup:
         memcontrol.attach(k, group, task.pid)
+    cpuset.join(k, task)
     k.emit(Process(k.clock.now, "spawn", task.pid, task.comm, task.cgroup.path))
     return task
 

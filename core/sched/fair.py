@@ -176,6 +176,17 @@ def state_of(task: Task) -> str:
     return "running" if task.se.on_rq else task.se.why
 
 
+def unbalanced(k: Kernel) -> bool:
+    """Is there a processor with nothing to do, and somebody who waits for another?"""
+    idle = waits = False
+    for rq in k.rqs:
+        if not rq.queue:
+            idle = True
+        elif len(rq.queue) > 1 or k.tasks[rq.queue[0]].se.ready_ns < rq.now:
+            waits = True
+    return idle and waits
+
+
 def new_idle_balance(k: Kernel, now: int) -> None:
     """Processors without a task take the last of the longest queue, if it may come."""
     for rq in k.rqs:
@@ -218,7 +229,7 @@ def run_until(k: Kernel, until: int) -> None:
     reached = clock.now
     k.unordered = True
     while k.panicked is None:
-        if len(k.rqs) > 1:
+        if unbalanced(k):
             new_idle_balance(k, reached)
         rq = next_rq(k)
         node = next_kswapd(k)
@@ -269,7 +280,9 @@ def next_rq(k: Kernel) -> Rq | None:
     best = None
     for rq in k.rqs:
         if rq.queue:
-            rq.idle_to(min(k.tasks[pid].se.ready_ns for pid in rq.queue))
+            ready = k.tasks[rq.queue[0]].se.ready_ns
+            if ready > rq.now:
+                rq.idle_to(min(k.tasks[pid].se.ready_ns for pid in rq.queue))
             if best is None or rq.now < best.now:
                 best = rq
     return best
@@ -277,6 +290,8 @@ def next_rq(k: Kernel) -> Rq | None:
 
 def pick_next(k: Kernel, rq: Rq) -> Task:
     """Who has had the least; of several who came first."""
+    if len(rq.queue) == 1:
+        return k.tasks[rq.queue[0]]
     ready = [k.tasks[pid] for pid in rq.queue if k.tasks[pid].se.ready_ns <= rq.now]
     return min(ready, key=lambda task: task.se.vruntime)
 
@@ -307,7 +322,8 @@ def run_slice(k: Kernel, rq: Rq, until: int) -> None:
         put_prev(k, rq, task, asleep, wake_at, why)
     if not rq.queue:  # to the idle task
         rq.last, rq.switches = 0, rq.switches + 1
-    rq.min_vruntime = max(rq.min_vruntime, min([se.vruntime, *(k.tasks[pid].se.vruntime for pid in rq.queue)]))
+    least = min(se.vruntime, *(k.tasks[pid].se.vruntime for pid in rq.queue)) if rq.queue else se.vruntime
+    rq.min_vruntime = max(rq.min_vruntime, least)
 
 
 def horizon(k: Kernel, start: int, until: int) -> int:

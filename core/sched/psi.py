@@ -69,8 +69,8 @@ EXP = (1677, 1981, 2034)  # 10 s, 60 s, 300 s
 RUNNING, ONCPU, IOWAIT, MEMSTALL = 1, 2, 4, 8  # a task's state; RUNNING: on a run queue
 IO, MEM, CPU = range(3)  # resources; state = 2 * resource + (0 some, 1 full)
 RESOURCES = ("io", "memory", "cpu")
-NR_STATES = 6
-NONIDLE = 6
+IO_SOME, IO_FULL, MEM_SOME, MEM_FULL, CPU_SOME, CPU_FULL, NONIDLE = range(7)
+NR_STATES = NONIDLE
 NAMES = ("some", "full")
 WINDOW_MIN_US, WINDOW_MAX_US = 500_000, 10_000_000
 UPDATES_PER_WINDOW = 10
@@ -171,16 +171,20 @@ class GroupCpu:
         self.memstall += sign * stalled
         self.memstall_running += sign * (stalled and running)
         self.memstall_oncpu += sign * (stalled and flags & ONCPU != 0)
-        self.states = self.test_states()
 
     def test_states(self) -> tuple[int, ...]:
         """The states that hold (test_state)."""
-        mem_full = self.memstall and (self.running == self.memstall_running or self.memstall_oncpu)
-        holds = (
-            self.iowait, self.iowait and not self.running, self.memstall, mem_full, self.running > self.oncpu, self.running and not self.oncpu,
-            self.running or self.iowait or self.memstall,
-        )  # fmt: skip
-        return tuple(state for state, true in enumerate(holds) if true)
+        states = []
+        if self.iowait:
+            states += [IO_SOME] if self.running else [IO_SOME, IO_FULL]
+        if self.memstall:
+            full = self.running == self.memstall_running or self.memstall_oncpu
+            states += [MEM_SOME, MEM_FULL] if full else [MEM_SOME]
+        if self.running > self.oncpu:
+            states += [CPU_SOME] if self.oncpu else [CPU_SOME, CPU_FULL]
+        if self.running or self.iowait or self.memstall:
+            states.append(NONIDLE)
+        return tuple(states)
 
     def run(self, now: int) -> None:
         """Time passes (record_times)."""
@@ -237,8 +241,11 @@ class PsiGroup:
         before = self.holding() if self.triggers else ()
         groupc = self.cpus.setdefault(cpu, GroupCpu(now))
         groupc.run(now)
-        groupc.count(old, -1)
-        groupc.count(new, 1)
+        if old:
+            groupc.count(old, -1)
+        if new:
+            groupc.count(new, 1)
+        groupc.states = groupc.test_states()
         if self.triggers:
             fired += self.watch(now, before)
         return fired
@@ -263,17 +270,24 @@ class PsiGroup:
     def advance(self, now: int) -> list[tuple[int, Trigger, int]]:
         """Account everything up to `now`, each period at its end: the triggers that fired, each with its time and its growth."""
         fired: list[tuple[int, Trigger, int]] = []
+        if not self.triggers and now < self.next_update:  # nothing to sample or to watch until then
+            self.now = max(self.now, now)
+            return fired
         while self.now < now:
             if now >= self.next_update and self.quiet():
                 self.jump(now)
             stalled = self.holding() if self.triggers else ()
             stop = min(now, self.next_update, *(t.next_poll for t in self.triggers if t.state in stalled))
-            for groupc in self.cpus.values():
-                groupc.run(stop)
+            self.run(stop)
             self.now = max(self.now, stop)
             fired += self.poll(stop, stalled)
             self.update_averages(stop)
         return fired
+
+    def run(self, now: int) -> None:
+        """Time passes on all processors."""
+        for groupc in self.cpus.values():
+            groupc.run(now)
 
     def quiet(self) -> bool:
         """Nobody is there, and the averages have seen all."""
@@ -302,6 +316,7 @@ class PsiGroup:
         """Watch for so much stall within so much time; the same watch twice is one."""
         wanted = (state, threshold_us * 1000, window_us * 1000)
         if all((t.state, t.threshold, t.window) != wanted for t in self.triggers):
+            self.run(now)
             self.polled.collect(self.cpus)
             self.triggers.append(Trigger(*wanted, now, self.polled.total[state]))
 
@@ -327,6 +342,7 @@ class PsiGroup:
         """
         seen = copy.deepcopy(self)
         seen.advance(now)
+        seen.run(now)
         total = seen.collected()
         lines = []
         for kind, name in enumerate(NAMES):

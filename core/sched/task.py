@@ -34,7 +34,7 @@ from core.abi.mman import PAGE_SHIFT
 from core.abi.page_flags import PG_STACK, PG_TABLE
 from core.events import OomReap, Process
 from core.jit import njit
-from core.mm import gfp, ksm, memcontrol, mmap
+from core.mm import gfp, ksm, memcontrol, mmap, numa_balancing, tlb
 from core.mm.gfp_types import GFP_KERNEL_ACCOUNT
 from core.mm.mm_types import Mm, State
 from core.mm.page_alloc import free_block
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mempolicy import Mempolicy
     from core.mm.mm_types import Inode
+    from core.mm.numa_balancing import NumaStats
     from core.panic import Signal
 
 INIT_PID = 1
@@ -66,9 +67,9 @@ class Task:
     """One process (struct task_struct and signal_struct). Faults, signals, limits; `mm` is None once it is dead."""
 
     __slots__ = ("pid", "ppid", "comm", "mm", "cgroup", "state", "oom_score_adj", "oom_score_adj_min", "catch_signals", "minflt",
-                 "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "policy", "start_ns",
+                 "majflt", "cminflt", "cmajflt", "exit_code", "exit_signal", "rlimits", "cpu", "cpus_allowed", "mems", "policy", "start_ns",
                  "utime_ns", "kthread", "children", "dumpable", "exe", "oom_victim", "in_exec", "uid", "fatal_signal", "fatal_cause", "returning",
-                 "stack", "stack_memcg", "slab_memcg", "oom_retries", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when",
+                 "stack", "stack_memcg", "slab_memcg", "numa", "oom_retries", "tlb", "nr_dirtied", "nr_dirtied_pause", "dirty_paused_when",
                  "stime_ns", "program", "se")  # fmt: skip
 
     def __init__(self, pid: int, ppid: int, comm: str, cgroup: Cgroup) -> None:
@@ -88,6 +89,8 @@ class Task:
         self.rlimits: dict[str, int | None] = dict(RLIMITS)  # bytes; None: unlimited
         self.cpu = 0
         self.cpus_allowed: list[int] = []
+        self.numa: NumaStats | None = None  # NUMA balancing's view of its accesses
+        self.mems = 0  # nodes that its cpuset allows, as bits; 0: all (mems_allowed)
         self.policy: Mempolicy | None = None
         self.start_ns = 0
         self.utime_ns = self.stime_ns = 0
@@ -106,6 +109,7 @@ class Task:
         self.stack: list[int] = []  # frames of the kernel stack
         self.stack_memcg = 0
         self.slab_memcg = 0
+        self.tlb = [0] * 5  # what its accesses found there (tlb.COUNTED)
         self.oom_retries = 0  # faults that came back with VM_FAULT_OOM
         self.nr_dirtied = 0  # file pages dirtied since it last looked whether too many are dirty (page_writeback)
         self.nr_dirtied_pause = 32  # how many it may dirty before it looks
@@ -223,6 +227,7 @@ def mm_alloc(k: Kernel, payer: Task | None) -> Mm:
     _set_up_mm(k.s, mm_id, pfn, memcg)
     mm = Mm(mm_id)
     mm.pgd_pfn = pfn
+    tlb.new_context(k, mm)
     k.mms[mm_id] = mm
     return mm
 
@@ -237,6 +242,7 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
     row.pgd = tid
     row.memcg = memcg
     row.il_prev = -1
+    row.new = -1
     for i in range(4):
         row.rss[i] = 0
     for i in range(3):
@@ -313,11 +319,12 @@ def fork(k: Kernel, parent: Task) -> Task:
         child.mm = mm_alloc(k, parent)
         k.s.mms["il_prev"][child.mm.id] = k.s.mms["il_prev"][parent.mm.id]
         mmap.dup_mmap(k, child, child.mm, parent.mm)
+        numa_balancing.dup(k, child.mm)
         child.pid = alloc_pid(k)
     except BaseException:
         discard(k, child)
         raise
-    for name in ("oom_score_adj", "oom_score_adj_min", "catch_signals", "cpu", "policy", "uid", "exe", "dumpable"):
+    for name in ("oom_score_adj", "oom_score_adj_min", "catch_signals", "cpu", "mems", "policy", "uid", "exe", "dumpable"):
         setattr(child, name, getattr(parent, name))
     child.rlimits = dict(parent.rlimits)
     child.cpus_allowed = list(parent.cpus_allowed)

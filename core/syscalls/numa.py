@@ -25,7 +25,7 @@ def sys_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes
 
     strict alone refuses before anything changes; with move the policy is set, pages move, and EIO says that some could not.
     """
-    make_policy(k, mode, nodes, flags)
+    make_policy(k, task, mode, nodes, flags)
     if "move_all" in flags and task.uid:
         raise SysError(Errno.EPERM, "moving pages that others map, too, needs CAP_SYS_NICE")
     moving = mode != "default" and not {"move", "move_all"}.isdisjoint(flags)

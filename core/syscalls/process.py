@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from core import monitor
 from core.abi.errno import Errno, SysError
 from core.abi.signal import SIGNALS
+from core.mm import cpuset
 from core.mm.util import RLIM_INFINITY, capable
 from core.programs import program as programs
 from core.sched import exec as image
-from core.sched import fair
 from core.sched import task as sched
 
 if TYPE_CHECKING:
@@ -84,14 +84,12 @@ def sys_setuid(k: Kernel, task: Task, uid: int) -> None:
 
 
 def sys_sched_setaffinity(k: Kernel, task: Task, cpus: Sequence[int]) -> None:
-    """sched_setaffinity: EINVAL if none of the CPUs exists."""
-    there = sorted({cpu for cpu in cpus if cpu < k.nr_cpus})
+    """sched_setaffinity: EINVAL if none of the CPUs exists, or the cpuset has none of them."""
+    mine = cpuset.effective(k, task.cgroup)[0]
+    there = sorted({cpu for cpu in cpus if cpu in mine})
     if not there:
-        raise SysError(Errno.EINVAL, f"this machine has CPUs 0 to {k.nr_cpus - 1}")
-    task.cpus_allowed = there
-    fair.affinity_changed(k, task)
-    if task.cpu not in there:
-        task.cpu = there[0]
+        raise SysError(Errno.EINVAL, f"the process may use CPUs {', '.join(map(str, mine))} of this machine's 0 to {k.nr_cpus - 1}")
+    cpuset.set_cpus_allowed(k, task, there)
 
 
 # ---------------------------------------------------------------- by the operator

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from core.machine import RECLAIM_POLICIES
+from core.mm import policy_client
 from core.syscalls import file, mm, numa, process
 
 Support = Literal["full", "partial", "none"]
@@ -117,9 +119,7 @@ _ROWS: tuple[Call, ...] = (
          "Move the end of the heap.",
          {"increment": Param("int", "Bytes to add (negative: to give back; 0: ask).", False, 0, minimum=-I64, maximum=I64)},
          {"address": "address"}),
-    Call("madvise", 28, mm.sys_madvise, "partial",
-         "collapse answers EINVAL "
-         "while transparent huge pages are not simulated. hugepage and the like set the flag that smaps shows.",
+    Call("madvise", 28, mm.sys_madvise, "partial", "hugepage and collapse act on private anonymous memory; files and shared memory have small pages.",
          "Tell what a range will be used for, or what may be done with it.",
          {"address": ADDRESS, "length": LENGTH, "advice": Param("choice", "What is advised.", choices=ADVICE)}),
     Call("mlock", 149, mm.sys_mlock, "full", "onfault is mlock2's MLOCK_ONFAULT.", "Fault a range in and keep it in memory.",
@@ -239,6 +239,13 @@ _ROWS: tuple[Call, ...] = (
           "page_size": Param("size", "pagesize=: 2M or 1G; left out: the default size.", False, 0),
           "size": Param("size", "size=: bytes that may be promised or used there.", False),
           "min_size": Param("size", "min_size=: bytes that are promised to the mount from the start.", False)}, process=False),
+    Call("reclaim_policy", None, policy_client.reclaim_policy, "full", "Not a call of Linux, which chooses when it is built or by lru_gen/enabled. It takes no simulated time.",
+         "Let another policy choose the pages that reclaim takes; client: a program on …/policy.",
+         {"policy": Param("choice", "The policy.", choices=RECLAIM_POLICIES),
+          "fallback": Param("choice", "Of client: who chooses where the program does not.", False, "fifo", choices=policy_client.FALLBACKS)}, process=False),
+    Call("policy_answers", None, policy_client.policy_answers, "full", "Written by the service beside the operation that asked.",
+         "What a client's policy answers when the next operation reclaims: the number of pages, the pages, and so on; -1: no answer.",
+         {"answers": Param("ints", "Frames.")}, process=False),
     Call("vmstat", None, process.vmstat, "full", "", "Say how often a line of vmstat becomes an event and is kept.",
          {"interval": Param("duration", "Simulated time between two lines; 0: none; left out: a second, while programs run.", False,
                             minimum=0, maximum=10**15)}, process=False),

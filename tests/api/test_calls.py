@@ -24,7 +24,7 @@ def test_every_call_answers_in_one_shape(session):
     assert list(answer) == SHAPE
     assert answer["result"]["address"].startswith("0x")
     touched = session.touch(pid, answer["result"]["address"], "64K")
-    assert list(touched) == SHAPE
+    assert list(touched) == [*SHAPE, "tlb"]
     assert touched["faults"] == {"minor": 16, "major": 0}
     assert touched["result"] == {"touched": 16}
     assert touched["seq"] == answer["seq"] + 1
@@ -148,10 +148,27 @@ def test_a_walk_takes_addresses_only(session):
 def test_why_is_explained_for_known_topics(session):
     pid = session.spawn()
     assert session.get(f"/processes/{pid}/explain/oom").status_code == 200
+    assert session.get(f"/processes/{pid}/explain/tlb").json()["page"] is None
     assert session.get(f"/processes/{pid}/explain/ksm").json()["page"] is None
     assert session.get(f"/processes/{pid}/explain/ksm?address=0x1000").json()["page"]["fate"] is None
     assert session.get(f"/processes/{pid}/explain/ksm?address=here").status_code == 422
     problem(session.get(f"/processes/{pid}/explain/love"), 404, "oom")
+
+
+def test_the_tlb_is_shown(session):
+    pid = session.spawn()
+    address = session.mmap(pid, 64 * PAGE)
+    assert "tlb" not in session.call(pid, "mmap", length=PAGE)
+    session.call(pid, "touch", address=address, length=64 * PAGE, access="write")
+    again = session.call(pid, "touch", address=address, length=64 * PAGE, access="read")
+    assert again["tlb"] == {"accesses": 64, "l1_hits": 64, "l2_hits": 0, "misses": 0, "walk_cycles": 0}
+    view = session.get(f"/processes/{pid}/tlb").json()
+    assert view["counts"]["accesses"] >= 128
+    assert all(entry["address"].startswith("0x") for entry in view["entries"])
+    rows = session.get(f"/processes/{pid}/tlb/reach").json()["rows"]
+    assert [row["measured_bytes"] for row in rows] == [256 << 10, 64 << 20, 6 << 20, 3 << 30]
+    assert session.get(f"/processes/{pid}/walk?address={address}").json()["tlb"]["held_by"] == "l1"
+    problem(session.get("/processes/99999/tlb"), 404)
 
 
 def test_the_audit_shows_its_sums(session):

@@ -17,6 +17,12 @@ def test_known_draws() -> None:
     assert [int(x) for x in patterns.splitmix64(0, 3)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
+def test_one_draw_is_the_first_of_many() -> None:
+    for seed in (0, 7, 1 << 62):
+        assert patterns.draw(seed, 1 << 64) == int(patterns.splitmix64(seed, 1)[0])
+        assert 0 <= patterns.draw(seed, 10) < 10
+
+
 def test_zipf_gives_the_first_page_its_weight() -> None:
     pages = patterns.zipf(patterns.uniform(1, 100_000), 1000)
     harmonic = sum(1 / n for n in range(1, 1001))

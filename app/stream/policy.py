@@ -1,0 +1,100 @@
+"""The websocket of a program that is the policy (`host.policy_client` says how it is asked).
+
+The service sends
+    {"type": "hello", "fallback": "fifo", "budget_ns": 500000000}
+    {"type": "isolate", "id": 7, "node": 0, "cgroup": "/t", "want": 32, "kinds": ["anon", "file"],
+     "added": {"pfn": [...], "kind": [...], "cgroup": [...], "node": [...]}, "removed": [...], "written": [...], "used": [...]}
+    {"type": "late", "id": 7}                          the answer came after the budget: the fallback has chosen
+    {"type": "score", ...}                             asked for by {"type": "score"}
+and takes
+    {"type": "take", "id": 7, "pages": [frame, ...]}   1 to `want` frames on the lists of that cgroup and node, the first to go first
+    {"type": "score"}
+Anything else closes with 4400. When the program leaves, the fallback is in force.
+"""
+
+import asyncio
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from app.deps import PROTOCOL, offered_protocols
+from app.errors import Problem, from_validation
+from app.host.policy_client import PolicyClient
+from app.host.session import Session
+from app.stream.websocket import REASON_BYTES
+
+BAD_MESSAGE: Final = 'send {"type": "take", "id": n, "pages": [frame, ...]} or {"type": "score"}'
+
+
+class Take(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["take"]
+    id: Annotated[int, Field(ge=1, strict=True)]
+    pages: list[Annotated[int, Field(strict=True, ge=0, le=(1 << 40))]] = Field(max_length=4096)
+
+
+class AskScore(BaseModel):
+    """How well is it doing?"""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["score"]
+
+
+MESSAGE: Final[TypeAdapter[Take | AskScore]] = TypeAdapter(Annotated[Take | AskScore, Field(discriminator="type")])
+
+
+async def serve_policy(websocket: WebSocket, session: Session, fallback: str, budget_ns: int) -> None:
+    """Let the client be the session's policy until it leaves."""
+    await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
+    client = PolicyClient(asyncio.get_running_loop(), budget_ns / 10**9)
+    try:
+        await session.attach(client, fallback)
+    except Problem as problem:
+        await websocket.close(4409, problem.detail.encode()[:REASON_BYTES].decode(errors="ignore"))
+        return
+    await _send(websocket, {"type": "hello", "fallback": fallback, "budget_ns": budget_ns})
+    asking = asyncio.create_task(_questions(websocket, client))
+    try:
+        await _answers(websocket, session, client)
+    except WebSocketDisconnect:
+        pass
+    except _Refused as refused:
+        await websocket.close(4400, str(refused).encode()[:REASON_BYTES].decode(errors="ignore"))
+    finally:
+        asking.cancel()
+        client.leave()
+        await session.detach(client, fallback)
+
+
+class _Refused(Exception):
+    """The client sent what is no message."""
+
+
+async def _send(websocket: WebSocket, message: object) -> None:
+    await websocket.send_text(orjson.dumps(message).decode())
+
+
+async def _questions(websocket: WebSocket, client: PolicyClient) -> None:
+    while True:
+        await _send(websocket, await client.questions.get())
+
+
+async def _answers(websocket: WebSocket, session: Session, client: PolicyClient) -> None:
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        try:
+            said = MESSAGE.validate_json(message.get("text") or b"")
+        except ValidationError as error:
+            raise _Refused(f"{from_validation(error).detail}: {BAD_MESSAGE}") from None
+        if isinstance(said, AskScore):
+            await _send(websocket, await session.policy_score(client))
+        elif not client.answer(said.id, said.pages):
+            await _send(websocket, {"type": "late", "id": said.id})
