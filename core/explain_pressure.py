@@ -27,24 +27,25 @@ from core.abi.page_flags import (
 )
 from core.mm import memcontrol
 from core.mm import vma as vmas_of
-from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, KEPT, WRITTEN
+from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, GONE, KEPT, ROTATED, WRITTEN
 from core.mm.mm_types import CTL_LOOKS, NR_LOOKS
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, PTE_SPECIAL, entry
 from core.sched import psi
+from core.sched.task import find_task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Array, Vma
     from core.sched.psi import PsiGroup
-    from core.sched.task import Task
 
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
-DECISIONS = {FREED: "freed", KEPT: "kept", ACTIVATED: "activated", WRITTEN: "written to swap", DEACTIVATED: "deactivated"}
+DECISIONS = {FREED: "freed", KEPT: "kept", ACTIVATED: "activated", WRITTEN: "written to swap", DEACTIVATED: "deactivated", GONE: "gone",
+             ROTATED: "rotated"}  # fmt: skip
 SHOWN = 100
 DELAY = (
     "overage = (usage - high) * 2^20 / high, the largest of the cgroup and its ancestors; "
-    "jiffies = overage^2 * HZ / 2^34 * pages / 64, at most 2 s; slept only if more than 10 ms"
+    "jiffies = overage^2 * HZ / 2^34 * pages / 64; the same for swap above memory.swap.high is added; at most 2 s; slept only if more than 10 ms"
 )
 
 MEANS = (10, 60, 300)
@@ -52,14 +53,6 @@ AVERAGE = (
     "every 2.004 s: percent = time lost / period; avg' = (avg * exp + percent * 2048 * (2048 - exp) [+ 2047 if it rises]) / 2048, "
     "exp = 1677, 1981, 2034 for 10, 60, 300 s, 1.0 = 2048"
 )
-
-
-def task_of(k: Kernel, pid: int) -> Task:
-    """A process; LookupError if there is none."""
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
-    return task
 
 
 # ---------------------------------------------------------------- reclaim
@@ -70,7 +63,7 @@ def explain_reclaim(k: Kernel, pid: int, address: int | None = None) -> dict[str
 
     LookupError for an unknown pid. A page that was never looked at has no looks; only the last 8,192 looks are kept.
     """
-    task = task_of(k, pid)
+    task = find_task(k, pid)
     if address is None:
         return {"pid": pid, "visits": k.records.visits[-SHOWN:]}
     vpn = address >> 12
@@ -140,16 +133,18 @@ def _look(row: Any, visit: dict[str, Any]) -> dict[str, Any]:
         "references": young,
         "referenced_before": bool(before),
         "decision": DECISIONS[fate],
-        "why": reason(fate, young, bool(before), flags, int(row["lru"])),
+        "why": reason(fate, young, bool(before), flags),
     }
 
 
-def reason(fate: int, young: int, before: bool, flags: int, lru: int) -> str:
+def reason(fate: int, young: int, before: bool, flags: int) -> str:
     """The rule that a decision followed (folio_check_references, shrink_folio_list, shrink_active_list)."""
     if fate == DEACTIVATED:
         return "the active list was too long, or pages of its kind refaulted: its tail goes to the inactive list, used or not"
-    if lru in (1, 3):
+    if fate == ROTATED:
         return "code that was used since the last look stays on the active list"
+    if fate == GONE:
+        return "a frame of a huge page that was split for reclaim, and nobody used it"
     if flags & PG_MLOCKED:
         return "the page is locked in memory"
     if fate == ACTIVATED and young:
@@ -182,7 +177,7 @@ def explain_charge(k: Kernel, pid: int) -> dict[str, Any]:
     reclaimed_pages}], outcome: `charged`, `killed` or an errno}. throttles: {pages, levels, overage (2^-20), delay_ns, slept}.
     LookupError for an unknown pid.
     """
-    cg = task_of(k, pid).cgroup.memcg
+    cg = find_task(k, pid).cgroup.memcg
     return {
         "pid": pid,
         "cgroup": cg.path,
@@ -195,10 +190,15 @@ def explain_charge(k: Kernel, pid: int) -> dict[str, Any]:
 
 def _throttle(row: dict[str, Any]) -> dict[str, Any]:
     """A throttle with its arithmetic spelt out."""
-    overage, pages = row.get("overage", 0), row["pages"]
-    jiffies = (overage * overage * memcontrol.HZ >> 34) * pages // memcontrol.MEMCG_CHARGE_BATCH
-    sum_ = f"{overage}^2 * {memcontrol.HZ} / 2^34 * {pages} / 64 = {jiffies} jiffies of {1000 // memcontrol.HZ} ms"
-    return {**row, "percent_over": round(overage * 100 / (1 << 20), 3), "arithmetic": sum_}
+    memory, swap = row.get("overage", 0), row.get("swap_overage", 0)
+    terms = [_term(over, row["pages"]) for over in (memory, swap) if over or over is memory]
+    return {**row, "percent_over": round(memory * 100 / (1 << 20), 3), "arithmetic": " + ".join(terms)}
+
+
+def _term(overage: int, pages: int) -> str:
+    """The delay for one excess, of memory or of swap, as a sum."""
+    jiffies = memcontrol.high_delay_jiffies(pages, overage)
+    return f"{overage}^2 * {memcontrol.HZ} / 2^34 * {pages} / 64 = {jiffies} jiffies of {1000 // memcontrol.HZ} ms"
 
 
 # ---------------------------------------------------------------- psi
@@ -211,7 +211,7 @@ def explain_psi(k: Kernel, pid: int) -> dict[str, Any]:
     groups: from the cgroup up to the root, each with its running, stalled and waiting tasks by processor, `some` and `full` in total
     and how the averages will move at the end of the present period. LookupError for an unknown pid.
     """
-    task = task_of(k, pid)
+    task = find_task(k, pid)
     groups = [_group(k, group) for group in task.cgroup.ancestors]
     below = task.cgroup.path.rstrip("/") + "/"
     stalls = [row for row in k.records.stalls if (row["cgroup"] + "/").startswith(below)]

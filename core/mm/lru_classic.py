@@ -86,7 +86,8 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
-FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED, GONE = range(6)  # what became of a page (gone: free, but by no merit of reclaim)
+# what became of a page (gone: free, but by no merit of reclaim; rotated: round the active list once more)
+FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED, GONE, ROTATED = range(7)
 
 PGSCAN_KSWAPD, PGSTEAL_KSWAPD = EVENT["pgscan_kswapd"], EVENT["pgsteal_kswapd"]
 PGSCAN_DIRECT, PGSTEAL_DIRECT = EVENT["pgscan_direct"], EVENT["pgsteal_direct"]
@@ -420,7 +421,7 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         if found & 0xFFFF and (found >> 16) & VM_EXEC and not page["flags"] & PG_SWAPBACKED:
             list_add(s, lruvec, lru, pfn)
             age_nonresident(s, lruvec, 1)
-            end_look(s, ACTIVATED)
+            end_look(s, ROTATED)
             continue
         end_look(s, DEACTIVATED)
         update_lru_size(s, zid, lruvec, lru, -pages)

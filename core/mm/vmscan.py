@@ -27,7 +27,7 @@ import numpy as np
 from core.events import Reclaim, SwapOut
 from core.mm import huge_memory, lru_gen, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import HPAGE_PMD_NR, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import CTL_LOOKS, HPAGE_PMD_NR, SC, WMARK_HIGH, ZONES_PER_NODE
 from core.record import keep
 from core.vmstat import EVENT, NODE
 
@@ -135,10 +135,14 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
             continue  # its children may have pages: it was asked for what it passes on to them
         scanned, freed, io = int(c["nr_scanned"]), int(c["list_reclaimed"].sum()), int(c["nr_io"])
         before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
-        c["visit"] = k.records.nr_visits
+        looked = begin_visit(k)
         isolate(k, r, at.id, space)
         huge_memory.deferred_split_shrink(k, at, int(c["priority"]))
-        note(k, at, node, who, int(c["nr_scanned"]) - scanned, int(c["list_reclaimed"].sum()) - freed, int(c["nr_io"]) - io, before)
+        scanned = int(c["nr_scanned"]) - scanned
+        k.clock.spend(scanned * k.costs.scan_page)
+        visited(k, looked, who, node, at.path, int(c["priority"]), k.nr_events + 1 if scanned else 0)
+        if scanned:
+            note(k, at, node, who, scanned, int(c["list_reclaimed"].sum()) - freed, int(c["nr_io"]) - io, before)
     if cg.parent is None and int(c["priority"]) <= HUGE_ZERO_PRIORITY:
         huge_memory.shrink_huge_zero_page(k)
     space.settle(k)
@@ -146,17 +150,26 @@ def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) ->
         k.flush_dirty("reclaim")
 
 
-def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, written: int, before: Any) -> None:
-    """The events of one visit and its time."""
-    if scanned == 0:
+def begin_visit(k: Kernel) -> int:
+    """What is looked at from now on belongs to the next visit; how many looks there were before."""
+    k.s.sc[0]["visit"] = k.records.nr_visits
+    return int(k.s.ctl[CTL_LOOKS])
+
+
+def visited(k: Kernel, looked: int, by: str, node: int, cgroup: str, priority: int, event: int) -> None:
+    """The visit is over: kept for `explain` if anything was looked at. `event`: the number of the one that tells of it, 0: none does."""
+    if int(k.s.ctl[CTL_LOOKS]) == looked:
         return
-    c = k.s.sc[0]
+    keep(k.records.visits, {"visit": k.records.nr_visits, "event": event, "clock_ns": k.clock.now, "by": by, "node": node, "cgroup": cgroup,
+                            "priority": priority})  # fmt: skip
     k.records.nr_visits += 1
-    k.clock.spend(scanned * k.costs.scan_page)
+
+
+def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, written: int, before: Any) -> None:
+    """The events of one visit, and the time of its writes."""
+    c = k.s.sc[0]
     looked, got = (c["list_scanned"] - before[0]).tolist(), (c["list_reclaimed"] - before[1]).tolist()
     lists = {name: [looked[lru], got[lru]] for lru, name in enumerate(LISTS) if looked[lru]}
-    keep(k.records.visits, {"visit": int(c["visit"]), "event": k.nr_events + 1, "clock_ns": k.clock.now, "by": who, "node": node,
-                            "cgroup": cg.path, "priority": int(c["priority"])})  # fmt: skip
     number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
     if written:
         k.clock.spend(written * k.costs.swap_out)
@@ -265,12 +278,10 @@ def pageout(k: Kernel, node: int) -> int:
     c = begin(k, 0, 0)
     c["node"] = node
     space = workspace(k)
-    c["visit"] = k.records.nr_visits
-    k.records.nr_visits += 1
-    keep(k.records.visits, {"visit": int(c["visit"]), "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
-                            "priority": 0})  # fmt: skip
+    looked = begin_visit(k)
     pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(2 * HPAGE_PMD_NR, np.int64))
     space.settle(k)
+    visited(k, looked, "madvise", node, "/", 0, 0)
     written = int(c["nr_io"])
     if written:
         k.clock.spend(written * k.costs.swap_out)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core import Kernel, Machine
 from core.abi.page_flags import PG_ANON, PG_SWAPBACKED
 from core.explain_pressure import reason
-from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, KEPT, WRITTEN
+from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, GONE, KEPT, ROTATED, WRITTEN
+from core.mm.mm_types import CTL_LOOKS, NR_LOOKS
 
 M = 1 << 20
 PAGE = 4096
@@ -145,7 +147,48 @@ def test_the_next_average_is_the_one_that_comes() -> None:
 @pytest.mark.parametrize(
     ("fate", "young", "before", "says"),
     [(KEPT, 1, False, "first time"), (ACTIVATED, 1, True, "used again"), (ACTIVATED, 2, False, "several"), (WRITTEN, 0, False, "swap slot"),
-     (FREED, 0, True, "elsewhere"), (DEACTIVATED, 1, False, "active list was too long")],
+     (FREED, 0, True, "elsewhere"), (DEACTIVATED, 1, False, "active list was too long"), (GONE, 0, False, "split"), (ROTATED, 1, False, "code")],
 )  # fmt: skip
 def test_reasons(fate: int, young: int, before: bool, says: str) -> None:
-    assert says in reason(fate, young, before, PG_ANON | PG_SWAPBACKED, 1 if fate == DEACTIVATED else 0)
+    assert says in reason(fate, young, before, PG_ANON | PG_SWAPBACKED)
+
+
+def test_every_look_at_a_huge_page_can_be_told() -> None:
+    """Huge pages of which half was given back are split for reclaim: their unused frames are gone, by nobody's merit."""
+    k, pid = machine("24M", memory="1G", swap="128M", transparent_hugepage="always")
+    address = k.call("mmap", pid, length=16 * M, prot="rw", flags=["private", "anonymous"], align=2 * M).result["address"]
+    k.call("touch", pid, address=address, length=16 * M, access="write")
+    for start in range(0, 16 * M, 2 * M):
+        k.call("madvise", pid, address=address + start, length=M, advice="dontneed")
+    write(k, pid, 30 * M)
+    told = [look for at in range(0, 16 * M, PAGE * 64) for look in k.view("explain_reclaim", pid=pid, address=address + at)["looks"]]
+    assert told
+    assert all(look["why"] and look["decision"] for look in told)
+
+
+def test_each_look_belongs_to_the_visit_that_made_it() -> None:
+    """A visit that only moved pages of the active list is a visit, too: what it looked at is not put down to the next one."""
+    k, pid = machine("8M", swap="64M")
+    shared = write(k, pid, 6 * M)
+    child = k.call("fork", pid).result["pid"]
+    for reader in (pid, child):
+        k.call("touch", reader, address=shared, length=6 * M, access="read")
+    write(k, pid, 4 * M)
+    total = int(k.s.ctl[CTL_LOOKS])
+    assert total < NR_LOOKS
+    assert {row["visit"] for row in k.records.visits} == set(k.s.looks["visit"][:total].tolist())
+    silent = {row["visit"] for row in k.records.visits if row["event"] == 0}
+    assert silent
+    looks = k.s.looks[:total]
+    assert set(looks["fate"][np.isin(looks["visit"], list(silent))].tolist()) == {DEACTIVATED}
+
+
+def test_swap_above_its_high_is_part_of_the_arithmetic() -> None:
+    k, pid = machine("8M", swap="64M")
+    k.call("put", path="/sys/fs/cgroup/app/memory.swap.high", data=b"2M")
+    write(k, pid, 12 * M)
+    row = next(row for row in k.view("explain_charge", pid=pid)["throttles"] if row["swap_overage"])
+    terms = row["arithmetic"].split(" + ")
+    assert len(terms) == 2
+    jiffies = sum(int(term.rpartition("= ")[2].split()[0]) for term in terms)
+    assert row["delay_ns"] == min(jiffies * 4_000_000, 2_000_000_000)
