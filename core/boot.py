@@ -16,7 +16,21 @@ from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
 from core.machine import RECLAIM_POLICIES, Costs, Machine
-from core.mm import hugetlb, hugetlbfs, khugepaged, ksm, memcontrol, mmzone, numa_balancing, page_alloc, page_writeback, pcp, swapon, tlb
+from core.mm import (
+    huge_memory,
+    hugetlb,
+    hugetlbfs,
+    khugepaged,
+    ksm,
+    memcontrol,
+    mmzone,
+    numa_balancing,
+    page_alloc,
+    page_writeback,
+    pcp,
+    swapon,
+    tlb,
+)
 from core.mm.mm_types import (
     BLOOM_WORDS,
     CTL_BUDDY,
@@ -240,7 +254,7 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
         zones["managed"][zid] = zones["present"][zid] - one.reserved
     k.populated = [zid for zid in range(len(zones)) if zones["managed"][zid]]
     totalram = int(zones["managed"].sum())
-    k.thp["enabled"] = k.machine.transparent_hugepage if totalram >= (512 << 20) >> 12 else "never"
+    k.thp["enabled"] = k.machine.transparent_hugepage if totalram >= huge_memory.MIN_PAGES else "never"
     mmzone.setup_per_zone_wmarks(k, early=early)
     if "vm.min_free_kbytes" in dict(k.machine.sysctl):
         mmzone.setup_per_zone_wmarks(k, int(dict(k.machine.sysctl)["vm.min_free_kbytes"]))

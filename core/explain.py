@@ -14,6 +14,7 @@ from core.mm import huge_memory, khugepaged, ksm, oom_kill, pgtable, smaps, tlb
 from core.mm.mm_types import CTL_HUGE_ZERO
 from core.mm.util import total_swap_pages, totalram_pages
 from core.mm.vma import vma_lookup
+from core.sched.task import find_task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -29,9 +30,7 @@ def explain_oom(k: Kernel, pid: int) -> dict[str, Any]:
     `why_not`. approximation: the course's rule in pages and how far it is off. rank: 1 for the process that would be killed
     now if the whole machine ran out of memory. LookupError for an unknown pid.
     """
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
+    task = find_task(k, pid)
     total = totalram_pages(k) + total_swap_pages(k)
     terms = oom_kill.oom_terms(k, task, total)
     points = oom_kill.oom_badness(k, task, total)
@@ -96,9 +95,7 @@ def explain_ksm(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     ksmd: its settings and counters, and how long a full scan takes at this pace. mappings: those that were offered, with how many pages met which
     fate (`fates` says what each means). page: with an `address`, that page's fate and its sharers. LookupError for an unknown pid.
     """
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
+    task = find_task(k, pid)
     mm = task.mm
     offered = [vma for vma in mm.vmas if vma.flags & VM_MERGEABLE] if mm is not None else []
     return {
@@ -148,9 +145,7 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     address now, what a first write there would do, and what khugepaged would make of it. khugepaged: its pace, where it is, its last collapse.
     LookupError for an unknown pid.
     """
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
+    task = find_task(k, pid)
     vmas = task.mm.vmas if task.mm is not None else []
     settings = {key: value for key, value in k.thp.items() if key.startswith("khugepaged.")}
     state = k.khugepaged
@@ -168,8 +163,15 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     }  # fmt: skip
 
 
+def _no_thp(k: Kernel, vma: Any, *, fault: bool) -> str | None:
+    """Why a mapping may have no huge pages, and where that comes from on a machine too small for them."""
+    why = huge_memory.why_not(k, vma, fault=fault)
+    small = totalram_pages(k) < huge_memory.MIN_PAGES
+    return f"{why}, as on every machine below 512M" if why == huge_memory.NEVER and small else why
+
+
 def _thp_mapping(k: Kernel, vma: Any) -> dict[str, Any]:
-    why = huge_memory.why_not(k, vma)
+    why = _no_thp(k, vma, fault=False)
     return {
         "start": hex(vma.start << 12), "end": hex(vma.end << 12), "eligible": why is None, "why_not": why,
         "anon_huge_pages": smaps.account(k, vma)["AnonHugePages"],
@@ -199,7 +201,7 @@ def _thp_why(k: Kernel, vma: Any, first: int, mapped: str) -> str:
     if mapped == "huge page":
         return "one entry maps 2 MiB"
     outside = first < vma.start or first + PMD_PAGES > vma.end
-    if (why := huge_memory.why_not(k, vma, fault=True)) is not None:
+    if (why := _no_thp(k, vma, fault=True)) is not None:
         return why
     if outside:
         return "the mapping does not hold all of the 2 MiB between the multiples of 2 MiB around the address"
@@ -227,9 +229,7 @@ def explain_tlb(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     counts: over its life, with the share of misses. reach: what level 2 covers of its resident memory. page: `found` (l1, l2, or null), `why`, what a
     walk would fetch, and the entries that are in the page's level-2 set now. LookupError for an unknown pid.
     """
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
+    task = find_task(k, pid)
     counts = dict(zip(tlb.COUNTED, task.tlb, strict=True))
     c = k.tlb.cpus[task.cpu]
     asid = c.ctxs.index(task.mm.ctx_id) if task.mm is not None and task.mm.ctx_id in c.ctxs else None

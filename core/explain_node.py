@@ -9,6 +9,7 @@ from core.mm.mm_types import WMARK_LOW, ZONE_MOVABLE, ZONE_NAMES
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import page_zone
 from core.mm.vma import vma_lookup
+from core.sched.task import find_task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -27,9 +28,7 @@ def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, A
     policy: the one in force and whose it is. mems_allowed: the cpuset's nodes. start: the node whose zonelist is asked. zones: in that order, free
     pages against the low mark, with what is said about each (`verdicts`). LookupError for an unknown pid.
     """
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
+    task = find_task(k, pid)
     vma = vma_lookup(task.mm, address >> 12) if task.mm is not None and address is not None else None
     policy, whose = (vma.policy, "mapping") if vma is not None and vma.policy is not None else (task.policy, "process")
     local, mems = cpu_to_node(k, task.cpu), cpuset.mems_allowed(k, task)

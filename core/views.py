@@ -88,14 +88,7 @@ def processes(k: Kernel) -> list[dict[str, Any]]:
 
 def process(k: Kernel, pid: int) -> dict[str, Any]:
     """One process; LookupError if there is none."""
-    return _process(k, _task(k, pid))
-
-
-def _task(k: Kernel, pid: int) -> Task:
-    task = k.tasks.get(pid)
-    if task is None:
-        raise LookupError(f"no process {pid}")
-    return task
+    return _process(k, sched.find_task(k, pid))
 
 
 def _process(k: Kernel, task: Task) -> dict[str, Any]:
@@ -137,7 +130,7 @@ def _program(program: Program) -> dict[str, Any]:
 
 def vmas(k: Kernel, pid: int) -> list[dict[str, Any]]:
     """The mappings of a process, in address order."""
-    task = _task(k, pid)
+    task = sched.find_task(k, pid)
     return [_vma(k, task, vma) for vma in task.mm.vmas] if task.mm else []
 
 
@@ -177,7 +170,7 @@ def walk(k: Kernel, pid: int, address: int) -> dict[str, Any]:
     LookupError for an unknown process; an address that is not canonical user space is answered, not refused: the
     processor refuses it.
     """
-    task = _task(k, pid)
+    task = sched.find_task(k, pid)
     answer: dict[str, Any] = {
         "address": address,
         "binary": binary(address),
@@ -400,7 +393,7 @@ def tlb_view(k: Kernel, pid: int) -> dict[str, Any]:
     counts: over the process's life. held: entries by structure. entries: the 64 used last. processor: the CPU's context switches, flushes and
     shootdowns. flushed: why and when everything of the process was last forgotten.
     """
-    task = _task(k, pid)
+    task = sched.find_task(k, pid)
     c = k.tlb.cpus[task.cpu]
     entries = tlb.held(k, task.cpu, task.mm) if task.mm is not None else []
     held = dict.fromkeys(tlb.STRUCTURES, 0)
@@ -426,7 +419,7 @@ def tlb_reach(k: Kernel, pid: int) -> dict[str, Any]:
 
     share: of the process's resident memory, 1.0 where all of it is within reach.
     """
-    task = _task(k, pid)
+    task = sched.find_task(k, pid)
     rss = get_mm_counters(k.s, task.mm) if task.mm else [0, 0, 0, 0]
     resident = (sum(rss) - rss[MM_SWAPENTS]) * 4096
     rows = [{**row, "share": min(1.0, row["reach_bytes"] / resident) if resident else 1.0} for row in tlb.reach(k.machine)]

@@ -61,10 +61,11 @@ from core.mm.compound import (
 from core.mm.huge_pmd import NR_ANON_THPS, split_huge_pmd
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, WMARK_MIN, State
 from core.mm.page_alloc import free_one_page, get_page_from_freelist, zone_of
-from core.mm.page_counter import try_charge, uncharge
+from core.mm.page_counter import uncharge
 from core.mm.page_ops import (
     GFP_USER,
     alloc_table,
+    charge_block,
     free_page,
     free_table,
     locked_elsewhere,
@@ -109,6 +110,8 @@ THP_SPLIT_PAGE, THP_SPLIT_PAGE_FAILED = EVENT["thp_split_page"], EVENT["thp_spli
 THP_ZERO_PAGE_ALLOC, THP_ZERO_PAGE_ALLOC_FAILED = EVENT["thp_zero_page_alloc"], EVENT["thp_zero_page_alloc_failed"]
 VM_NO_KHUGEPAGED = VM_SPECIAL | VM_HUGETLB
 DIRTIED = PTE_RW | PTE_D | PTE_SOFT_DIRTY
+NEVER = "transparent_hugepage/enabled is never"
+MIN_PAGES = (512 << 20) >> 12  # a machine with less memory boots with transparent huge pages off (hugepage_init)
 
 
 # ---------------------------------------------------------------- who may
@@ -135,14 +138,10 @@ def why_not(k: Kernel, vma: Vma, *, fault: bool = False, enforce_sysfs: bool = T
     if vma.file is not None:
         return "only private anonymous memory gets huge pages here"
     if enforce_sysfs and k.thp["enabled"] == "never":
-        return "transparent_hugepage/enabled is never" + (", as on every machine below 512M" if _small(k) else "")
+        return NEVER
     if enforce_sysfs and k.thp["enabled"] == "madvise" and not vma.flags & VM_HUGEPAGE:
         return "transparent_hugepage/enabled is madvise and the mapping was not advised MADV_HUGEPAGE"
     return None
-
-
-def _small(k: Kernel) -> bool:
-    return int(k.s.zones["managed"].sum()) < (512 << 20) >> 12
 
 
 def hugepage_vma_check(k: Kernel, vma: Vma, *, smaps: bool = False, enforce_sysfs: bool = True) -> bool:
@@ -238,15 +237,7 @@ def alloc_charged_huge(s: State, v, vpn: int) -> int:
     if pfn == 0:
         v["reason"] = NO_HUGE
         return 0
-    over = try_charge(s, v["cpu"], v["memcg"], HPAGE_PMD_NR)
-    if over >= 0:
-        free_one_page(s, zone_of(s, pfn), pfn, HPAGE_PMD_ORDER)
-        v["reason"] = HUGE_LIMIT
-        v["victim"] = over
-        return 0
-    s.mem[pfn]["refcount"] = 1
-    s.mem[pfn]["memcg"] = v["memcg"]
-    return pfn
+    return charge_block(s, v, pfn, HPAGE_PMD_ORDER, HUGE_LIMIT)
 
 
 @step

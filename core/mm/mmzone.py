@@ -223,11 +223,8 @@ def cpu_to_node(k: Kernel, cpu: int) -> int:
 
 
 def pcp_high(k: Kernel, zid: int) -> int:
-    """How many pages each CPU may keep to itself: the zone's low mark shared by the node's CPUs (zone_highsize).
-
-    For figures only: per-CPU lists are not simulated but for what boot leaves on them.
-    """
-    low = int(k.s.zones["wmark"][zid][WMARK_LOW])
+    """How many pages each CPU may keep to itself: the zone's low mark shared by the node's CPUs (zone_highsize); `pcp` counts them."""
+    low = int(k.s.zones["wmark"][zid, WMARK_LOW])
     cpus = max(1, k.nr_cpus // k.nr_nodes)
     return max(low // cpus, pcp_batch(k, zid) * 4) if low else 0
 

@@ -129,6 +129,14 @@ class Task:
 # ---------------------------------------------------------------- finding
 
 
+def find_task(k: Kernel, pid: int) -> Task:
+    """A process, living or a zombie, for whoever looks at it; LookupError if there is none."""
+    task = k.tasks.get(pid)
+    if task is None:
+        raise LookupError(f"no process {pid}")
+    return task
+
+
 def live(k: Kernel, pid: int | None) -> Task:
     """The process that makes a call. LookupError, in plain words, for one that is not there or dead."""
     task = k.tasks.get(pid) if pid is not None else None
