@@ -38,6 +38,7 @@ from core.mm.page_ops import (
     add_to_page_cache,
     alloc_charged,
     clear_dirty,
+    next_entry,
     remove_from_page_cache,
     set_dirty,
     xa_leaf,
@@ -169,24 +170,8 @@ def dirty_pages(s: State) -> None:
 
 @njit
 def next_cached(s: State, root: int, start: int, end: int) -> int:
-    """The first cached page in [start, end), or -1; empty nodes are stepped over whole."""
-    at = start
-    while at < end:
-        node = root
-        shift = 27
-        while shift > 0 and node:
-            node = s.xa[node, (at >> shift) & 511]
-            if node == 0:
-                at = ((at >> shift) + 1) << shift
-            shift -= 9
-        if node == 0:
-            continue
-        stop = (at | 511) + 1
-        while at < stop and at < end:
-            if s.xa[node, at & 511] > 0:
-                return at
-            at += 1
-    return -1
+    """The first cached page in [start, end), or -1."""
+    return next_entry(s, root, start, end, 1)
 
 
 @njit

@@ -202,6 +202,20 @@ def alloc_by_policy(s: State, v, classzone: int, vpn: int) -> int:
 
 
 @inline
+def charge_block(s: State, v, pfn: int, order: int, refused: int) -> int:
+    """Charge 2^order fresh frames to vmf.memcg: the first, with refcount 1; or 0, the frames given back and vmf.reason `refused`."""
+    over = try_charge(s, v["cpu"], v["memcg"], 1 << order)
+    if over >= 0:
+        free_one_page(s, zone_of(s, pfn), pfn, order)
+        v["reason"] = refused
+        v["victim"] = over
+        return 0
+    s.mem[pfn]["refcount"] = 1
+    s.mem[pfn]["memcg"] = v["memcg"]
+    return pfn
+
+
+@inline
 def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     """One frame, charged to vmf.memcg: its pfn with refcount 1, or 0 with vmf.reason NO_PAGE or LIMIT.
 
@@ -216,15 +230,7 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     if pfn == 0:
         v["reason"] = NO_PAGE
         return 0
-    over = try_charge(s, v["cpu"], v["memcg"], 1)
-    if over >= 0:
-        free_one_page(s, zone_of(s, pfn), pfn, 0)
-        v["reason"] = LIMIT
-        v["victim"] = over
-        return 0
-    s.mem[pfn]["refcount"] = 1
-    s.mem[pfn]["memcg"] = v["memcg"]
-    return pfn
+    return charge_block(s, v, pfn, 0, LIMIT)
 
 
 @inline
@@ -444,6 +450,31 @@ def xa_leaf(s: State, root: int, index: int) -> int:
         node = s.xa[node, (index >> shift) & 511]
         shift -= 9
     return node
+
+
+@step
+def next_entry(s: State, root: int, start: int, end: int, sign: int) -> int:
+    """The first index in [start, end) with an entry of that sign (1: a cached page, -1: what is left of one), or -1.
+
+    Empty nodes are stepped over whole.
+    """
+    at = start
+    while at < end:
+        node = root
+        shift = 27
+        while shift > 0 and node:
+            node = s.xa[node, (at >> shift) & 511]
+            if node == 0:
+                at = ((at >> shift) + 1) << shift
+            shift -= 9
+        if node == 0:
+            continue
+        stop = (at | 511) + 1
+        while at < stop and at < end:
+            if s.xa[node, at & 511] * sign > 0:
+                return at
+            at += 1
+    return -1
 
 
 @step

@@ -25,7 +25,7 @@ from core.abi.page_flags import PG_DIRTY, PG_READAHEAD, PG_SHMEM
 from core.jit import njit, step
 from core.mm.mm_types import CTL_SWAP_HITS, State
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import XA_NODE_SHARE, stat_add, xa_leaf
+from core.mm.page_ops import XA_NODE_SHARE, next_entry, stat_add, xa_leaf
 from core.mm.slab import account_slab
 from core.mm.swap_state import SWAP_RA_HIT, add_to_swap_cache, delete_from_swap_cache, free_swap_and_cache
 from core.mm.swapfile import SLOT_SHMEM, get_swap_page
@@ -82,24 +82,8 @@ def shmem_swapin_folio(s: State, inode: int, leaf: int, index: int, slot: int) -
 
 @njit
 def next_swapped(s: State, root: int, start: int, end: int) -> int:
-    """The first index in [start, end) that names a slot, or -1; empty nodes are stepped over whole."""
-    at = start
-    while at < end:
-        node = root
-        shift = 27
-        while shift > 0 and node:
-            node = s.xa[node, (at >> shift) & 511]
-            if node == 0:
-                at = ((at >> shift) + 1) << shift
-            shift -= 9
-        if node == 0:
-            continue
-        stop = (at | 511) + 1
-        while at < stop and at < end:
-            if s.xa[node, at & 511] < 0:
-                return at
-            at += 1
-    return -1
+    """The first index in [start, end) that names a slot, or -1."""
+    return next_entry(s, root, start, end, -1)
 
 
 @njit
