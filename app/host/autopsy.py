@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from app.errors import Problem
 from app.host.session import Committed, Session
+from app.host.why import held
 from app.schemas.calls import Op, render_op
 from core import Event, Kernel, Machine
 
@@ -37,17 +38,15 @@ class Knob:
 
 
 async def autopsy(session: Session, id: int) -> dict[str, Any]:
-    """What would have avoided the OOM of event `id`. Raises 404 for no such event, 422 for one of another type."""
-    entry = session.ring.find(id)
-    if entry is None:
-        raise Problem(404, "no-such-event", f"there is no event {id}: this session keeps {session.ring.oldest} to {session.ring.last}")
+    """What would have avoided the OOM of event `id`. Raises 404 or 410 for an event that is not there, 422 for one of another type."""
+    entry = held(session, id)
     if entry.event.type != "oom":
         detail = f"event {id} is a {entry.event.type}: an autopsy is made of an oom event"
         raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/id"}])
     if entry.seq == 0:
         raise Problem(422, "malformed-request", f"event {id} belongs to the boot: nothing led to it that could be changed", errors=[])
     answer = await session.aside(entry.seq, lambda before, history: examine(session, entry.event, before, history))
-    return {"event": entry.to_dict(), "seq": entry.seq, "op": render_op(session.journal.entries(entry.seq - 1, entry.seq)[0].op)} | answer
+    return {"event": entry.to_dict(), "seq": entry.seq, "op": render_op(session.operation(entry.seq))} | answer
 
 
 def examine(session: Session, oom: Any, before: Kernel, history: Sequence[Committed]) -> dict[str, Any]:

@@ -444,6 +444,10 @@ class Session:
             self.seq, self.epoch = len(history), self.epoch + 1
             self.ring.cut(min(history[-1].last_event if history else self._boot_events, self.ring.last))
 
+    def operation(self, seq: int) -> Op:
+        """The committed operation of that number, from 1."""
+        return self.journal.entries(seq - 1, seq)[0].op
+
     async def aside(self, seq: int, work: Callable[[Kernel, Sequence[Committed]], T]) -> T:
         """Work on a kernel of its own, as the session's was before operation `seq`, given the operations up to it; the session goes on."""
         async with self._turn:

@@ -17,7 +17,7 @@ BOOT: Final = {"kind": "boot", "says": "the machine was booted"}
 
 def why(session: Session, id: int) -> dict[str, Any]:
     """An event, what led to it (nearest first) and the root of it all. Raises 404 for no such event, 410 for one that is gone."""
-    entry = _held(session, id)
+    entry = held(session, id)
     chain: list[Entry] = []
     at, complete = entry, True
     while at.event.cause is not None:
@@ -35,7 +35,8 @@ def why(session: Session, id: int) -> dict[str, Any]:
     }
 
 
-def _held(session: Session, id: int) -> Entry:
+def held(session: Session, id: int) -> Entry:
+    """The event of that number. Raises 404 for one that never was, 410 for one that is no longer kept."""
     entry = session.ring.find(id)
     if entry is not None:
         return entry
@@ -53,7 +54,7 @@ def _root(session: Session, first: Entry) -> dict[str, Any]:
     """What set the kernel to work: a daemon's timer, a request, or the boot."""
     if first.seq == 0:
         return BOOT
-    op = render_op(session.journal.entries(first.seq - 1, first.seq)[0].op)
+    op = render_op(session.operation(first.seq))
     root = {"seq": first.seq, "op": op}
     if first.event.timer is not None:
         text = f"the time of {first.event.timer} had come, during operation {first.seq} ({op['op']})"
