@@ -80,7 +80,7 @@ from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, CTL_RA_ADDR, CTL_
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_readahead import read_slot
+from core.mm.swap_readahead import ZRAM, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -319,8 +319,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
-        task.majflt += n
-        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][device] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+            task.majflt += n
+            task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults
     outcome.faults += faults
     if vma.file is not None:
