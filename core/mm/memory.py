@@ -186,6 +186,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
                 outcome.touched += done
                 return outcome
         outcome.touched += n
+        if k.watch is not None:
+            k.watch(outcome.touched)
     return outcome
 
 
@@ -254,6 +256,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end, order, outcome)
+        if k.watch is not None:
+            k.watch(outcome.touched + done)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
