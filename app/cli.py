@@ -210,22 +210,21 @@ def demo(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Play a file."""
-    import httpx2
-
     from app import run as runner
     from app.scenario import ScenarioError
     from app.target import Refused
+    from pagewalk import Unreachable
 
     try:
         program = runner.load(args.file, args.machine, args.seed)
         target = runner.open_target(program, args.url, args.token)
     except (runner.FileError, Refused) as error:
         return _complain(str(error), USAGE)
-    except httpx2.HTTPError as error:
-        return _complain(f"{args.url}: {error}", FAILED)
+    except Unreachable as error:
+        return _complain(str(error), FAILED)
     try:
         refused = runner.run(program, target, args.json, sys.stdout, sys.stderr)
-    except (ScenarioError, Refused, httpx2.HTTPError) as error:
+    except (ScenarioError, Refused, Unreachable) as error:
         return _complain(str(error), FAILED)
     finally:
         target.close()

@@ -27,6 +27,7 @@ from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
 from core.mm.compound import compound_head, compound_nr
+from core.mm.fault import F_POPULATE
 from core.mm.gfp_types import GFP_KERNEL
 from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
@@ -403,10 +404,11 @@ def retry_major(k: Kernel, task: Task, vpn: int) -> None:
     """The fault let go of its locks for the disk and starts again: two entries into the fault path, one major fault.
 
     Any fault that is tried a second time counts as major for its task, also when it only started the next read-ahead window
-    (FAULT_FLAG_TRIED, mm_account_fault); pgmajfault counts true misses only.
+    (FAULT_FLAG_TRIED, mm_account_fault); pgmajfault counts true misses only. mlock and populate come back as a new fault, a minor one.
     """
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the second try as minor
+    if not int(k.s.vmf["flags"][0]) & F_POPULATE:
+        task.majflt += 1
+        task.minflt -= 1  # the loop counts the second try as minor
     k.s.vmf["major"][0] = 1
     k.s.vm_event[PGFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1

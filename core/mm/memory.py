@@ -95,7 +95,7 @@ from core.mm.page_ops import (
     SLEPT,
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_readahead import read_slot
+from core.mm.swap_readahead import ZRAM, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -201,6 +201,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
                 outcome.touched += done
                 return outcome
         outcome.touched += n
+        if k.watch is not None:
+            k.watch(outcome.touched)
     return outcome
 
 
@@ -244,8 +246,6 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         return reached
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
-    if thp & huge_memory.THP_FAULT:
-        huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     if by_address := bool(k.s.ctl[CTL_VMA_RA]):
@@ -265,10 +265,14 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.done > done and not flags & F_POPULATE:
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         numa_access.spend(k, task, done, order)
+        if thp and not vma.mm.khugepaged and int(k.s.vmf["thp"][0]) & huge_memory.THP_SUITED:
+            huge_memory.khugepaged_enter(k, vma)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end, order, outcome)
+        if k.watch is not None:
+            k.watch(outcome.touched + done)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
@@ -334,8 +338,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
-        task.majflt += n
-        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][device] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+            task.majflt += n
+            task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults
     outcome.faults += faults
     if vma.file is not None:

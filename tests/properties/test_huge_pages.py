@@ -22,8 +22,8 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("touch", {"access": "write"}), ("touch", {"access": "write"}), ("touch", {"access": "read"}), ("touch", {"access": "write", "order": "random"}),
     ("touch", {"access": "write", "order": "reverse"}), ("munmap", {}), ("mprotect", {"prot": "r"}), ("mprotect", {"prot": "rw"}),
     ("mlock", {}), ("munlock", {}),
-    *(("madvise", {"advice": advice}) for advice in ("dontneed", "free", "cold", "pageout", "collapse", "hugepage", "nohugepage", "willneed", "remove")),
-    ("mincore", {}), ("mbind", {"mode": "interleave", "nodes": [0]}),
+    *(("madvise", {"advice": advice}) for advice in ("dontneed", "free", "cold", "pageout", "collapse", "hugepage", "nohugepage", "willneed")),
+    ("madvise", {"advice": "remove"}), ("mincore", {}), ("mbind", {"mode": "interleave", "nodes": [0]}),
 )  # fmt: skip
 
 
