@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.errors import Problem
+from app.host.locks import Locks
 from app.host.policy_client import OURS, PolicyClient, score
 from app.host.ring import Ring
 from app.host.turns import Abandoned, Call, Calls, Threads, Turn
@@ -133,6 +134,7 @@ class Session:
         self.frozen: str | None = None
         self.closed = False
         self.streams = 0
+        self.locks = Locks()  # of WebDAV clients
         self.ring = Ring(settings.event_retention)
         self.journal: Journal[Committed] = MemoryJournal()
         self.snapshots: dict[str, Snapshot] = {}
