@@ -177,7 +177,10 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app import logs
     from app.main import Server, config, create_app
+
+    logs.configure(settings.log_level, settings.log_format)
 
     class Announced(Server):
         """A server that says when it is ready."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 from app import errors
 from app.edge import Edge
 from app.host.registry import Registry
+from app.observe import Observe
 from app.routes import calls, cgroups, events, files, health, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
@@ -54,9 +55,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        middleware=[Middleware(Edge, registry=registry)],
+        middleware=[Middleware(Observe, meter=registry.meter, share=registry.settings.access_log), Middleware(Edge, registry=registry)],
     )
     app.state.registry = registry
+    app.state.gather = _gather_here(registry)
     app.router.routes.insert(0, processes.HOT)
     modules = (processes, files, cgroups, events, calls, sessions, monitor, programs, replay, health)
     for module in modules:
@@ -66,6 +68,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: documents.document(app)  # type: ignore[method-assign]
     return app
+
+
+def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
+    """What this process counts; several workers put a function of theirs in its place that asks them all."""
+
+    async def gather() -> list[dict[str, Any]]:
+        return [health.local_snapshot(registry)]
+
+    return gather
 
 
 def _docs(app: FastAPI) -> Any:
@@ -100,7 +111,8 @@ def config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,
+        log_level=settings.log_level,
         access_log=False,
         lifespan="on",
         server_header=False,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from app.errors import Problem
+from app.host.meter import Meter
 from app.host.session import Session
 from app.host.turns import Threads
 from app.settings import Settings
@@ -24,6 +25,7 @@ class Registry:
         self.settings = settings
         self.open = settings.open
         self.draining = False
+        self.meter = Meter()
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
@@ -74,6 +76,8 @@ class Registry:
         """Take a session in. Raises 429 when there are too many."""
         self.require_place()
         self._sessions[session.id] = session
+        session.meter = self.meter
+        self.meter.created += 1
         return session
 
     async def destroy(self, session: Session) -> None:
@@ -111,6 +115,16 @@ class Registry:
         for session in self:
             if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
+
+    def gauges(self) -> dict[str, float]:
+        """How things stand, for those who watch the service."""
+        return {
+            "sessions": len(self._sessions),
+            "sessions_live": len(self._sessions),
+            "waiting": self.threads.waiting,
+            "long_calls": self.threads.under_way,
+            "draining": int(self.draining),
+        }
 
     def drain(self) -> None:
         """Begin to shut down: no new work, and every stream ends."""

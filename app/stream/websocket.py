@@ -58,12 +58,14 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
     session = subscription.session
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
     session.streams += 1
+    session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription))
     receiver = asyncio.create_task(_receive(websocket, subscription))
     try:
         await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         session.streams -= 1
+        session.meter.readers.discard(subscription)
         for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
@@ -80,6 +82,7 @@ async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[Bas
             await _close(websocket, 4400, str(outcome), timeout)
             return
         if isinstance(outcome, TimeoutError):
+            session.meter.slow_readers += 1
             await _close(websocket, 4429, "the reader took nothing any more: resume with after=<last id>", timeout)
             return
         if isinstance(outcome, Exception):
