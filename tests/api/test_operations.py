@@ -185,7 +185,8 @@ def test_workers_add_up():
     two.request("GET", "/a", 200, 3_000_000_000)
     two.request("GET", "/a", 404, 10**11)
     one.operations, two.operations = 3, 4
-    both = add([one.snapshot({"sessions": 1, "journal_lag_seconds": 0.5}), json.loads(json.dumps(two.snapshot({"sessions": 2, "journal_lag_seconds": 0.2})))])
+    carried = json.loads(json.dumps(two.snapshot({"sessions": 2, "journal_lag_seconds": 0.2})))
+    both = add([one.snapshot({"sessions": 1, "journal_lag_seconds": 0.5}), carried])
     found = families(render(both, "1", "")[0].decode())
     assert value(found, "pagewalk_operations_total") == 7 and value(found, "pagewalk_sessions") == 3
     assert value(found, "pagewalk_journal_lag_seconds") == 0.5
