@@ -21,6 +21,8 @@ from app.schemas import documents
 from app.settings import Settings
 
 WS_MAX_SIZE = 256 << 10
+GOODBYE_S = 2.0  # for streams to be closed with a reason
+PATIENCE = 0.8  # of the drain time; then long calls are cancelled
 SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
 
 
@@ -34,6 +36,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         sweeper.cancel()
         registry.drain()
+        registry.abandon()
+        await asyncio.sleep(0)
         registry.close()
 
 
@@ -94,9 +98,18 @@ class Server(uvicorn.Server):
         self._registry = registry
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop."""
+        """Let streams say goodbye, let open requests finish; long calls that would not in time are cancelled, and answered so."""
         self._registry.drain()
-        await super().shutdown(sockets)
+        await self._registry.goodbyes(min(GOODBYE_S, self._registry.settings.drain_seconds))
+        last_call = asyncio.create_task(self._last_call(self._registry.settings.drain_seconds * PATIENCE))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last_call.cancel()
+
+    async def _last_call(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._registry.abandon()
 
 
 def server(settings: Settings, app: FastAPI | None = None) -> Server:

@@ -26,6 +26,7 @@ class Registry:
         self.open = settings.open
         self.draining = False
         self.meter = Meter()
+        self._cancelling: set[asyncio.Task[bool]] = set()
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
@@ -131,6 +132,20 @@ class Registry:
         self.draining = True
         for session in self:
             session.ring.close(restarting=True)
+
+    async def goodbyes(self, seconds: float) -> None:
+        """Wait until every stream is closed, for so long at most."""
+        deadline = time.monotonic() + seconds
+        while self.meter.readers and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Cancel every long call: nothing of it has happened."""
+        for session in self:
+            for call in list(session.calls.under_way.values()):
+                task = asyncio.get_running_loop().create_task(call.cancel())
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
 
     def close(self) -> None:
         """Let the threads go."""

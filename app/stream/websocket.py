@@ -65,11 +65,13 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
         await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         session.streams -= 1
-        session.meter.readers.discard(subscription)
         for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
-    await _finish(websocket, session, outcomes)
+    try:
+        await _finish(websocket, session, outcomes)
+    finally:
+        session.meter.readers.discard(subscription)
 
 
 async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[BaseException | None]) -> None:
