@@ -62,15 +62,15 @@ def require_operator(connection: HTTPConnection) -> None:
         raise Problem(401, "unauthorized", "this needs the operator's token: Authorization: Bearer <PAGEWALK_TOKEN>", _CHALLENGE)
 
 
-def enter(connection: HTTPConnection, sid: str) -> Session:
+async def enter(connection: HTTPConnection, sid: str) -> Session:
     """The session of a path, for those who may enter it. Raises 401, 404."""
     registry = get_registry(connection)
     if registry.open:
-        return registry.find(sid)
+        return await registry.find(sid)
     token = _presented(connection)
     if token is None:
         raise Problem(401, "unauthorized", "this needs the session's token: Authorization: Bearer <token>", _CHALLENGE)
-    session = registry.find(sid)
+    session = await registry.find(sid)
     if not session.admits(token) and not _is_operator(registry.settings, token):
         raise Problem(401, "unauthorized", "this is not the session's token: it is shown once, when the session is created", _CHALLENGE)
     return session

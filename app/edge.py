@@ -1,11 +1,16 @@
-"""The outermost layer: bodies of a bounded size, retries that are safe, and headers that every answer carries.
+"""The outermost layer: answers that are durable, bodies of a bounded size, retries that are safe, and headers that every answer carries.
 
-A POST with an Idempotency-Key is carried out once: its first answer is kept and given again to the same request; the same key with
-another request is refused, and so is a second request while the first is under way. What was never carried out (no token, stale, too
-large, busy) is not kept.
+No answer leaves before what it tells of is stored (`host.exchange`): the route has long been done then, and the kernel has gone on.
+
+A POST with an Idempotency-Key is carried out once: its first answer is stored, in one transaction with what it did, and given again to the
+same request, by whatever worker and after whatever crash; the same key with another request is refused, and so is a second request while the first
+is under way. What was never carried out (no token, stale, too large, busy) is not kept.
 """
 
 import hashlib
+import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -13,7 +18,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem
+from app.host.exchange import CURRENT, Exchange
 from app.host.registry import Registry
+from app.storage import replies
 from app.storage.replies import Reply
 
 MAX_KEY: Final = 255
@@ -31,12 +38,35 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        exchange = Exchange()
+        before = CURRENT.set(exchange)
+        try:
+            if scope["type"] == "websocket":
+                await self.app(scope, receive, send)
+            else:
+                await self._request(scope, receive, send, exchange)
+        finally:
+            exchange.over()
+            CURRENT.reset(before)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        lost = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal lost
+            if lost:
+                return
             if message["type"] == "http.response.start":
+                try:
+                    await exchange.settled()
+                except Problem as problem:
+                    lost = True
+                    exchange.stores.clear()
+                    await problem.response(scope["path"])(scope, receive, send)
+                    return
                 have = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in HEADERS if pair[0] not in have)]
             await send(message)
@@ -45,11 +75,11 @@ class Edge:
             await self.app(scope, receive, send_with_headers)
             return
         try:
-            await self._write(scope, receive, send_with_headers)
+            await self._write(scope, receive, send_with_headers, exchange)
         except Problem as problem:
             await problem.response(scope["path"])(scope, receive, send_with_headers)
 
-    async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _write(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         key = b""
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._limit(scope):
@@ -58,7 +88,7 @@ class Edge:
                 key = value
         bounded = self._bounded(scope, receive)
         if key and scope["method"] == "POST":
-            await self._once(key, scope, bounded, send)
+            await self._once(key, scope, bounded, send, exchange)
         else:
             await self.app(scope, bounded, send)
 
@@ -84,7 +114,7 @@ class Edge:
 
         return counted
 
-    async def _once(self, key: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _once(self, key: bytes, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         if len(key) > MAX_KEY or not key.isascii():
             raise Problem(422, "malformed-request", f"Idempotency-Key has at most {MAX_KEY} ASCII characters", errors=[])
         request = Request(scope, receive)
@@ -94,23 +124,38 @@ class Edge:
             raise Problem(error.status_code, "body-too-large", error.detail) from None
         name = _digest(key, _session_of(scope["path"]), request.headers.get("authorization", "").encode())
         fingerprint = _digest(scope["path"].encode(), scope.get("query_string", b""), body)
-        kept = self.registry.replies.get(name)
-        if kept is not None:
-            await _again(kept, fingerprint, send)
-            return
         if name in self._under_way:
             raise Problem(409, "still-under-way", "the first request with this Idempotency-Key is still under way: wait for its answer")
         self._under_way.add(name)
         try:
-            reply = await self._capture(scope, body, send, fingerprint)
+            kept = await self.registry.writer.read(lambda conn: replies.get(conn, name))
+            if kept is not None:
+                await _again(kept, fingerprint, send)
+                return
+            exchange.holds = True
+            reply, messages = await self._capture(scope, body, fingerprint)
+            if reply.status not in NOT_KEPT and reply.status:
+                await self._keep(name, reply, exchange)
+            exchange.release()
+            for message in messages:
+                await send(message)
         finally:
             self._under_way.discard(name)
-        if reply.status not in NOT_KEPT and reply.status:
-            self.registry.replies.put(name, reply)
 
-    async def _capture(self, scope: Scope, body: bytes, send: Send, fingerprint: bytes) -> Reply:
+    async def _keep(self, name: bytes, reply: Reply, exchange: Exchange) -> None:
+        """Store an answer together with what was done; by itself when nothing was."""
+        put = partial(replies.put, key=name, reply=reply, now=time.time())
+        if exchange.held:
+            for store in exchange.held[:1]:
+                store.work(put)
+            return
+        await self.registry.writer.write(put)
+
+    async def _capture(self, scope: Scope, body: bytes, fingerprint: bytes) -> tuple[Reply, Sequence[Message]]:
+        """Carry the request out, but send nothing yet."""
         start: dict[str, Any] = {"status": 0, "headers": []}
         parts: list[bytes] = []
+        sent: list[Message] = []
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
@@ -121,10 +166,10 @@ class Edge:
                 start.update(message)
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
-            await send(message)
+            sent.append(message)
 
         await self.app(scope, replay, copy)
-        return Reply(fingerprint, start["status"], tuple(start["headers"]), b"".join(parts))
+        return Reply(fingerprint, start["status"], tuple(start["headers"]), b"".join(parts)), sent
 
 
 async def _again(kept: Reply, fingerprint: bytes, send: Send) -> None:

@@ -31,6 +31,8 @@ SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: Registry = app.state.registry
     sys.setswitchinterval(SWITCH_S)
+    app.state.loop = asyncio.get_running_loop()
+    await registry.start()
     sweeper = asyncio.create_task(registry.sweep())
     try:
         yield
@@ -39,6 +41,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         registry.drain()
         registry.abandon()
         await asyncio.sleep(0)
+        await registry.stop()
         registry.close()
 
 

@@ -23,11 +23,19 @@ class Settings(BaseSettings):
     root_path: str | None = Field(
         None, pattern=r"^(/[\w.~%-]+)+$", description="The part of the address space that a proxy gives the service: `/pagewalk`."
     )
-    data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
+    data: Path | None = Field(None, description="The folder that sessions are kept in, unless `database` says otherwise.")
+    database: str | None = Field(None, description="Where sessions are kept: sqlite:///path, postgresql://user@host/name, or memory: (temporary).")
+    durability: Literal["full", "normal"] = Field("full", description="full: what was answered survives a power cut; normal: only the process.")
+    instance: str | None = Field(None, description="This service's name in a shared database; default: host:port.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")
 
-    max_sessions: int = Field(256, ge=1)
+    max_sessions: int = Field(10_000, ge=1, description="Sessions, in memory or not.")
+    max_sessions_per_owner: int | None = Field(None, ge=1, description="Sessions of one owner.")
+    live_memory: Size = Field(2 << 30, description="Bytes that kernels in memory may take; those used longest ago leave it first.")
+    hibernate_after: Duration = Field(600 * 10**9, description="A session that nobody used for so long leaves memory until the next request.")
+    snapshot_every: int = Field(2000, ge=1, description="Operations after which a snapshot is kept.")
+    snapshot_replay: Duration = Field(10**9, description="A snapshot is kept when playing again what came after the last would take so long.")
     max_machine_memory: Size = Field(64 << 30, description="Simulated RAM and swap of one machine, together.")
     max_pages_per_call: int = Field(1 << 23, ge=1, description="Accesses that one call may make.")
     max_advance: Duration = Field(24 * 3600 * 10**9, description="Simulated time that one request may let pass.")
@@ -51,6 +59,13 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="One JSON object a line, or lines for people to read.")
     access_log: float = Field(0.0, ge=0, le=1, description="The share of requests that is logged (at level info); failures of ours always are.")
     drain_seconds: int = Field(5, ge=0, description="How long open requests may take to finish at shutdown.")
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL."""
+        if self.database is not None:
+            return self.database
+        return "memory:" if self.data is None else f"sqlite:///{(self.data / 'sessions.sqlite').absolute()}"
 
     @property
     def loopback(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from core.abi.errno import Errno
 from core.calibration import calibration_table
 from core.events import EVENTS, Event
+from core.events import from_dict as event_from_dict
 from core.fs.tree import FILES, FsError
 from core.jit import cache_dir
 from core.kernel import Kernel, Result
@@ -45,6 +46,7 @@ __all__ = [
     "cache_dir",
     "calibration_table",
     "compare_policies",
+    "event_from_dict",
     "generate_trace",
     "parse_program",
     "program_catalogue",

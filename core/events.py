@@ -409,3 +409,14 @@ EVENTS: dict[str, type[Event]] = {
 
 _KINDS: list[type[Event]] = [Event, *EVENTS.values()]
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in _KINDS}
+
+
+def from_dict(row: dict[str, Any]) -> Event:
+    """The event that `to_dict` gave; members that it does not have (a host's) are passed over."""
+    kind = EVENTS[row["type"]]
+    return kind(**{name: _integers(row[name]) if name in ADDRESSES else row[name] for name in _NAMES[kind] if name in row})
+
+
+def _integers(value: Any) -> Any:
+    """What `hexadecimal` wrote."""
+    return [_integers(item) for item in value] if isinstance(value, list) else int(value, 16)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.errors import Problem
-from app.host.session import Committed, Session
+from app.host.history import Committed
+from app.host.session import Session
+from app.host.travel import aside, operation
 from app.host.why import held
 from app.schemas.calls import Op, render_op
 from core import Event, Kernel, Machine
@@ -45,8 +47,8 @@ async def autopsy(session: Session, id: int) -> dict[str, Any]:
         raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/id"}])
     if entry.seq == 0:
         raise Problem(422, "malformed-request", f"event {id} belongs to the boot: nothing led to it that could be changed", errors=[])
-    answer = await session.aside(entry.seq, lambda before, history: examine(session, entry.event, before, history))
-    return {"event": entry.to_dict(), "seq": entry.seq, "op": render_op(session.operation(entry.seq))} | answer
+    answer = await aside(session, entry.seq, lambda before, history: examine(session, entry.event, before, history))
+    return {"event": entry.to_dict(), "seq": entry.seq, "op": render_op((await operation(session, entry.seq)).op)} | answer
 
 
 def examine(session: Session, oom: Any, before: Kernel, history: Sequence[Committed]) -> dict[str, Any]:

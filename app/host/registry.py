@@ -1,55 +1,236 @@
-"""All the sessions of a service: create, find, list, destroy; those that nobody uses expire."""
+"""All the sessions of a service: create, find, list, destroy; those that nobody uses leave memory, and expire.
+
+A session that is not in memory is a row in the catalogue; the next request for it takes its lease and builds its kernel again. A session in memory
+leaves it when nobody used it for `hibernate_after`, or, the one that was used longest ago first, when the kernels outgrow `live_memory`.
+"""
 
 import asyncio
 import base64
+import logging
+import resource
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from app.errors import Problem
+from app.host.exchange import CURRENT
+from app.host.history import History, boot_body
 from app.host.meter import Meter
-from app.host.session import Session
+from app.host.rebuild import Rebuilt, ring_entries, state_at
+from app.host.session import Named, Session, hash_of
 from app.host.turns import Threads
 from app.settings import Settings
-from app.storage.replies import MemoryReplies, Replies
+from app.storage import Entry, Held, Lease, NoSuchSession, Record, Writer, catalogue, history, open_store, replies
 from core import Kernel, Machine
 
 T = TypeVar("T")
-SWEEP_S: Final = 30.0
+SWEEP_S: Final = 5.0
+LEASE_S: Final = 20.0
+REPLIES_S: Final = 24 * 3600.0
+MOST_AT_ONCE: Final = 64  # sessions that one sweep takes out of memory
 
 
 class Registry:
-    """The sessions that live in this process, by id, in order of creation."""
+    """The sessions of this process, by id; `start` opens the database."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.open = settings.open
         self.draining = False
         self.meter = Meter()
+        self.total = 0  # sessions in the database, as last counted
+        self.writer: Writer
         self._cancelling: set[asyncio.Task[bool]] = set()
-        self.replies: Replies = MemoryReplies()
-        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._live: dict[str, Session] = {}
+        self._moving: dict[str, asyncio.Future[None]] = {}  # sessions on their way in or out of memory
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
+        instance = settings.instance or (f"{socket.gethostname()}:{settings.port}" if settings.port else secrets.token_hex(4))
+        self.instance, self.holder = instance, f"{instance}/{secrets.token_hex(4)}"
+        self._baseline = 0
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Open the database. An earlier process of this instance is dead: its leases are void."""
+        store = await asyncio.to_thread(open_store, self.settings.database_url, self.settings.durability)
+        self.writer = Writer(store.database)
+        await self.writer.write(lambda conn: catalogue.void(conn, self.instance))
+        self.total = await self.writer.read(catalogue.count)
+        self._baseline = resident()
+
+    async def stop(self) -> None:
+        """Store what is staged, give the leases back, close the database."""
+        for session in list(self._live.values()):
+            try:
+                await session.history.settled(at_once=True)
+            except Problem:
+                continue
+        leases = [session.history.lease for session in self._live.values()]
+        used = {session.id: session.used for session in self._live.values()}
+        await self.writer.write(lambda conn: catalogue.give_back(conn, used, leases))
+        self._live.clear()
+        await asyncio.to_thread(self.writer.close)
+        await asyncio.to_thread(self.writer.database.close)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self.threads.close()
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._live)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._sessions.values()))
+        return iter(list(self._live.values()))
 
-    def find(self, sid: str) -> Session:
-        """The session of an id. Raises a 404."""
-        session = self._sessions.get(sid)
-        if session is None:
-            raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+    # ---- finding
+
+    def live(self, sid: str) -> Session:
+        """The session of an id, if it is in memory. Raises KeyError."""
+        return self._live[sid]
+
+    async def find(self, sid: str) -> Session:
+        """The session of an id, for the request under way: it stays in memory as long. Raises a 404."""
+        session = self._live.get(sid)
+        while session is None or sid in self._moving:
+            moving = self._moving.get(sid)
+            if moving is not None:
+                await asyncio.shield(moving)
+                session = self._live.get(sid)
+            else:
+                session = await self._wake(sid)
+        if (exchange := CURRENT.get()) is not None:
+            exchange.uses(session)
+            exchange.touches(session.history)
         return session
 
-    async def create(self, machine: Mapping[str, Any], seed: int) -> Session:
-        """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
+    async def _wake(self, sid: str) -> Session:
+        """Bring a session into memory. Raises a 404, or 503 while another worker has it."""
+        if len(sid) > 100 or not sid.isascii():
+            raise no_such_session(sid)
+        moving = self._moving[sid] = asyncio.get_running_loop().create_future()
+        try:
+            session = await self._load(sid)
+            self._live[sid] = session
+            return session
+        finally:
+            del self._moving[sid]
+            moving.set_result(None)
+
+    async def _load(self, sid: str) -> Session:
+        database, holder, retention = self.writer.database, self.holder, self.settings.event_retention
+        try:
+            lease = await self.writer.write(lambda conn: catalogue.acquire(conn, sid, holder, LEASE_S, database.dialect.now))
+        except NoSuchSession:
+            raise no_such_session(sid) from None
+        except Held as held:
+            retry = str(max(1, round(held.until - held.now)))
+            raise Problem(503, "session-elsewhere", "another worker has this session: it is free soon", {"Retry-After": retry}) from None
+        record: Record = await self.writer.read(lambda conn: catalogue.find(conn, sid))
+        machine = Machine.from_dict(orjson.loads(record.machine))
+        stored = History(self.writer, lease, record.line)
+        place = (record.line, record.seq)
+        found = await state_at(stored, machine, record.seed, place, lambda work: self.threads.run(sid, work), self.threads.breathe)
+        names, packed = await self.writer.read(lambda conn: (history.named(conn, sid), history.stored_events(conn, record.line)))
+        session = self._built(record, machine, stored, found)
+        session.ring.refill(ring_entries(packed, found, retention), found.last_event)
+        session.names = {row["name"]: Named(**{field: row[field] for field in Named.__dataclass_fields__}) for row in names}
+        return session
+
+    def _built(self, record: Record, machine: Machine, stored: History, found: Rebuilt) -> Session:
+        record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
+        session = Session(record, machine, found.kernel, stored, self.settings, self.threads)
+        session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
+        for seq, last, clock in found.unfinished:
+            stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
+        if found.broke is not None and session.frozen is None:
+            session.freeze(found.broke)
+        self._adopt(session)
+        return session
+
+    def _adopt(self, session: Session) -> None:
+        session.meter = self.meter
+        session.history.lost = lambda: self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        """What a session did could not be stored: it is ahead of its journal, so it is built again when it is asked for."""
+        if self._live.get(session.id) is session:
+            del self._live[session.id]
+        session.ring.close(restarting=True)
+
+    # ---- creating
+
+    async def create(
+        self,
+        machine: Mapping[str, Any],
+        seed: int,
+        name: str | None = None,
+        lab: str | None = None,
+        ttl_ns: int | None = None,
+        owner: str | None = None,
+    ) -> tuple[Session, str]:
+        """Boot a kernel: the session and its token. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
         self.require_place()
         built = self._machine(machine)
         kernel = await self.in_thread(lambda: Kernel.boot(built, seed))
-        return self.add(Session(built, seed, kernel, self.settings, self.threads))
+        events = kernel.drain()
+        record, token = self._new(built, seed, name, lab, ttl_ns, owner)
+        record = replace(record, last_event=len(events), clock_ns=kernel.clock_ns)
+        boot = Entry(0, len(events), kernel.clock_ns, boot_body(built, seed))
+        session = self._begin(record, built, kernel)
+        database, holder = self.writer.database, self.holder
+
+        def work(conn: Any) -> None:
+            self._check_quota(conn, owner)
+            catalogue.create(conn, record, boot, holder, database.now(conn) + LEASE_S)
+
+        session.history.work(work, lambda: session.ring.publish(0, events))
+        return session, token
+
+    async def clone(self, session: Session, name: str | None, ttl_ns: int | None, owner: str | None = None) -> tuple[Session, str]:
+        """A second session in the same state, with its own id and token. Raises 429 when there are too many."""
+        self.require_place()
+        async with session.turn:
+            session.require_sound()
+            kernel = await session.run("clone", lambda: Kernel.restore(session.kernel.snapshot()), True)
+            await session.history.settled(at_once=True)
+            record, token = self._new(session.machine, session.seed, name or session.name, session.lab, ttl_ns, owner or session.owner)
+            record = replace(record, seq=session.seq, last_event=session.last_event, clock_ns=session.clock_ns, panicked=session.panicked)
+            twin = self._begin(record, session.machine, kernel)
+            twin.ring.refill(session.ring.entries(), session.ring.last)
+            twin.kept_seq, twin.kept_event = session.kept_seq, session.kept_event
+            line, seq, database, holder = session.history.line, session.seq, self.writer.database, self.holder
+
+        def work(conn: Any) -> None:
+            self._check_quota(conn, record.owner)
+            catalogue.create_row(conn, record, holder, database.now(conn) + LEASE_S)
+            history.fork(conn, line, seq, record.line, record.id)
+
+        twin.history.work(work)
+        return twin, token
+
+    def _new(self, machine: Machine, seed: int, name: str | None, lab: str | None, ttl_ns: int | None, owner: str | None) -> tuple[Record, str]:
+        token, now = f"pw_s_{secrets.token_urlsafe(24)}", time.time()
+        ttl = self.settings.session_ttl if ttl_ns is None else ttl_ns
+        text = orjson.dumps(machine.to_dict()).decode()
+        sid = f"s_{secrets.token_urlsafe(16)}"
+        return Record(sid, owner, name, lab, text, seed, hash_of(token), ttl, now, now, secrets.randbits(62), 1), token
+
+    def _begin(self, record: Record, machine: Machine, kernel: Kernel) -> Session:
+        stored = History(self.writer, Lease(record.id, self.holder, 1), record.line)
+        session = Session(record, machine, kernel, stored, self.settings, self.threads)
+        self._adopt(session)
+        self._live[session.id] = session
+        self.meter.created += 1
+        self.total += 1
+        if (exchange := CURRENT.get()) is not None:
+            exchange.uses(session)
+        return session
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do work that belongs to no session off the event loop, beside the kernels. Raises 503 when there is no room for it."""
@@ -69,63 +250,108 @@ class Registry:
 
     def require_place(self) -> None:
         """Raises 429 when there are as many sessions as there may be."""
-        if len(self._sessions) >= self.settings.max_sessions:
+        if self.total >= self.settings.max_sessions:
             detail = f"the service holds {self.settings.max_sessions} sessions, its limit: delete one, or wait until one expires"
             raise Problem(429, "too-many-sessions", detail, {"Retry-After": "60"})
 
-    def add(self, session: Session) -> Session:
-        """Take a session in. Raises 429 when there are too many."""
-        self.require_place()
-        self._sessions[session.id] = session
-        session.meter = self.meter
-        self.meter.created += 1
-        return session
+    def _check_quota(self, conn: Any, owner: str | None) -> None:
+        """Raises 429 when an owner has as many sessions as one may have."""
+        limit = self.settings.max_sessions_per_owner
+        if owner is not None and limit is not None and catalogue.count(conn, owner) >= limit:
+            raise Problem(429, "quota", f"{owner} has {limit} sessions, as many as one may have: delete one", {"Retry-After": "60"})
+
+    # ---- listing, destroying
 
     async def destroy(self, session: Session) -> None:
         """Forget a session; its streams end."""
-        self._sessions.pop(session.id, None)
+        self._live.pop(session.id, None)
+        self.total -= 1
         await session.close()
+        session.history.work(lambda conn: history.remove(conn, session.id))
 
-    def page(self, size: int, token: str | None) -> tuple[list[Session], str | None]:
+    async def page(self, size: int, token: str | None, owner: str | None = None) -> tuple[list[Record], str | None]:
         """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        sessions = list(self._sessions.values())
-        start = 0
-        if token is not None:
-            ids = [session.id for session in sessions]
-            last = _decode(token)
-            if last not in ids:
-                raise Problem(
-                    422,
-                    "malformed-request",
-                    "page_token: it is no token of this list, or its session is gone: start again without",
-                    errors=[],
-                )
-            start = ids.index(last) + 1
-        part = sessions[start : start + size]
-        more = start + size < len(sessions)
-        return part, base64.urlsafe_b64encode(part[-1].id.encode()).decode() if more else None
+        after = None if token is None else _decode(token)
+        rows: list[Record] = await self.writer.read(lambda conn: catalogue.page(conn, size + 1, after, owner))
+        part = [self._live[row.id].record() if row.id in self._live else row for row in rows[:size]]
+        return part, _encode(rows[size - 1]) if len(rows) > size else None
+
+    # ---- leaving memory
 
     async def sweep(self) -> None:
-        """Destroy the sessions that nobody used for their time to live, for ever."""
+        """Renew leases, let sessions leave memory and expire, for ever."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            await self.expire(time.time())
+            try:
+                await self.tend(time.time())
+            except Exception:
+                logging.getLogger("pagewalk.storage").exception("the sweep failed; it is tried again")
+
+    async def tend(self, now: float) -> None:
+        """One round of the sweep."""
+        holder, dialect = self.holder, self.writer.database.dialect
+        mine = await self.writer.write(lambda conn: catalogue.renew(conn, holder, LEASE_S, dialect.now))
+        for session in self:
+            if session.id not in mine and session.history.idle and session.id not in self._moving:
+                self._forget(session)
+        await self.expire(now)
+        await self.make_room(now)
+        self.total = await self.writer.read(catalogue.count)
+        await self.writer.write(lambda conn: replies.prune(conn, now - REPLIES_S))
 
     async def expire(self, now: float) -> None:
         """Destroy every session whose time has come."""
         for session in self:
-            if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
+            if session.users == 0 and session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
+        gone: list[str] = await self.writer.read(lambda conn: catalogue.expired(conn, now))
+        if gone:
+            await self.writer.write(lambda conn: [history.remove(conn, sid) for sid in gone])
+
+    async def make_room(self, now: float) -> None:
+        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants."""
+        idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
+        over = resident() - self._baseline - self.settings.live_memory
+        each = max((resident() - self._baseline) // max(len(self._live), 1), 1)
+        most = -(-over // each) if over > 0 else 0
+        after = self.settings.hibernate_after / 10**9
+        for number, session in enumerate(idle[:MOST_AT_ONCE]):
+            if number < most or now - session.used > after:
+                await self.hibernate(session)
+
+    def _may_leave(self, session: Session) -> bool:
+        return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving
+
+    async def hibernate(self, session: Session) -> bool:
+        """Let a session leave memory, with a snapshot to come back from. False when somebody began to use it."""
+        if not self._may_leave(session) or self._live.get(session.id) is not session:
+            return False
+        moving = self._moving[session.id] = asyncio.get_running_loop().create_future()
+        try:
+            async with session.turn:
+                if session.frozen is None:
+                    await session.keep()
+                lease, used = session.history.lease, {session.id: session.used}
+                session.history.work(lambda conn: catalogue.give_back(conn, used, [lease]))
+                await session.history.settled(at_once=True)
+                session.closed = True
+                self._live.pop(session.id, None)
+            return True
+        except Problem:
+            return False
+        finally:
+            del self._moving[session.id]
+            moving.set_result(None)
 
     def gauges(self) -> dict[str, float]:
         """How things stand, for those who watch the service."""
         return {
-            "sessions": len(self._sessions),
-            "sessions_live": len(self._sessions),
+            "sessions": self.total,
+            "sessions_live": len(self._live),
             "waiting": self.threads.waiting,
             "long_calls": self.threads.under_way,
-            "journal_waiting": 0,  # a journal in memory is committed at once
-            "journal_lag_seconds": 0.0,
+            "journal_waiting": self.writer.waiting,
+            "journal_lag_seconds": self.writer.lag_s,
             "draining": int(self.draining),
         }
 
@@ -150,16 +376,28 @@ class Registry:
                 self._cancelling.add(task)
                 task.add_done_callback(self._cancelling.discard)
 
-    def close(self) -> None:
-        """Let the threads go."""
-        self.threads.close()
+
+def no_such_session(sid: str) -> Problem:
+    """The 404 for an id that names no session."""
+    return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
 
 
-def _decode(token: str) -> str:
+def resident() -> int:
+    """Bytes of memory that this process occupies."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def _encode(record: Record) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([record.created, record.id])).decode()
+
+
+def _decode(token: str) -> tuple[float, str]:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
-    except ValueError:
-        return ""
+        created, sid = orjson.loads(base64.urlsafe_b64decode(token.encode()))
+        return float(created), str(sid)
+    except (ValueError, TypeError):
+        raise Problem(422, "malformed-request", "page_token: it is no token of this list: start again without", errors=[]) from None
 
 
 def _footprint(machine: Mapping[str, Any]) -> int:

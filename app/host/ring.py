@@ -97,9 +97,11 @@ class Ring:
         self._wake()
 
     def refill(self, entries: Iterable[Entry], last: int) -> None:
-        """Begin with the events of another session, for a clone."""
+        """Hold these events instead: of another session, for a clone, or of another past."""
+        self._entries.clear()
         self._entries.extend(entries)
         self.last = last
+        self._wake()
 
     def entries(self) -> list[Entry]:
         """Every event held."""

@@ -12,27 +12,33 @@ The machine, the seed and the operations up to a number are the session at that 
 """
 
 import asyncio
+import contextvars
 import hashlib
 import io
 import secrets
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
+from sqlalchemy import Connection
 
 from app.errors import Problem
+from app.host.exchange import CURRENT
+from app.host.history import History, op_body
 from app.host.locks import Locks
 from app.host.meter import Meter
 from app.host.policy_client import OURS, PolicyClient, score
+from app.host.rebuild import UNKNOWN, Rebuilt, pack, state_at
 from app.host.ring import Ring
 from app.host.turns import Abandoned, Call, Calls, Threads, Turn
-from app.schemas.calls import Op, accesses, render_op, render_result
+from app.schemas.calls import Op, accesses, render_result
 from app.settings import Settings
-from app.storage.journal import Journal, MemoryJournal
-from core import Event, FsError, Kernel, Machine, Result
+from app.storage import Record, Snapshot, catalogue, history
+from core import Event, FsError, Kernel, KernelBug, Machine, Result
 
 T = TypeVar("T")
 
@@ -40,28 +46,22 @@ INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
 SLOW_NS: Final = 1_000_000
 PATIENCE_S: Final = 60.0  # of a kernel's thread with the event loop
+SNAPSHOTS: Final = 3  # kept of a timeline, besides those with a name
 TELL_S: Final = 0.1  # how often a long call says how far it is
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """An operation in the journal, and the number of the last event up to and with it."""
-
-    op: Op
-    last_event: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A named state: the kernel's bytes and the history that led there."""
+class Named:
+    """A state with a name."""
 
     name: str
+    line: int
     seq: int
     epoch: int
     clock_ns: int
     digest: str
-    blob: bytes
-    history: tuple[Committed, ...]
+    size: int
+    created: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class Outcome:
     result: Result
     clock_ns: int
     events: list[Event]
+    announced: bool = False  # it was stored before it was carried out
     before: "Outcome | None" = None  # an operation that made this one's outcome what it is: a client's answers
 
 
@@ -97,7 +98,7 @@ def carry_out(
         result = kernel.call(op.op, op.pid, **op.args)
     finally:
         kernel.pause = kernel.watch = None
-    return Outcome(op, result, kernel.clock_ns, kernel.drain(), before)
+    return Outcome(op, result, kernel.clock_ns, kernel.drain(), before=before)
 
 
 def _is_answer(error: Exception) -> bool:
@@ -110,42 +111,51 @@ class Session:
 
     Parameters
     ----------
+    record : Record
+        Its row in the catalogue.
     machine : Machine
         What was booted.
-    seed : int
-        The seed of the kernel's randomness.
     kernel : Kernel
-        The booted kernel.
+        As it is now.
+    history : History
+        What it has stored, and by which lease.
     settings : Settings
         Limits.
     threads : Threads
         For long work.
     """
 
-    def __init__(self, machine: Machine, seed: int, kernel: Kernel, settings: Settings, threads: Threads) -> None:
-        self.id = f"s_{secrets.token_urlsafe(16)}"
-        self._token = b""
-        self.machine, self.seed, self.kernel = machine, seed, kernel
+    def __init__(self, record: Record, machine: Machine, kernel: Kernel, history: History, settings: Settings, threads: Threads) -> None:
+        self.id, self.owner, self.name, self.lab = record.id, record.owner, record.name, record.lab
+        self.token_hash, self.ttl_ns, self.created, self.used = record.token, record.ttl_ns, record.created, record.used
+        self.epoch, self.seq, self.last_event, self.clock_ns = record.epoch, record.seq, record.last_event, record.clock_ns
+        self.frozen, self.panicked = record.frozen, record.panicked
+        self.machine, self.seed, self.kernel = machine, record.seed, kernel
         self.settings, self._threads = settings, threads
-        self.name: str | None = None
-        self.lab: str | None = None
-        self.ttl_ns = settings.session_ttl
-        self.created = self.used = time.time()
-        self.epoch, self.seq = 1, 0
-        self.frozen: str | None = None
+        self.history = history
         self.closed = False
         self.streams = 0
+        self.users = 0  # requests and streams that keep it in memory
         self.locks = Locks()  # of WebDAV clients
         self.meter = Meter()  # the service's, once the session is one of its
         self.ring = Ring(settings.event_retention)
-        self.journal: Journal[Committed] = MemoryJournal()
-        self.snapshots: dict[str, Snapshot] = {}
+        self.names: dict[str, Named] = {}
         self.client: PolicyClient | None = None  # a program that is the policy
-        self._turn = Turn(threads, settings.max_queue)
-        self.calls = Calls(self._turn)
+        self.turn = Turn(threads, settings.max_queue)
+        self.calls = Calls(self.turn)
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
-        self.ring.publish(0, kernel.drain())
+        self.kept_seq, self.kept_event = record.seq, record.last_event  # where the newest snapshot and the stored events end
+        self._replay_ns = 0  # about how long it takes to play again what came after that
+        self._keeping: asyncio.Task[None] | None = None
+
+    def record(self) -> Record:
+        """Its row in the catalogue, as it is to be."""
+        machine = orjson.dumps(self.machine.to_dict()).decode()
+        return Record(
+            self.id, self.owner, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
+            self.history.line, self.epoch, self.frozen, self.panicked, None, self.seq, self.last_event, self.clock_ns,
+        )  # fmt: skip
 
     # ---- who may
 
@@ -154,30 +164,25 @@ class Session:
         """The session's state as an entity tag: `"<epoch>.<seq>"`."""
         return f'"{self.epoch}.{self.seq}"'
 
-    def issue_token(self) -> str:
-        """A new bearer token for this session, the only one that is good; only its hash is kept."""
-        token = f"pw_s_{secrets.token_urlsafe(24)}"
-        self._token = hashlib.sha256(token.encode()).digest()
-        return token
 
     def admits(self, token: str) -> bool:
         """True when this is the session's own token."""
-        return secrets.compare_digest(hashlib.sha256(token.encode()).digest(), self._token)
+        return secrets.compare_digest(hash_of(token), self.token_hash)
 
-    def _require_match(self, if_match: str | None) -> None:
+    def require_match(self, if_match: str | None) -> None:
         if if_match is None or if_match.strip() == "*" or self.etag in (tag.strip() for tag in if_match.split(",")):
             return
         detail = f"the session has moved on: If-Match says {if_match[:80]}, the session is at {self.etag}; read it again"
         raise Problem(412, "stale-etag", detail, {"ETag": self.etag}, seq=self.seq)
 
-    def _require_sound(self) -> None:
+    def require_sound(self) -> None:
         if self.closed:
             raise Problem(404, "no-such-session", "the session has been destroyed")
         if self.frozen is not None:
             raise Problem(409, "session-frozen", f"this session is frozen: {self.frozen}; its journal is kept and it can be rewound", seq=self.seq)
 
     def _require_running(self) -> None:
-        self._require_sound()
+        self.require_sound()
         if (panic := self.kernel.panicked) is not None:
             detail = f"the simulated kernel has panicked ({panic}): it runs nothing more, but its files can be read (fs/dev/kmsg says why)"
             raise Problem(409, "kernel-panicked", detail, errno="EIO", seq=self.seq)
@@ -187,33 +192,49 @@ class Session:
     def _is_long(self, key: str) -> bool:
         return self.client is not None or min(self._took_ns.get(key, (0, 0))) > SLOW_NS
 
-    async def _run(self, key: str, work: Callable[[], T], long: bool = False, call: Call | None = None) -> T:
+    async def run(self, key: str, work: Callable[[], T], long: bool = False, call: Call | None = None) -> T:
         """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
         begin = time.perf_counter_ns()
         try:
             if long or self._is_long(key):
-                result = await self._in_thread(work)
+                result = await self.in_thread(work)
             else:
                 result = work()
         except Exception as error:
             if _is_answer(error) or (call is not None and call.cancelled):
                 raise
-            self.frozen = f"{type(error).__name__}: {error}"
+            self.freeze(f"{type(error).__name__}: {error}")
             self.meter.frozen += 1
             detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
             raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
         self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], time.perf_counter_ns() - begin)
         return result
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def freeze(self, why: str) -> None:
+        """A rule of ours broke: nothing runs here any more, until the session goes back."""
+        self.frozen = why
+        self.change(frozen=why)
+
+    def change(self, **columns: Any) -> None:
+        """Change the session's row in the catalogue."""
+        lease = self.history.lease
+        self.history.work(lambda conn: catalogue.change(conn, lease, **columns))
+
+    def label(self, name: str | None, ttl_ns: int | None) -> None:
+        """Rename the session, give it another time to live."""
+        self.name = self.name if name is None else name
+        self.ttl_ns = self.ttl_ns if ttl_ns is None else ttl_ns
+        self.change(name=self.name, ttl_ns=self.ttl_ns)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return await self._threads.run(self.id, work)
 
     async def read(self, key: str, work: Callable[[Kernel], T], long: bool = False) -> T:
         """Look at the kernel, in turn. `key` names the kind of work, for the memory of how long it takes."""
         self.used = time.time()
-        async with self._turn:
-            self._require_sound()
-            return await self._run(key, lambda: work(self.kernel), long)
+        async with self.turn:
+            self.require_sound()
+            return await self.run(key, lambda: work(self.kernel), long)
 
     # ---- operations
 
@@ -229,19 +250,29 @@ class Session:
         return pages
 
     def _require_room(self, ops: int) -> None:
-        if len(self.journal) + ops > self.settings.max_journal:
+        if self.seq + ops > self.settings.max_journal:
             detail = f"the session's journal is full ({self.settings.max_journal} operations): clone a snapshot or begin a new session"
             raise Problem(409, "journal-full", detail)
 
     def _commit(self, outcome: Outcome) -> dict[str, Any]:
-        """Number an operation, publish its events; returns the answer that every call gives."""
+        """Number an operation and stage it; its events are published once it is stored. Returns the answer that every call gives."""
         if outcome.before is not None:
             self._commit(outcome.before)
         self.seq += 1
-        early, self._told_early = self._told_early, None
-        first, last = self.ring.publish(self.seq, outcome.events)
-        first, last = (first, last) if early is None else (early, self.ring.last)
-        self.journal.append(Committed(outcome.op, self.ring.last))
+        first, early, self._told_early = self.last_event + 1, self._told_early, None
+        self.last_event, self.clock_ns = self.last_event + len(outcome.events), outcome.clock_ns
+        first, last = (first if early is None else early), self.last_event
+        then = partial(self.ring.publish, self.seq, outcome.events)
+        if outcome.announced:
+            seq, line = self.seq, self.history.line
+            self.history.work(lambda conn: history.finish(conn, line, seq, last, outcome.clock_ns), then)
+        else:
+            self.history.entry(self.seq, op_body(outcome.op), last, outcome.clock_ns, then)
+        if self.panicked is None and self.kernel.panicked is not None:
+            self.panicked = self.kernel.panicked
+            self.change(panicked=self.panicked)
+        self._replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
+        self._keep_soon()
         result = outcome.result
         self.meter.operation(result)
         return {
@@ -253,7 +284,7 @@ class Session:
             "killed": result.killed,
             "elapsed_ns": result.elapsed_ns,
             "clock_ns": outcome.clock_ns,
-            "events": None if first is None else {"first": first, "last": last},
+            "events": {"first": first, "last": last} if first <= last else None,
             "seq": self.seq,
             **({"tlb": result.tlb} if result.tlb is not None else {}),
         }
@@ -275,6 +306,7 @@ class Session:
         async def tell(events: list[Event]) -> None:
             first, _ = self.ring.publish(self.seq + 1, events)
             self._told_early = self._told_early or first
+            self.last_event += len(events)
             await asyncio.sleep(0)  # readers that keep up get their turn
 
         return lambda events: asyncio.run_coroutine_threadsafe(tell(events), loop).result(PATIENCE_S)
@@ -321,7 +353,7 @@ class Session:
         self.used = time.time()
         async with self._begin(op, pages) as call:
             self._require_running()
-            self._require_match(if_match)
+            self.require_match(if_match)
             self._require_room(1)
             try:
                 return self._commit(await self._perform(op, call, pages > INLINE_PAGES))
@@ -332,26 +364,62 @@ class Session:
         """One operation on the kernel, in a thread if it is long. Raises the call's refusal when it was cancelled: then nothing has happened."""
         runs = self._runs_programs(op)
         if not (long or runs or self._is_long(op.op)):
-            return await self._run(op.op, lambda: carry_out(self.kernel, op))
-        teller = self._teller() if runs else None
-        watch = self._watcher(call)
+            return await self.run(op.op, lambda: carry_out(self.kernel, op))
+        announced = runs and await self._announce(op)
+        teller = self._teller() if announced else None
+        watch, last_event = self._watcher(call), self.last_event
         try:
-            return await self._run(op.op, lambda: carry_out(self.kernel, op, teller, self.client, watch), True, call)
+            outcome = await self.run(op.op, lambda: carry_out(self.kernel, op, teller, self.client, watch), True, call)
         except BaseException as error:
-            if not _was_cancelled(call, error):
+            cancelled = _was_cancelled(call, error)
+            if cancelled:
+                await self._undo_call()
+            if announced:
+                self._take_back(last_event)
+            if not cancelled:
                 raise
-            await self._undo_call()
             raise call.refusal() from None
+        return replace(outcome, announced=announced)
+
+    async def _announce(self, op: Op) -> bool:
+        """Store an operation before it is carried out, so that its events may be told while it runs: whatever happens, it will have happened.
+
+        Not where a client's answers come before it, nor where a request's answer has to be stored with it.
+        """
+        exchange = CURRENT.get()
+        if self.client is not None or (exchange is not None and exchange.holds):
+            return False
+        self.history.entry(self.seq + 1, op_body(op), UNKNOWN, UNKNOWN, lambda: None)
+        await self.history.settled(at_once=True)
+        return True
+
+    def _take_back(self, last_event: int) -> None:
+        """An operation that was stored did not come to its end: the session goes on from before it, on a timeline of its own."""
+        self._told_early, self.last_event = None, last_event
+        self.go_back(self.history.line, self.seq, last_event)
+        if self.frozen is not None:
+            self.change(frozen=self.frozen)
+
+    def go_back(self, line: int, seq: int, last_event: int) -> None:
+        """Go on from an operation of a timeline; readers of events are told."""
+        self.epoch += 1
+        child, lease, epoch = secrets.randbits(62), self.history.lease, self.epoch
+        self.history.work(lambda conn: history.rewind(conn, lease, line, seq, child, epoch), lambda: self.ring.cut(last_event))
+        self.history.line = child
+        self.seq, self.last_event = seq, last_event
+        self.kept_event = min(self.kept_event, last_event)
+        self.kept_seq = min(self.kept_seq, seq)
 
     async def _undo_call(self) -> None:
-        """The kernel was abandoned in the midst of a call: build the one that it was before, take back what was told of the call."""
-        base, history = self._base(self.seq, None), list(self.journal.entries())
-        replay = history[base.seq if base is not None else 0 :]
-        self.kernel = await self._run("rewind", lambda: self._rebuild(base, replay), True)
-        early, self._told_early = self._told_early, None
-        if early is not None:
-            self.epoch += 1
-            self.ring.cut(early - 1)
+        """The kernel was abandoned in the midst of a call: build the one that it was before."""
+        self.kernel = (await self.state_at(self.history.line, self.seq)).kernel
+
+    async def state_at(self, line: int, seq: int) -> Rebuilt:
+        """The state at an operation of a timeline, on a kernel of its own. Raises KernelBug where a rule breaks on the way."""
+        found = await state_at(self.history, self.machine, self.seed, (line, seq), self.in_thread, self._threads.breathe)
+        if found.broke is not None:
+            raise KernelBug(found.broke)
+        return found
 
     async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
         """Carry out operations in order; an operation that cannot be carried out answers a problem in its place.
@@ -365,7 +433,7 @@ class Session:
             self._threads.require_room()
         async with self.calls.begin("batch", None, len(ops), "operations") as call:
             self._require_running()
-            self._require_match(if_match)
+            self.require_match(if_match)
             self._require_room(len(ops))
             answers: list[dict[str, Any]] = []
             told = time.monotonic()
@@ -395,7 +463,7 @@ class Session:
                     return
 
         try:
-            await self._run(f"batch {ops[0].op}", work, long, call)
+            await self.run(f"batch {ops[0].op}", work, long, call)
         except BaseException as error:
             self._commit_all(done, answers)
             if not _was_cancelled(call, error):
@@ -426,9 +494,9 @@ class Session:
         self.used = time.time()
         async with self.calls.begin("transaction", None, len(ops), "operations"):
             self._require_running()
-            self._require_match(if_match)
+            self.require_match(if_match)
             self._require_room(len(ops))
-            before = await self._run("snapshot", lambda: self.kernel.snapshot(), True) if len(ops) > 1 else None
+            before = await self.run("snapshot", lambda: self.kernel.snapshot(), True) if len(ops) > 1 else None
             done: list[Outcome] = []
             for index, op in enumerate(ops):
                 refusal = await self._transact(op, done)
@@ -441,14 +509,14 @@ class Session:
     async def _undo(self, before: bytes | None, done: Sequence[Outcome]) -> None:
         """Put the kernel back; a single operation that it refused changed nothing, and is kept as what it is: a call with an errno."""
         if before is not None:
-            self.kernel = await self._run("restore", lambda: Kernel.restore(before), True)
+            self.kernel = await self.run("restore", lambda: Kernel.restore(before), True)
             return
         for outcome in done:
             self._commit(outcome)
 
     async def _transact(self, op: Op, done: list[Outcome]) -> Problem | None:
         try:
-            outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, client=self.client))
+            outcome = await self.run(op.op, lambda: carry_out(self.kernel, op, client=self.client))
         except FsError as error:
             return Problem(422, "refused", str(error), errno=error.errno)
         except LookupError as error:
@@ -461,131 +529,92 @@ class Session:
 
     async def attach(self, client: PolicyClient, fallback: str) -> None:
         """Let a program choose the pages that reclaim takes. Raises 409 when there is one already."""
-        async with self._turn:
+        async with self.turn:
             self._require_running()
             self._require_room(1)
             if self.client is not None:
                 raise Problem(409, "policy-taken", "another program is this session's policy already")
             kernel = self.kernel
-            blob = await self._run("snapshot", lambda: kernel.snapshot(), True)
-            client.start, client.idle = (len(self.journal), blob), self._threads.idle
-            self._commit(await self._run("reclaim_policy", lambda: carry_out(kernel, policy_op("client", fallback)), True))
+            blob = await self.run("snapshot", lambda: kernel.snapshot(), True)
+            client.start, client.idle = (self.seq, blob), self._threads.idle
+            self._commit(await self.run("reclaim_policy", lambda: carry_out(kernel, policy_op("client", fallback)), True))
             self.client = client
 
     async def detach(self, client: PolicyClient, fallback: str) -> None:
         """The program has left: the fallback is the policy."""
-        async with self._turn:
+        async with self.turn:
             if self.client is not client:
                 return
             self.client = None
             if not self.closed and self.frozen is None and self.kernel.panicked is None:
-                self._commit(await self._run("reclaim_policy", lambda: carry_out(self.kernel, policy_op(fallback, fallback)), True))
+                self._commit(await self.run("reclaim_policy", lambda: carry_out(self.kernel, policy_op(fallback, fallback)), True))
 
     async def policy_score(self, client: PolicyClient) -> dict[str, Any]:
         """The program beside the built-in policies, on the operations since it took over."""
-        async with self._turn:
-            self._require_sound()
-            ops = [entry.op for entry in self.journal.entries(client.start[0])]
-            return await self._run("score", lambda: score(client, self.kernel, ops), True)
+        async with self.turn:
+            self.require_sound()
+            ops = [entry.op for entry in await self.history.committed(client.start[0])]
+            return await self.run("score", lambda: score(client, self.kernel, ops), True)
 
-    # ---- time travel
+    # ---- what is kept
 
-    async def snapshot(self, name: str) -> Snapshot:
-        """Name the present state. Raises 409 when there are too many or the name is taken."""
-        async with self._turn:
-            self._require_sound()
-            if name in self.snapshots:
-                raise Problem(409, "name-taken", f"there is a snapshot named {name!r} already: choose another name or delete it")
-            if len(self.snapshots) >= self.settings.max_snapshots:
-                raise Problem(409, "too-many-snapshots", f"a session keeps at most {self.settings.max_snapshots} snapshots: delete one")
-            kernel = self.kernel
-            blob, digest = await self._run("snapshot", lambda: (kernel.snapshot(), kernel.digest()), True)
-            kept = Snapshot(name, self.seq, self.epoch, kernel.clock_ns, digest, blob, tuple(self.journal.entries()))
-            self.snapshots[name] = kept
-            return kept
+    def _keep_soon(self) -> None:
+        """Keep a snapshot when it would take long to play again what came after the last one."""
+        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self._replay_ns > self.settings.snapshot_replay
+        if due and self._keeping is None and self.frozen is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep_in_turn(), context=contextvars.Context())
 
-    async def fork(self) -> "Session":
-        """A second session in the same state, with its own id and token."""
-        async with self._turn:
-            self._require_sound()
-            kernel = await self._run("clone", lambda: Kernel.restore(self.kernel.snapshot()), True)
-            twin = Session(self.machine, self.seed, kernel, self.settings, self._threads)
-            twin.seq, twin.name, twin.lab = self.seq, self.name, self.lab
-            twin.journal.replace(self.journal.entries())
-            twin.ring = Ring(self.settings.event_retention)
-            twin.ring.refill(self.ring.entries(), self.ring.last)
-            return twin
+    async def _keep_in_turn(self) -> None:
+        try:
+            async with self.turn:
+                if not self.closed and self.frozen is None:
+                    await self.keep()
+        except Problem:
+            pass  # later
+        finally:
+            self._keeping = None
 
-    async def rewind(self, seq: int | None, name: str | None, if_match: str | None = None) -> None:
-        """Go back to an operation's number, or to a named snapshot. Raises 404 or 422 when there is no such state."""
-        async with self._turn:
-            if self.closed:
-                self._require_sound()
-            self._require_match(if_match)
-            base = self._base(seq, name)
-            history = list(base.history if base is not None and name is not None else self.journal.entries(0, seq))
-            replay = history[base.seq if base is not None else 0 :]
-            self.frozen = None
-            self.kernel = await self._run("rewind", lambda: self._rebuild(base, replay), len(replay) > INLINE_OPS)
-            self.journal.replace(history)
-            self.seq, self.epoch = len(history), self.epoch + 1
-            self.ring.cut(min(history[-1].last_event if history else self._boot_events, self.ring.last))
+    async def keep(self) -> None:
+        """Stage a snapshot, and the events since the last one. Within the turn."""
+        kernel, seq, last, line, lease = self.kernel, self.seq, self.last_event, self.history.line, self.history.lease
+        if seq == self.kept_seq and last == self.kept_event:
+            return
+        await self.history.settled(at_once=True)  # then the ring has its events
+        fresh = self.ring.after(self.kept_event, self.settings.event_retention)
+        blob, data = await self.run("keep", lambda: (kernel.snapshot(), pack(fresh) if fresh else b""), True)
+        kept, oldest = Snapshot(line, seq, last, blob), last - self.settings.event_retention
 
-    def operation(self, seq: int) -> Op:
-        """The committed operation of that number, from 1."""
-        return self.journal.entries(seq - 1, seq)[0].op
+        def work(conn: Connection) -> None:
+            history.keep(conn, lease, kept)
+            if fresh:
+                history.keep_events(conn, line, fresh[0].id, last, data)
+                history.drop_events(conn, line, oldest)
+            history.prune(conn, line, SNAPSHOTS)
 
-    async def aside(self, seq: int, work: Callable[[Kernel, Sequence[Committed]], T]) -> T:
-        """Work on a kernel of its own, as the session's was before operation `seq`, given the operations up to it; the session goes on."""
-        async with self._turn:
-            self._require_sound()
-            base, history = self._base(seq - 1, None), list(self.journal.entries(0, seq))
-        replay = history[base.seq if base is not None else 0 : seq - 1]
-        return await self._in_thread(lambda: work(self._rebuild(base, replay), history))
-
-    @property
-    def _boot_events(self) -> int:
-        entries = self.journal.entries(0, 1)
-        return entries[0].last_event if entries else 0
-
-    def _base(self, seq: int | None, name: str | None) -> Snapshot | None:
-        if name is not None:
-            if name not in self.snapshots:
-                raise Problem(404, "no-such-snapshot", f"there is no snapshot named {name!r}: there are {', '.join(self.snapshots) or 'none'}")
-            return self.snapshots[name]
-        if seq is None or not 0 <= seq <= self.seq:
-            raise Problem(422, "malformed-request", f"seq: the session is at {self.seq}, it can go back to 0 .. {self.seq}", errors=[])
-        history = self.journal.entries(0, seq)
-        usable = [kept for kept in self.snapshots.values() if kept.seq <= seq and kept.history == tuple(history[: kept.seq])]
-        return max(usable, key=lambda kept: kept.seq, default=None)
-
-    def _rebuild(self, base: Snapshot | None, replay: Sequence[Committed]) -> Kernel:
-        kernel = Kernel.boot(self.machine, self.seed) if base is None else Kernel.restore(base.blob)
-        for entry in replay:
-            kernel.call(entry.op.op, entry.op.pid, **entry.op.args)
-            self._threads.breathe()
-        kernel.drain()
-        return kernel
+        self.history.work(work)
+        self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
 
     async def close(self) -> None:
         """Destroy the session, once nobody holds its turn."""
         self.closed = True
         self.ring.close()
-        async with self._turn:
+        async with self.turn:
             pass
 
     # ---- taking it home
 
-    def journal_lines(self) -> Iterator[bytes]:
+    async def journal_lines(self) -> bytes:
         """The session as JSON Lines: the boot, then each committed operation."""
-        boot = {"seq": 0, "op": "boot", "machine": self.machine.to_dict(), "seed": self.seed}
-        yield orjson.dumps(boot, option=orjson.OPT_APPEND_NEWLINE)
-        for seq, entry in enumerate(self.journal.entries(), 1):
-            yield orjson.dumps({"seq": seq, **render_op(entry.op)}, option=orjson.OPT_APPEND_NEWLINE)
+        return b"".join(b'{"seq":%d,%b\n' % (entry.seq, entry.body[1:]) for entry in await self.history.entries(-1))
 
     async def archive(self) -> bytes:
         """A tar of the text files of /proc and /sys as they are now; the same state gives the same bytes."""
         return await self.read("archive", write_archive, True)
+
+
+def hash_of(token: str) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def policy_op(policy: str, fallback: str) -> Op:

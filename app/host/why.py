@@ -9,13 +9,14 @@ from typing import Any, Final
 from app.errors import Problem
 from app.host.ring import Entry
 from app.host.session import Session
+from app.host.travel import operation
 from app.schemas.calls import render_op
 from core import says
 
 BOOT: Final = {"kind": "boot", "says": "the machine was booted"}
 
 
-def why(session: Session, id: int) -> dict[str, Any]:
+async def why(session: Session, id: int) -> dict[str, Any]:
     """An event, what led to it (nearest first) and the root of it all. Raises 404 for no such event, 410 for one that is gone."""
     entry = held(session, id)
     chain: list[Entry] = []
@@ -30,7 +31,7 @@ def why(session: Session, id: int) -> dict[str, Any]:
     return {
         "event": _shown(entry),
         "causes": [_shown(one) for one in chain],
-        "root": _root(session, at) if complete else None,
+        "root": await _root(session, at) if complete else None,
         "complete": complete,
     }
 
@@ -50,11 +51,11 @@ def _shown(entry: Entry) -> dict[str, Any]:
     return entry.to_dict() | {"says": says(entry.event)}
 
 
-def _root(session: Session, first: Entry) -> dict[str, Any]:
+async def _root(session: Session, first: Entry) -> dict[str, Any]:
     """What set the kernel to work: a daemon's timer, a request, or the boot."""
     if first.seq == 0:
         return BOOT
-    op = render_op(session.operation(first.seq))
+    op = render_op((await operation(session, first.seq)).op)
     root = {"seq": first.seq, "op": op}
     if first.event.timer is not None:
         text = f"the time of {first.event.timer} had come, during operation {first.seq} ({op['op']})"

@@ -68,7 +68,7 @@ async def read_events(
 @router.get("/{id}/why", responses=docs.ok("Why"))
 async def explain_event(session: TheSession, id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
     """Why an event happened: the chain of its causes, back to the request or the timer that set the kernel to work."""
-    return reply.json(why(session, id), session)
+    return reply.json(await why(session, id), session)
 
 
 @router.get("/{id}/autopsy", responses=docs.ok("Autopsy"))
@@ -89,7 +89,7 @@ async def stream_events(websocket: WebSocket, sid: str) -> None:
     """Events as a websocket: one JSON object a message."""
     try:
         require_origin(websocket)
-        session = enter(websocket, sid)
+        session = await enter(websocket, sid)
         subscription = _subscription(session, *_queries(websocket))
         lines.require_place(subscription)
     except Problem as problem:

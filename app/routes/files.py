@@ -6,11 +6,12 @@ GET is cat, PUT is echo, MKCOL is mkdir, DELETE is rmdir, PROPFIND is ls.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
+from app.host import travel
 from app.host.session import Session
 from app.routes import reply, webdav
 from app.routes.fs_errors import errno_problem, fs_problem
@@ -25,6 +26,7 @@ BINARY: Final = "application/octet-stream"
 ALLOW: Final = "DELETE, GET, HEAD, LOCK, MKCOL, OPTIONS, PROPFIND, PROPPATCH, PUT, UNLOCK"
 READING: Final[Mapping[str, int]] = {"ENOTDIR": 404}
 MAKING: Final[Mapping[str, int]] = {"EEXIST": 405, "ENOENT": 409}
+MAX_SEQ: Final = (1 << 63) - 1
 RangeHeader = Annotated[str | None, Header(alias="range", max_length=100)]
 If = Annotated[str | None, Header(alias="if", max_length=4096, include_in_schema=False)]
 Depth = Annotated[str | None, Header(include_in_schema=False)]
@@ -80,7 +82,8 @@ def _partial(data: bytes, start: int, size: int, media: str) -> Response:
 async def read_file(
     session: TheSession,
     path: str,
-    range_: RangeHeader = None,
+    range_: MAX_SEQ: Final = (1 << 63) - 1
+RangeHeader = None,
     if_range: Annotated[str | None, Header(max_length=256, include_in_schema=False)] = None,
 ) -> Response:
     """Read a file (`cat`), or a directory's names, one a line (`ls`)."""
@@ -95,6 +98,17 @@ async def read_file(
 
     try:
         return await session.read(f"read {clean.rpartition('/')[2]}", work)
+    except FsError as error:
+        raise fs_problem(error, READING) from None
+
+
+@router.get("/at/{seq}/fs/{path:path}", tags=["time travel"], response_class=Response, responses=docs.file())
+async def read_past_file(session: TheSession, seq: Annotated[int, Path(ge=0, le=MAX_SEQ)], path: str, range_: MAX_SEQ: Final = (1 << 63) - 1
+RangeHeader = None) -> Response:
+    """A file, or a directory's names, as after operation `seq`."""
+    clean, limit = _path(path), session.settings.max_answer
+    try:
+        return await travel.look(session, seq, lambda kernel: _read(kernel, clean, range_, limit))
     except FsError as error:
         raise fs_problem(error, READING) from None
 

@@ -28,7 +28,7 @@ async def call(request: Request) -> Response:
     """Carry out one system call of one process."""
     path = request.path_params
     request.scope["template"] = HOT.path
-    session = enter(request, path["sid"])
+    session = await enter(request, path["sid"])
     name = path["call"]
     process_call(name)
     pid = parse_pid(path["pid"])

@@ -92,7 +92,7 @@ async def replay_trace(request: Request, registry: TheRegistry, policies: Polici
 @router.post("/sessions/{sid}/replay", responses=docs.replayed())
 async def replay_session(request: Request, body: ReplaySession, session: TheSession, registry: TheRegistry) -> Response:
     """Replay the pages that a process touched (its `touch` operations in the journal) through several policies and sizes of memory."""
-    calls = [done.op.args for done in session.journal.entries() if done.op.op == "touch" and done.op.pid == body.pid]
+    calls = [done.op.args for done in await session.history.committed() if done.op.op == "touch" and done.op.pid == body.pid]
     if not calls:
         raise Problem(409, "no-trace", f"process {body.pid} has touched nothing yet: the journal holds no touch of it", seq=session.seq)
     return await _answer(request, registry, body, lambda: trace_of_touches(calls), f"process {body.pid}")
@@ -104,7 +104,7 @@ async def be_the_policy(websocket: WebSocket, sid: str) -> None:
     query = websocket.query_params
     try:
         require_origin(websocket)
-        session = enter(websocket, sid)
+        session = await enter(websocket, sid)
         fallback = query.get("fallback", "fifo")
         if fallback not in FALLBACKS:
             raise Problem(422, "malformed-request", f"fallback must be one of {', '.join(FALLBACKS)}", errors=[])

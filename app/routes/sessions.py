@@ -3,18 +3,21 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.deps import IfMatch, TheRegistry, TheSession, require_operator
 from app.errors import Problem, require_json
-from app.host.registry import Registry
-from app.host.session import Session, Snapshot
+from app.host import travel
+from app.host.session import Named, Session
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.calls import Op, parse_batch
 from app.schemas.sessions import Advance, CloneCreate, Rewind, SessionCreate, SessionPatch, SnapshotCreate
+from app.storage import Record
 
+MAX_SEQ = (1 << 63) - 1
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 
@@ -22,43 +25,36 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _record(session: Session) -> dict[str, Any]:
+def _shown(record: Record, retention: int) -> dict[str, Any]:
     """A session as JSON."""
     return {
-        "id": session.id,
-        "name": session.name,
-        "lab": session.lab,
-        "machine": session.machine.to_dict(),
-        "seed": session.seed,
-        "clock_ns": session.kernel.clock_ns,
-        "epoch": session.epoch,
-        "seq": session.seq,
-        "state": "frozen" if session.frozen else "panicked" if session.kernel.panicked else "running",
-        "events": {"oldest": session.ring.oldest, "last": session.ring.last},
-        "created": _when(session.created),
-        "ttl_ns": session.ttl_ns,
+        "id": record.id,
+        "name": record.name,
+        "lab": record.lab,
+        "machine": orjson.loads(record.machine),
+        "seed": record.seed,
+        "clock_ns": record.clock_ns,
+        "epoch": record.epoch,
+        "seq": record.seq,
+        "state": "frozen" if record.frozen else "panicked" if record.panicked else "running",
+        "events": {"oldest": max(1, record.last_event - retention + 1), "last": record.last_event},
+        "created": _when(record.created),
+        "ttl_ns": record.ttl_ns,
     }
 
 
-def _created(session: Session) -> Response:
-    record = _record(session) | {"token": session.issue_token()}
-    return reply.json(record, session, 201, {"Location": f"/v1/sessions/{session.id}"})
+def _record(session: Session) -> dict[str, Any]:
+    return _shown(session.record(), session.settings.event_retention)
 
 
-def _label(session: Session, name: str | None, ttl: int | None) -> None:
-    if name is not None:
-        session.name = name
-    if ttl is not None:
-        session.ttl_ns = ttl
+def _created(session: Session, token: str) -> Response:
+    return reply.json(_record(session) | {"token": token}, session, 201, {"Location": f"/v1/sessions/{session.id}"})
 
 
 @router.post("", status_code=201, responses=docs.created("Session"), dependencies=[Depends(require_operator)])
 async def create_session(body: SessionCreate, registry: TheRegistry) -> Response:
     """Boot a kernel. The answer holds the session's token, which is shown once."""
-    session = await registry.create(body.machine, body.seed)
-    session.lab = body.lab
-    _label(session, body.name, body.ttl)
-    return _created(session)
+    return _created(*await registry.create(body.machine, body.seed, body.name, body.lab, body.ttl))
 
 
 @router.get("", responses=docs.ok("SessionList"), dependencies=[Depends(require_operator)])
@@ -68,9 +64,9 @@ async def list_sessions(
     page_token: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """The sessions, in order of creation."""
-    sessions, token = registry.page(page_size, page_token)
+    sessions, token = await registry.page(page_size, page_token)
     headers = {"Link": f'</v1/sessions?page_size={page_size}&page_token={token}>; rel="next"'} if token else {}
-    return reply.json({"items": [_record(session) for session in sessions], "next_page_token": token}, headers=headers)
+    return reply.json({"items": [_shown(one, registry.settings.event_retention) for one in sessions], "next_page_token": token}, headers=headers)
 
 
 @router.get("/{sid}", responses=docs.ok("Session"))
@@ -82,7 +78,7 @@ async def read_session(session: TheSession) -> Response:
 @router.patch("/{sid}", responses=docs.ok("Session"))
 async def patch_session(body: SessionPatch, session: TheSession) -> Response:
     """Rename a session, or give it another time to live."""
-    _label(session, body.name, body.ttl)
+    session.label(body.name, body.ttl)
     return reply.json(_record(session), session)
 
 
@@ -96,7 +92,7 @@ async def delete_session(session: TheSession, registry: TheRegistry) -> Response
 @router.get("/{sid}/clock", tags=["clock"], responses=docs.ok("Clock"))
 async def read_clock(session: TheSession) -> Response:
     """The simulated time since boot."""
-    return reply.json({"clock_ns": session.kernel.clock_ns, "seq": session.seq}, session)
+    return reply.json({"clock_ns": session.clock_ns, "seq": session.seq}, session)
 
 
 @router.post("/{sid}/clock", tags=["clock"], responses=docs.ok("Answer"))
@@ -114,7 +110,7 @@ async def run_batch(request: Request, session: TheSession, if_match: IfMatch = N
     require_json(request.headers.get("content-type", ""))
     ops, stop = parse_batch(raw, session.settings.max_batch)
     results = await session.batch(ops, stop, if_match)
-    head = {"requested": len(ops), "completed": len(results), "clock_ns": session.kernel.clock_ns, "seq": session.seq}
+    head = {"requested": len(ops), "completed": len(results), "clock_ns": session.clock_ns, "seq": session.seq}
     return reply.json({"results": results} | head, session)
 
 
@@ -122,7 +118,7 @@ async def run_batch(request: Request, session: TheSession, if_match: IfMatch = N
 async def read_journal(request: Request, session: TheSession) -> Response:
     """The committed operations as JSON Lines: replaying them rebuilds the session exactly."""
     media = reply.media_of(request, "application/jsonl", "text/plain")
-    return Response(b"".join(session.journal_lines()), headers={"ETag": session.etag}, media_type=media)
+    return Response(await session.journal_lines(), headers={"ETag": session.etag}, media_type=media)
 
 
 @router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of the text files of /proc and /sys."))
@@ -145,49 +141,41 @@ async def read_memory(session: TheSession) -> Response:
     return reply.view(await session.read("memory", lambda kernel: kernel.view("memory")), session)
 
 
-def _snapshot(kept: Snapshot) -> dict[str, Any]:
+def _snapshot(kept: Named) -> dict[str, Any]:
     return {
         "name": kept.name,
         "seq": kept.seq,
         "epoch": kept.epoch,
         "clock_ns": kept.clock_ns,
         "digest": kept.digest,
-        "size": len(kept.blob),
+        "size": kept.size,
     }
 
 
 @router.post("/{sid}/snapshots", tags=["time travel"], status_code=201, responses=docs.created("Snapshot"))
 async def create_snapshot(body: SnapshotCreate, session: TheSession) -> Response:
     """Name the present state."""
-    kept = await session.snapshot(body.name or f"seq-{session.seq}")
+    kept = await travel.name_state(session, body.name or f"seq-{session.seq}")
     return reply.json(_snapshot(kept), session, 201, {"Location": f"/v1/sessions/{session.id}/snapshots"})
 
 
 @router.get("/{sid}/snapshots", tags=["time travel"], responses=docs.ok("SnapshotList"))
 async def list_snapshots(session: TheSession) -> Response:
     """The named states."""
-    return reply.json({"items": [_snapshot(kept) for kept in session.snapshots.values()], "next_page_token": None}, session)
+    return reply.json({"items": [_snapshot(kept) for kept in session.names.values()], "next_page_token": None}, session)
 
 
 @router.delete("/{sid}/snapshots/{name}", tags=["time travel"], status_code=204, response_class=Response, responses=docs.NOTHING)
 async def delete_snapshot(session: TheSession, name: str) -> Response:
     """Forget a named state."""
-    if session.snapshots.pop(name, None) is None:
-        raise Problem(404, "no-such-snapshot", f"there is no snapshot named {name[:60]!r}")
+    travel.forget_name(session, name)
     return Response(status_code=204, headers={"ETag": session.etag})
 
 
 @router.post("/{sid}/clone", tags=["time travel"], status_code=201, responses=docs.created("Session"))
 async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry) -> Response:
     """A second session in the same state."""
-    return _created(await _clone(body, session, registry))
-
-
-async def _clone(body: CloneCreate, session: Session, registry: Registry) -> Session:
-    registry.require_place()
-    twin = registry.add(await session.fork())
-    _label(twin, body.name, body.ttl)
-    return twin
+    return _created(*await registry.clone(session, body.name, body.ttl))
 
 
 @router.post("/{sid}/rewind", tags=["time travel"], responses=docs.ok("Session"))
@@ -195,5 +183,13 @@ async def rewind_session(body: Rewind, session: TheSession, if_match: IfMatch = 
     """Go back in time; what came later is forgotten and the epoch grows."""
     if (body.seq is None) == (body.snapshot is None):
         raise Problem(422, "malformed-request", 'give either {"seq": N} or {"snapshot": "name"}', errors=[])
-    await session.rewind(body.seq, body.snapshot, if_match)
+    await travel.rewind(session, body.seq, body.snapshot, if_match)
     return reply.json(_record(session), session)
+
+
+@router.get("/{sid}/diff", tags=["time travel"], responses=docs.ok("Difference"))
+async def read_difference(
+    session: TheSession, from_: Annotated[int, Query(ge=0, le=MAX_SEQ, alias="from")], to: Annotated[int, Query(ge=0, le=MAX_SEQ)]
+) -> Response:
+    """What the operations after `from`, up to `to`, changed: counters with both values, text files with the lines that differ."""
+    return reply.json(await travel.difference(session, from_, to), session)

@@ -230,6 +230,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "CallList": _list("Call"),
     "Snapshot": _object(SNAPSHOT),
     "SnapshotList": _list("Snapshot"),
+    "Difference": _object({
+        "from": INT,
+        "to": INT,
+        "clock_ns": _object({"from": INT, "to": INT}),
+        "counters": {"type": "array", "items": _object({"file": STR, "name": STR, "before": NULL_STR, "after": STR})},
+        "files": {
+            "type": "array",
+            "items": _object({"path": STR, "change": {"type": "string", "enum": ["appeared", "vanished", "changed"]}, "diff": STR}),
+        },
+    }),
     "Spawned": _object({"pid": NULL_INT, **ANSWER}),
     "Process": _object(PROCESS),
     "ProcessList": _list("Process"),

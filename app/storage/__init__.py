@@ -11,7 +11,7 @@ which it still has; `append` and `snapshot` under an older fence are refused (`F
 its holder is known to be dead, goes to the next who asks; `Held` says who has it. Name holders "instance/boot/worker": `void("instance")` takes all
 of them.
 
-*Writing from the event loop.* `Writer(store.database)` is the one thread of a process that commits: `submit(Unit(appends, works, done))` never waits
+*Writing from the event loop.* `Writer(store.database)` is the one thread of a process that commits: `submit(Unit(items, done))` never waits
 and `done(None | exception)` is called on the loop when the unit is durable; `await write(function_of_a_connection)` and `await read(...)` do the same
 for other tables. Units that arrive during a commit are committed together in the next.
 

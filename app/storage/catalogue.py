@@ -116,6 +116,12 @@ def release(conn: Connection, leases: Sequence[Lease]) -> None:
         conn.execute(update(sessions).where(mine).values(holder=None, lease_until=0.0, fence=sessions.c.fence + 1))
 
 
+def give_back(conn: Connection, when: dict[str, float], leases: Sequence[Lease]) -> None:
+    """Sessions leave memory: note when they were used, give their leases back."""
+    used(conn, when)
+    release(conn, leases)
+
+
 def void(conn: Connection, holder: str) -> int:
     """Take the leases of a dead holder and of those below its name; the fence grows, so that it is dead even if it lives."""
     theirs = or_(sessions.c.holder == holder, sessions.c.holder.startswith(f"{holder}/", autoescape=True))

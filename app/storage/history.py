@@ -60,12 +60,13 @@ def fork(conn: Connection, line: int, seq: int, child: int, session: str) -> Non
     conn.execute(insert(lines).values(id=child, session=session, parent=parent, fork_seq=seq))
     columns = [column for column in journal.c if column.name != "line"]
     copied = select(literal(child, BigInteger), *columns).where(journal.c.line == parent, journal.c.seq == seq)
-    conn.execute(insert(journal).from_select(["line", *(column.name for column in columns)], copied))
+    if conn.execute(insert(journal).from_select(["line", *(column.name for column in columns)], copied)).rowcount != 1:
+        raise LookupError(f"timeline {parent} has no operation {seq}")
 
 
 def rewind(conn: Connection, lease: Lease, line: int, seq: int, child: int, epoch: int) -> None:
     """A session goes on from an earlier place. Raises Fenced."""
-    change(conn, lease, line=child, epoch=epoch, frozen=None)
+    change(conn, lease, line=child, epoch=epoch, frozen=None, panicked=None)
     fork(conn, line, seq, child, lease.session)
 
 
@@ -91,6 +92,12 @@ def prune_lines(conn: Connection, candidates: Sequence[int]) -> None:
         drop_line(conn, at)
         if row.parent is not None:
             waiting.append(row.parent)
+
+
+def finish(conn: Connection, line: int, seq: int, last_event: int, clock_ns: int) -> None:
+    """Complete the entry of an operation that was stored before it was carried out."""
+    mine = (journal.c.line == line, journal.c.seq == seq)
+    conn.execute(update(journal).where(*mine).values(last_event=last_event, clock_ns=clock_ns))
 
 
 def drop_line(conn: Connection, line: int) -> None:
@@ -189,11 +196,14 @@ def drop_events(conn: Connection, line: int, before: int) -> None:
     conn.execute(delete(events).where(events.c.line == line, events.c.last < before))
 
 
-def stored_events(conn: Connection, stretches: Sequence[Stretch]) -> list[tuple[int, int, bytes]]:
-    """The sound parts of stored events along a history: (first, last, data), in order."""
+def stored_events(conn: Connection, line: int, upto: int | None = None) -> list[tuple[int, bytes]]:
+    """The sound parts of stored events along a history, in order, each with the number of the last event that belongs to that history."""
     found = []
-    for stretch in stretches:
+    for stretch in lineage(conn, line, upto):
+        limit = None
+        if stretch.upto is not None:
+            limit = conn.execute(select(journal.c.last_event).where(journal.c.line == stretch.line, journal.c.seq == stretch.upto)).scalar()
         for row in conn.execute(select(events).where(events.c.line == stretch.line).order_by(events.c.first)):
             if row.checksum == checksum(row.line, row.first, row.last, 0, row.data):
-                found.append((row.first, row.last, row.data))
+                found.append((row.last if limit is None else min(limit, row.last), row.data))
     return found

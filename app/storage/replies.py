@@ -1,8 +1,11 @@
 """The first answers to requests that carried an Idempotency-Key, given again when the request is."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
+
+import orjson
+from sqlalchemy import Connection, delete, insert, select
+
+from app.storage.schema import replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,35 +18,21 @@ class Reply:
     body: bytes
 
 
-class Replies(Protocol):
-    """What the service asks of the store of answers."""
-
-    def get(self, key: bytes) -> Reply | None:
-        """The answer kept under a key."""
-
-    def put(self, key: bytes, reply: Reply) -> None:
-        """Keep an answer."""
-
-
-class MemoryReplies:
-    """The most recent answers, in memory; the oldest go when they outgrow `max_bytes`."""
-
-    def __init__(self, max_bytes: int = 64 << 20) -> None:
-        self._replies: OrderedDict[bytes, Reply] = OrderedDict()
-        self._bytes, self._max_bytes = 0, max_bytes
-
-    def get(self, key: bytes) -> Reply | None:
-        """The answer kept under a key."""
-        return self._replies.get(key)
-
-    def put(self, key: bytes, reply: Reply) -> None:
-        """Keep an answer."""
-        self._replies[key] = reply
-        self._bytes += _weight(key, reply)
-        while self._bytes > self._max_bytes and len(self._replies) > 1:
-            oldest, dropped = self._replies.popitem(last=False)
-            self._bytes -= _weight(oldest, dropped)
+def get(conn: Connection, key: bytes) -> Reply | None:
+    """The answer kept under a key."""
+    row = conn.execute(select(replies).where(replies.c.key == key)).first()
+    if row is None:
+        return None
+    headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in orjson.loads(row.headers))
+    return Reply(row.fingerprint, row.status, headers, row.body)
 
 
-def _weight(key: bytes, reply: Reply) -> int:
-    return len(key) + len(reply.body) + 1024
+def put(conn: Connection, key: bytes, reply: Reply, now: float) -> None:
+    """Keep an answer; there is none under that key yet."""
+    headers = orjson.dumps([(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers])
+    conn.execute(insert(replies).values(key=key, fingerprint=reply.fingerprint, status=reply.status, headers=headers, body=reply.body, created=now))
+
+
+def prune(conn: Connection, before: float) -> None:
+    """Forget answers from before a time."""
+    conn.execute(delete(replies).where(replies.c.created < before))

@@ -41,6 +41,7 @@ sessions: Final = Table(
     _big("line"),
     _big("epoch"),
     Column("frozen", Text),
+    Column("panicked", Text),
     _big("fence"),
     Column("holder", String, index=True),  # who has the lease; None: nobody
     Column("lease_until", Double, nullable=False),  # by the database's clock

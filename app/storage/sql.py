@@ -1,15 +1,12 @@
 """The Store on a SQL database: each method one transaction."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from app.storage import catalogue, history
 from app.storage.database import Database, Row
 from app.storage.store import Append, Entry, Lease, Loaded, Record, Snapshot
-
-T = TypeVar("T")
 
 
 def rows(appends: Sequence[Append]) -> list[Row]:
@@ -83,14 +80,18 @@ def fenced(conn: Connection, appends: Sequence[Append]) -> set[str]:
     return {one.lease.session for one in appends if have.get(one.lease.session) != one.lease.fence}
 
 
-def load(conn: Connection, session: str, upto: int | None = None, usable: Callable[[Snapshot], bool] = lambda _: True) -> Loaded:
-    """The newest sound snapshot of a session up to a number that is `usable`, and the entries after it. Raises NoSuchSession."""
+def newest_snapshot(conn: Connection, line: int, upto: int | None = None, before: int | None = None) -> Snapshot | None:
+    """The newest sound snapshot of a history, up to a number and from before another."""
+    for at, seq in history.candidates(conn, line, upto):
+        if (before is None or seq < before) and (found := history.snapshot_at(conn, at, seq)) is not None:
+            return found
+    return None
+
+
+def load(conn: Connection, session: str, upto: int | None = None) -> Loaded:
+    """The newest sound snapshot of a session up to a number, and the entries after it. Raises NoSuchSession."""
     record = catalogue.find(conn, session)
-    found, damaged = None, 0
-    for line, seq in history.candidates(conn, record.line, upto):
-        found = history.snapshot_at(conn, line, seq)
-        if found is not None and usable(found):
-            break
-        found, damaged = None, damaged + 1
+    found = newest_snapshot(conn, record.line, upto)
+    newer = [seq for _, seq in history.candidates(conn, record.line, upto) if found is None or seq > found.seq]
     after = -1 if found is None else found.seq
-    return Loaded(record, found, list(history.entries(conn, record.line, after, upto)), damaged)
+    return Loaded(record, found, list(history.entries(conn, record.line, after, upto)), len(newer))

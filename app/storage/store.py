@@ -79,6 +79,7 @@ class Record:
     line: int
     epoch: int
     frozen: str | None = None
+    panicked: str | None = None
     holder: str | None = None
     seq: int = 0
     last_event: int = 0

@@ -1,8 +1,8 @@
 """Group commit: everything that one process writes goes through one thread, and what waits while it commits is committed together.
 
 A *unit* is what must be committed together: entries of journals, functions on the connection, or both (a reply to be kept with the operation that
-it answers). Units of one session are committed in the order in which they were given. A group without functions, which is what a busy service
-makes, is one statement.
+it answers). Units of one session are committed in the order in which they were given, and none after one that could not be: a journal has no
+holes. A group without functions, which is what a busy service makes, is one statement.
 """
 
 import asyncio
@@ -25,16 +25,27 @@ T = TypeVar("T")
 Work = Callable[[Connection], Any]
 READERS: Final = 4
 MAX_UNITS: Final = 4096
+_AFTER: Final = StorageError("an earlier operation of this session could not be stored")
 
 
 @dataclass(eq=False, slots=True)
 class Unit:
-    """What is committed together. `done` is called on the event loop with None, or with why it was not committed."""
+    """What is committed together, in its order. `done` is called on the event loop with None, or with why it was not committed."""
 
-    appends: Sequence[Append] = ()
-    works: Sequence[Work] = ()
+    items: Sequence[Append | Work] = ()
     done: Callable[[Exception | None], None] = lambda _: None
+    owner: Any = None  # of several units: once one of them failed, the others fail
     results: list[Any] = field(default_factory=list)  # of the works
+
+    @property
+    def plain(self) -> bool:
+        """True when it only appends."""
+        return all(isinstance(item, Append) for item in self.items)
+
+    @property
+    def appends(self) -> list[Append]:
+        """Its appends."""
+        return [item for item in self.items if isinstance(item, Append)]
 
 
 class Writer:
@@ -87,7 +98,7 @@ class Writer:
             else:
                 committed.set_exception(error)
 
-        unit = Unit(works=(work,), done=done)
+        unit = Unit((work,), done)
         self.submit(unit)
         await committed
         result: T = unit.results[0]
@@ -140,14 +151,24 @@ class Writer:
         """Commit a group; for each unit None, or why it was not committed."""
         self.groups, self.units = self.groups + 1, self.units + len(units)
         try:
-            if any(unit.works for unit in units):
-                return self._together(units)
-            return self._at_once(units)
+            outcomes = self._try(units)
         except Exception as error:
             self._let_go()
             if len(units) == 1:
-                return [error if isinstance(error, StorageError) else StorageError(f"{type(error).__name__}: {error}")]
+                outcomes = [error if isinstance(error, StorageError) else StorageError(f"{type(error).__name__}: {error}")]
+            else:
+                outcomes = [outcome for unit in units for outcome in self._commit([unit])]
+        for unit, outcome in zip(units, outcomes, strict=True):
+            if outcome is not None and unit.owner is not None:
+                unit.owner.broken = True
+        return outcomes
+
+    def _try(self, units: Sequence[Unit]) -> list[Exception | None]:
+        if any(unit.owner is not None and unit.owner.broken for unit in units):
+            if len(units) == 1:
+                return [StorageError("an earlier operation of this session could not be stored")]
             return [outcome for unit in units for outcome in self._commit([unit])]
+        return self._at_once(units) if all(unit.plain for unit in units) else self._together(units)
 
     def _at_once(self, units: Sequence[Unit]) -> list[Exception | None]:
         """Only appends: one statement."""
@@ -163,10 +184,17 @@ class Writer:
     def _together(self, units: Sequence[Unit]) -> list[Exception | None]:
         """One transaction: units that only append in one statement as far as they stand together, a savepoint for each of the others."""
         outcomes: list[Exception | None] = []
+        failed: set[int] = set()
         with self.database.writing() as conn, conn.begin():
-            for plain, neighbours in itertools.groupby(units, lambda unit: not unit.works):
+            for plain, neighbours in itertools.groupby(units, lambda unit: unit.plain):
                 run = list(neighbours)
-                outcomes += self._appends(conn, run) if plain else [self._one(conn, unit) for unit in run]
+                if not failed and plain:
+                    outcomes += self._appends(conn, run)
+                    continue
+                for unit in run:
+                    outcomes.append(_AFTER if id(unit.owner) in failed else self._one(conn, unit))
+                    if outcomes[-1] is not None and unit.owner is not None:
+                        failed.add(id(unit.owner))
         return outcomes
 
     def _appends(self, conn: Connection, units: Sequence[Unit]) -> list[Exception | None]:
@@ -179,10 +207,11 @@ class Writer:
         unit.results.clear()
         try:
             with conn.begin_nested():
-                refusal = self._appends(conn, [unit])[0]
-                if refusal is not None:
-                    raise refusal
-                unit.results += [work(conn) for work in unit.works]
+                for item in unit.items:
+                    if not isinstance(item, Append):
+                        unit.results.append(item(conn))
+                    elif sql.append(self.database, conn, conn.connection.driver_connection, [item]):
+                        raise Fenced(item.lease.session)
         except Exception as error:
             if conn.invalidated:
                 raise

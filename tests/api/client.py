@@ -46,9 +46,14 @@ class Service:
         assert answer.status_code == 201, answer.text
         return Client(self, answer.json())
 
+    @property
+    def loop(self) -> Any:
+        """The service's event loop."""
+        return self.app.state.loop
+
     def inside(self, sid: str) -> Any:
         """The session's object within the app."""
-        return self.app.state.registry.find(sid)
+        return self.app.state.registry.live(sid)
 
 
 class Client:

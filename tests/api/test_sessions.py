@@ -63,7 +63,7 @@ def test_sessions_that_nobody_uses_expire(service):
 
     kept, gone = service.session(), service.session(ttl="1s")
     registry = service.app.state.registry
-    asyncio.run(registry.expire(service.inside(gone.id).used + 2))
+    asyncio.run_coroutine_threadsafe(registry.expire(service.inside(gone.id).used + 2), service.loop).result(30)
     assert gone.get("").status_code == 404
     assert kept.get("").status_code == 200
 
