@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from app import errors
 from app.edge import Edge
 from app.host.registry import Registry
-from app.routes import cgroups, events, files, health, monitor, processes, programs, replay, sessions
+from app.routes import calls, cgroups, events, files, health, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
 
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.registry = registry
     app.router.routes.insert(0, processes.HOT)
-    modules = (processes, files, cgroups, events, sessions, monitor, programs, replay, health)
+    modules = (processes, files, cgroups, events, calls, sessions, monitor, programs, replay, health)
     for module in modules:
         app.include_router(module.router)
     app.state.table = [processes.HOT, *(route for module in modules for route in module.router.routes)]

@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     max_journal: int = Field(1_000_000, ge=1, description="Operations that one session may commit.")
     max_snapshots: int = Field(32, ge=1, description="Named snapshots of one session.")
     max_streams: int = Field(64, ge=1, description="Open event streams of one session.")
+    max_queue: int = Field(64, ge=1, description="Requests of one session that may wait for its turn; one more is answered 503.")
+    max_waiting: int = Field(1024, ge=1, description="Requests of all sessions that may wait for a turn; one more is answered 503.")
+    max_long_calls: int = Field(64, ge=1, description="Calls of over a millisecond that may be under way at once; one more is answered 503.")
+    kernel_threads: int = Field(0, ge=0, description="Long calls that compute at the same time; 0: one for each processor.")
     session_ttl: Duration = Field(24 * 3600 * 10**9, description="A session that nobody used for so long is destroyed.")
 
     event_retention: int = Field(16_384, ge=16, description="Events a session keeps for those who resume.")

@@ -161,7 +161,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.ksmd = ksm.Ksmd()
     k.in_memstall = k.unordered = False
     k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
-    k.nr_programs, k.work_left, k.pause = 0, 0, None
+    k.nr_programs, k.work_left, k.pause, k.watch = 0, 0, None, None
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None

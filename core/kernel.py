@@ -116,6 +116,7 @@ class Kernel:
     nr_programs: int  # processes that run by themselves
     work_left: int  # accesses that programs may still make in this call
     pause: Callable[[], None] | None  # a host's, in a long advance: it may take the events so far (`drain`)
+    watch: Callable[[int], None] | None  # a host's, in long work: gets how many accesses a call has made; if it raises, the kernel is of no use
     unordered: bool  # events of several processors may be out of order of time
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed

@@ -4,18 +4,17 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from app.errors import Problem
 from app.host.session import Session
+from app.host.turns import Threads
 from app.settings import Settings
 from app.storage.replies import MemoryReplies, Replies
 from core import Kernel, Machine
 
 T = TypeVar("T")
 SWEEP_S: Final = 30.0
-THREADS: Final = 4
 
 
 class Registry:
@@ -27,7 +26,7 @@ class Registry:
         self.draining = False
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}
-        self._executor = ThreadPoolExecutor(THREADS, "kernel")
+        self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -46,12 +45,13 @@ class Registry:
         """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
         self.require_place()
         built = self._machine(machine)
-        kernel = await asyncio.get_running_loop().run_in_executor(self._executor, Kernel.boot, built, seed)
-        return self.add(Session(built, seed, kernel, self.settings, self._executor))
+        kernel = await self.in_thread(lambda: Kernel.boot(built, seed))
+        return self.add(Session(built, seed, kernel, self.settings, self.threads))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do work that belongs to no session off the event loop, beside the kernels."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        """Do work that belongs to no session off the event loop, beside the kernels. Raises 503 when there is no room for it."""
+        self.threads.require_room()
+        return await self.threads.run(self, work)
 
     def _machine(self, machine: Mapping[str, Any]) -> Machine:
         try:
@@ -120,7 +120,7 @@ class Registry:
 
     def close(self) -> None:
         """Let the threads go."""
-        self._executor.shutdown(wait=True)
+        self.threads.close()
 
 
 def _decode(token: str) -> str:

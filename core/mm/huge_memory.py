@@ -99,6 +99,7 @@ if TYPE_CHECKING:
 
 # what a fault may do about huge pages (vmf.thp)
 THP_FAULT, THP_ZERO, THP_DIRECT, THP_KSWAPD = 1, 2, 4, 8
+THP_SUITED = 16  # one came to a place where a huge page would fit
 # what a fault by the huge way came to (access_pages): a kind, or one of these
 STOP, FALL_BACK = 0, -1
 HUGE, HUGE_ZERO, HUGE_REUSE = 11, 12, 13
@@ -259,6 +260,7 @@ def do_huge_pmd_anonymous_page(s: State, v, vpn: int, write: bool) -> int:
     first = vpn & ~511
     if first < v["vm_start"] or first + HPAGE_PMD_NR > v["vm_end"] or first == v["no_thp"]:
         return FALL_BACK
+    v["thp"] |= THP_SUITED
     zero = not write and v["thp"] & THP_ZERO
     if zero and s.ctl[CTL_HUGE_ZERO] == 0:
         v["reason"] = NO_HUGE_ZERO

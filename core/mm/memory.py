@@ -186,6 +186,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
                 outcome.touched += done
                 return outcome
         outcome.touched += n
+        if k.watch is not None:
+            k.watch(outcome.touched)
     return outcome
 
 
@@ -229,8 +231,6 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         return reached
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
-    if thp:
-        huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     if by_address := bool(k.s.ctl[CTL_VMA_RA]):
@@ -250,10 +250,14 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.done > done and not flags & F_POPULATE:
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         numa_access.spend(k, task, done, order)
+        if thp and not vma.mm.khugepaged and int(k.s.vmf["thp"][0]) & huge_memory.THP_SUITED:
+            huge_memory.khugepaged_enter(k, vma)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end, order, outcome)
+        if k.watch is not None:
+            k.watch(outcome.touched + done)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done

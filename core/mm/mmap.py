@@ -324,6 +324,8 @@ def mmap_region(k: Kernel, task: Task, start: int, pages: int, flags: int, pgoff
         if flags & VM_HUGETLB:
             hugetlbfs.file_mmap(k, task, vma)
         link_vma(vma)
+    else:
+        huge_memory.khugepaged_enter(k, vma)
     vm_stat_account(mm, flags, pages)
     if flags & VM_LOCKED:
         if flags & VM_SPECIAL:
@@ -497,6 +499,7 @@ def brk_region(k: Kernel, task: Task, start: int, pages: int, flags: int = 0) ->
     if below is not None and below.end == start and can_merge_after(below, flags, None, None, start, None):
         vma = below
         adjust(vma, vma.start, start + pages)
+        huge_memory.khugepaged_enter(k, vma)
     else:
         vma = Vma(mm, start, start + pages, flags, start)
         link_vma(vma)
