@@ -155,7 +155,7 @@ VMF = np.dtype([
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
     ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
     ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
-    ("count", "i8", (16,)),
+    ("count", "i8", (20,)),
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
@@ -387,6 +387,9 @@ class AnonVma:
         self.root: AnonVma = parent.root if parent else self
         self.vmas: list[Vma] = []
         self.children = 0
+
+
+SHMEM_DEV = (0, 1)  # the mount that nobody sees, of shared anonymous memory
 
 
 class Inode:

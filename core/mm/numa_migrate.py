@@ -32,7 +32,7 @@ from core.mm.compound import (
     prep_compound_page,
     undefer,
 )
-from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on
+from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on, il_place
 from core.mm.huge_pmd import NR_ANON_THPS
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, State
 from core.mm.numa_move import move_page
@@ -68,7 +68,7 @@ def move_huge(s: State, v, pgd: int, vpn: int, sources: int, target: int) -> int
         return stop
     new = 0
     if s.mem[old]["refcount"] == 1:
-        new = huge_page_on(s, v, target, 1 << target) if target >= 0 else alloc_hugepage_vma(s, v, vpn)
+        new = huge_page_on(s, v, target, 1 << target) if target >= 0 else alloc_hugepage_vma(s, v, il_place(v, vpn))
     if new == 0:
         v["count"][FAILED] += 1
         s.vm_event[PGMIGRATE_FAIL] += HPAGE_PMD_NR
