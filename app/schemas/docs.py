@@ -17,6 +17,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "ksm": True,
     "tlb": True,
     "node": True,
+    "hugetlb": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
