@@ -16,6 +16,7 @@ from app import errors
 from app.edge import Edge
 from app.host.registry import Registry
 from app.observe import Observe
+from app.prefix import Prefix
 from app.routes import calls, cgroups, events, files, health, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
@@ -59,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        middleware=[Middleware(Observe, meter=registry.meter, share=registry.settings.access_log), Middleware(Edge, registry=registry)],
+        middleware=_layers(registry),
     )
     app.state.registry = registry
     app.state.gather = _gather_here(registry)
@@ -72,6 +73,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: documents.document(app)  # type: ignore[method-assign]
     return app
+
+
+def _layers(registry: Registry) -> list[Middleware]:
+    """What every request passes, the outermost first."""
+    settings = registry.settings
+    prefix = [Middleware(Prefix, root=settings.root_path)] if settings.root_path else []
+    return [*prefix, Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
 
 
 def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:

@@ -16,10 +16,13 @@ Duration = Annotated[int, BeforeValidator(parse_duration)]
 class Settings(BaseSettings):
     """What an operator may choose. Sizes take `512M`, durations take `30s`."""
 
-    model_config = SettingsConfigDict(env_prefix="PAGEWALK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PAGEWALK_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    root_path: str | None = Field(
+        None, pattern=r"^(/[\w.~%-]+)+$", description="The part of the address space that a proxy gives the service: `/pagewalk`."
+    )
     data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")

@@ -262,6 +262,7 @@ class Kernel:
         compaction.arm_kcompactd(self)
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
+        self.rmap = None
         return self.clock.now - start
 
     def fire(self, timer: str) -> None:

@@ -124,6 +124,8 @@ class Registry:
             "sessions_live": len(self._sessions),
             "waiting": self.threads.waiting,
             "long_calls": self.threads.under_way,
+            "journal_waiting": 0,  # a journal in memory is committed at once
+            "journal_lag_seconds": 0.0,
             "draining": int(self.draining),
         }
 

@@ -153,7 +153,7 @@ def dav(method: str) -> Callable[[Handler], Handler]:
 
 
 def _base(session: Session) -> str:
-    return f"/v1/sessions/{session.id}/fs"
+    return f"{session.settings.root_path or ''}/v1/sessions/{session.id}/fs"
 
 
 @dav("PROPFIND")

@@ -21,7 +21,7 @@ from core.abi.signal import SIGNALS
 from core.fs import derived
 from core.fs.derived import CLOCK_TICK_NS, PAGE
 from core.fs.node import FsError, bit_list, bit_map, escape, parse_int
-from core.mm import cpuset, huge_memory, mmzone, oom_kill, smaps
+from core.mm import cpuset, huge_memory, mempolicy, mmzone, oom_kill, smaps
 from core.mm.util import capable, total_swap_pages, totalram_pages
 from core.sched.task import PROTECTED
 
@@ -146,7 +146,7 @@ def numa_maps(k: Kernel, task: Task) -> str:
 
 def _numa_map(k: Kernel, task: Task, vma: Vma) -> str:
     assert task.mm is not None
-    words = [f"{vma.start << 12:08x}", policy(vma.policy or task.policy)]
+    words = [f"{vma.start << 12:08x}", policy(mempolicy.policy_of(task, vma))]
     if vma.file:
         words.append("file=" + escape(vma.file.path, "\n\t= "))
     elif is_heap(task.mm, vma):

@@ -107,7 +107,7 @@ from core.mm.pgtable import (
     huge_entry,
     table_of,
 )
-from core.mm.shmem_huge import do_huge_pmd_file_page, may_fill_huge, shmem_get_huge
+from core.mm.shmem_huge import do_huge_pmd_file_page, may_fill_huge, policy_known, shmem_get_huge
 from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_readahead import ZRAM, note_hit, swapin_readahead
@@ -610,6 +610,8 @@ def shmem_get_page(s: State, v, index: int, vpn: int) -> int:
     if v["thp"] & THP_FILE and may_fill_huge(s, v, index, vpn):
         head = shmem_get_huge(s, v, index)
         return head + (index & 511) if head else 0
+    if not policy_known(v, index):
+        return 0
     pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)

@@ -75,9 +75,21 @@ from core.mm.fault import (
     copy_pages,
 )
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, HUGE_SHMEM, NO_HUGE, NO_HUGE_ZERO
-from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, CTL_RA_ADDR, CTL_RA_HITS, CTL_VMA_RA, Answer, answer, ask, back_with_huge_pages
+from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
+    CTL_IN_LRU_FAULT,
+    CTL_RA_ADDR,
+    CTL_RA_HITS,
+    CTL_VMA_RA,
+    EVERYWHERE,
+    Answer,
+    answer,
+    ask,
+    back_with_huge_pages,
+)
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import (
+    ASK_OBJECT,
     BALANCE,
     DONE,
     LIMIT,
@@ -162,7 +174,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
         flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
-        cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
+        of_end=0 if file and file.policies else EVERYWHERE, cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
 
@@ -399,6 +411,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason == ASK_OBJECT:
+        mempolicy.ask_object(k, task, vma, end.victim)
     elif reason == NUMA_HINT:
         outcome.faults += numa_balancing.hint_faults(k, task, end, order)
     elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):

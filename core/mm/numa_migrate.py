@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_HEAD, PG_LRU, PG_MLOCKED, PG_WRITEBACK
 from core.jit import njit, step
-from core.mm import memory
+from core.mm import memory, mempolicy
 from core.mm.compound import (
     PG_COMPOUND,
     add_compound_mapcount,
@@ -150,6 +150,8 @@ def move_range(s: State, sources: int, target: int) -> None:
 def migrate(k: Kernel, task: Task, vma: Vma, start: int, end: int, sources: int, target: int = BY_POLICY) -> int:
     """Move pages [start, end) of a mapping off the nodes of the mask `sources`: how many could not be moved."""
     memory.begin(k, task, vma, memory.READ, start, 1, end)
+    if mempolicy.keeps_policies(vma):
+        mempolicy.ask_object(k, task, vma, start - vma.start + vma.pgoff)
     move_range(k.s, sources, target)
     v = k.s.vmf[0]
     k.clock.spend(int(v["count"][MOVED]) * (k.costs.copy_page + k.costs.zap_pte))

@@ -91,7 +91,7 @@ from core.vmstat import (
 
 # why a page loop stopped (vmf.reason)
 DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, OVER_HIGH, BALANCE, SLEPT = range(11)
-NUMA_HINT = 24
+NUMA_HINT, ASK_OBJECT = 24, 25
 
 NO_STORE = -1000  # an access for writing that stores nothing: get_user_pages, a copy made ahead of the write
 

@@ -45,7 +45,7 @@ from core.mm.huge_memory import (
 from core.mm.huge_pmd import page_add_file_rmap_huge
 from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_SHMEMPAGES, State
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import HUGE_XA_SHARE, NEW_PAGES, stat_add, xa_leaf, xa_leaf_create
+from core.mm.page_ops import ASK_OBJECT, HUGE_XA_SHARE, NEW_PAGES, stat_add, xa_leaf, xa_leaf_create
 from core.mm.pgtable import PTE_D, PTE_PS, PTE_RW, PTE_SOFT_DIRTY
 from core.mm.slab import account_slab
 from core.mm.swap import folio_add_lru, mlock_page
@@ -80,9 +80,21 @@ def may_fill_huge(s: State, v, index: int, vpn: int) -> bool:
 
 
 @step
+def policy_known(v, index: int) -> bool:
+    """Does vmf's memory policy hold for this page of the object? Else the object is asked (reason ASK_OBJECT, its index in vmf.victim)."""
+    if v["of_start"] <= index < v["of_end"]:
+        return True
+    v["reason"] = ASK_OBJECT
+    v["victim"] = index
+    return False
+
+
+@step
 def shmem_get_huge(s: State, v, index: int) -> int:
-    """512 zeroed frames become the 2 MiB of the object around `index`: the first; or 0 with vmf.reason NO_HUGE or HUGE_LIMIT."""
+    """512 zeroed frames become the 2 MiB of the object around `index`: the first; or 0 with vmf.reason."""
     first = index & ~511
+    if not policy_known(v, first):
+        return 0
     head = alloc_charged_huge(s, v, (first + v["ino"]) >> HPAGE_PMD_ORDER)
     if head == 0:
         return 0
