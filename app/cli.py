@@ -54,6 +54,7 @@ def _serve_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
     sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
+    sub.add_argument("--workers", type=_workers, metavar="N", help="worker processes (default 1)")
     sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
     sub.add_argument(
         "--allow-anyone",
@@ -103,6 +104,12 @@ def _port(text: str) -> int:
     return port
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; give 1 to 256")
+    return int(text)
+
+
 def _machine(text: str) -> dict[str, Any]:
     try:
         machine = json.loads(text)
@@ -122,7 +129,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     from app.settings import Settings
 
-    flags = {name: getattr(args, name) for name in ("host", "port", "data") if getattr(args, name) is not None}
+    flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name) is not None}
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -177,6 +184,8 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
+    if settings.workers > 1:
+        return _serve_with_workers(listener, settings, url)
     from app.main import Server, config, create_app
 
     class Announced(Server):
@@ -191,6 +200,15 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     found = Announced(config(settings, app), app.state.registry)
     found.run(sockets=[listener])
     return OK if found.started else FAILED
+
+
+def _serve_with_workers(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app.pool.supervisor import Supervisor
+
+    def announce() -> None:
+        print(f"pagewalk ready on {url}", flush=True)
+
+    return OK if Supervisor(settings, listener, announce, lambda life: None).run() else FAILED
 
 
 def _complain(message: str, code: int) -> int:

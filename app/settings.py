@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")
 
