@@ -260,6 +260,7 @@ class Kernel:
         """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
+        self.rmap = None
         return self.clock.now - start
 
     def fire(self, timer: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from app.errors import Problem
+from app.host.meter import Meter
 from app.host.places import Places
 from app.host.session import Session
 from app.host.turns import Threads
@@ -27,6 +28,8 @@ class Registry:
         self.open = settings.open
         self.draining = False
         self.places: Places | None = None
+        self.meter = Meter()
+        self._cancelling: set[asyncio.Task[bool]] = set()
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
@@ -97,6 +100,8 @@ class Registry:
         self.require_place()
         session.id = self.new_id()
         self._sessions[session.id] = session
+        session.meter = self.meter
+        self.meter.created += 1
         return session
 
     async def destroy(self, session: Session) -> None:
@@ -135,11 +140,38 @@ class Registry:
             if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
 
+    def gauges(self) -> dict[str, float]:
+        """How things stand, for those who watch the service."""
+        return {
+            "sessions": len(self._sessions),
+            "sessions_live": len(self._sessions),
+            "waiting": self.threads.waiting,
+            "long_calls": self.threads.under_way,
+            "journal_waiting": 0,  # a journal in memory is committed at once
+            "journal_lag_seconds": 0.0,
+            "draining": int(self.draining),
+        }
+
     def drain(self) -> None:
         """Begin to shut down: no new work, and every stream ends."""
         self.draining = True
         for session in self:
             session.ring.close(restarting=True)
+
+    async def goodbyes(self, seconds: float) -> None:
+        """Wait until every stream is closed, for so long at most."""
+        for _ in range(int(seconds * 100)):
+            if not self.meter.readers:
+                return
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Cancel every long call: nothing of it has happened."""
+        for session in self:
+            for call in list(session.calls.under_way.values()):
+                task = asyncio.get_running_loop().create_task(call.cancel())
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
 
     def close(self) -> None:
         """Let the threads go."""

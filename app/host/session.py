@@ -24,6 +24,8 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from app.errors import Problem
+from app.host.locks import Locks
+from app.host.meter import Meter
 from app.host.policy_client import OURS, PolicyClient, score
 from app.host.ring import Ring
 from app.host.turns import Abandoned, Call, Calls, Threads, Turn
@@ -133,6 +135,8 @@ class Session:
         self.frozen: str | None = None
         self.closed = False
         self.streams = 0
+        self.locks = Locks()  # of WebDAV clients
+        self.meter = Meter()  # the service's, once the session is one of its
         self.ring = Ring(settings.event_retention)
         self.journal: Journal[Committed] = MemoryJournal()
         self.snapshots: dict[str, Snapshot] = {}
@@ -195,6 +199,7 @@ class Session:
             if _is_answer(error) or (call is not None and call.cancelled):
                 raise
             self.frozen = f"{type(error).__name__}: {error}"
+            self.meter.frozen += 1
             detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
             raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
         self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], time.perf_counter_ns() - begin)
@@ -238,6 +243,7 @@ class Session:
         first, last = (first, last) if early is None else (early, self.ring.last)
         self.journal.append(Committed(outcome.op, self.ring.last))
         result = outcome.result
+        self.meter.operation(result)
         return {
             "result": render_result(outcome.op.op, result.result),
             "errno": result.errno,

@@ -24,17 +24,25 @@ MOVED: Final = "moved"
 MESSAGE: Final = "message"
 READY: Final = "ready"
 END: Final = "end"
+COUNT: Final = "count"
+COUNT_S: Final = 2.0
 UNKNOWN: Final = "the worker died: the operation may have been carried out or not; read the session's seq before you try again"
 RESUME: Final = "the worker of this session is gone: resume with after=<last id>"
 
 logger = logging.getLogger(__name__)
 Settle = Callable[[str], Awaitable[str | None]]
+Count = Callable[[], dict[str, Any]]
 
 
-def session_of(path: str) -> str | None:
-    """The session that a path is about."""
-    parts = path.split("/", 4)
+def session_of(path: str, root: str = "") -> str | None:
+    """The session that a path is about; the path may begin with the prefix `root`."""
+    parts = inner(path, root).split("/", 4)
     return parts[3] if len(parts) > 3 and parts[1:3] == ["v1", "sessions"] and parts[3] else None
+
+
+def inner(path: str, root: str) -> str:
+    """A path without the prefix that a proxy may have left."""
+    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 class Relay:
@@ -50,12 +58,17 @@ class Relay:
         True for a session that lives in this process.
     settle : callable
         Makes a session live here, if it may: None, or the seat of the worker that has it.
+    count : callable
+        What this process counts.
     max_body : int
         Bytes of the largest body that is handed over.
+    root : str
+        The prefix that paths may begin with.
     """
 
-    def __init__(self, app: ASGIApp, places: Places, here: Callable[[str], bool], settle: Settle, max_body: int) -> None:
-        self.app, self.places, self._here, self._settle, self._max_body = app, places, here, settle, max_body
+    def __init__(self, app: ASGIApp, places: Places, here: Callable[[str], bool], settle: Settle, count: Count, max_body: int, root: str) -> None:
+        self.app, self.places, self._here, self._settle, self._count = app, places, here, settle, count
+        self._max_body, self._root = max_body, root
         self._idle: dict[str, list[Wire]] = {seat: [] for seat in places.seats}
         self._next = itertools.count(1)
         self._server: asyncio.Server | None = None
@@ -66,7 +79,7 @@ class Relay:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
+        path = inner(scope["path"], self._root)
         sid = session_of(path)
         if (sid is not None and self._here(sid)) or (sid is None and not (path == "/v1/sessions" and scope.get("method") == "POST")):
             await self.app(scope, receive, send)
@@ -208,6 +221,25 @@ class Relay:
             wire.close()
         return None
 
+    async def gather(self) -> list[dict[str, Any]]:
+        """What all workers count; those that are dead, or too busy to say, count nothing."""
+        others = (self._ask_count(seat) for seat in self.places.seats if seat != self.places.seat)
+        return [self._count(), *(found for found in await asyncio.gather(*others) if found is not None)]
+
+    async def _ask_count(self, seat: str) -> dict[str, Any] | None:
+        wire = await self._connect(seat)
+        if wire is None:
+            return None
+        try:
+            async with asyncio.timeout(COUNT_S):
+                await wire.send((COUNT, None))
+                found: dict[str, Any] = await wire.receive()
+        except (Lost, TimeoutError):
+            wire.close()
+            return None
+        self._keep(seat, wire)
+        return found
+
     async def _connect(self, seat: str) -> Wire | None:
         """A wire to a worker, None when it is dead."""
         idle = self._idle[seat]
@@ -266,7 +298,10 @@ class Relay:
         try:
             while True:
                 scope, body = await wire.receive()
-                await self._carry_out(wire, scope, body)
+                if scope == COUNT:
+                    await wire.send(self._count())
+                else:
+                    await self._carry_out(wire, scope, body)
         except (Lost, asyncio.CancelledError):
             pass
         finally:
@@ -274,7 +309,7 @@ class Relay:
             wire.close()
 
     async def _carry_out(self, wire: Wire, scope: dict[str, Any], body: bytes | None) -> None:
-        sid = session_of(scope["path"])
+        sid = session_of(scope["path"], self._root)
         moved = await self._settle(sid) if sid is not None and not self._here(sid) else None
         if moved is not None:
             await wire.send((MOVED, moved))

@@ -5,6 +5,7 @@ ways, as they are. So a stream stays a stream, a websocket a websocket whose fra
 reader that is slow fills this connection's buffers and no one else's.
 
     asks        (scope, body)           a request with its whole body; body None for a websocket, whose messages follow
+                ("count", None)         what does this worker count? The answer is one frame
     answers     ("moved", seat)         not mine: ask that one. Nothing was done
                 ("ready",)              a websocket may talk
                 ("message", message)    what the app sends

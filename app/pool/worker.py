@@ -4,13 +4,16 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from app import logs
 from app.host.places import Places
 from app.main import Server, config, create_app
 from app.pool.relay import Relay
+from app.routes.health import local_snapshot
 from app.settings import Settings
 
 WORKERS_END = 70  # exit code of a worker whose supervisor is gone
@@ -38,12 +41,15 @@ class WorkerServer(Server):
 def run(settings: Settings, folder: Path, seat: str, seats: list[str], life: str, listener: socket.socket, ready: Connection) -> None:
     """Serve until a signal; the process's whole life."""
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    logs.configure(settings.log_level, settings.log_format)
     places = Places(folder, seat, seats)
     places.occupy(life)
     app = create_app(settings)
     registry = app.state.registry
     registry.join(life, places)
-    relay = Relay(app, places, registry.here, registry.settle, settings.max_body)
+    count = partial(local_snapshot, registry)
+    relay = Relay(app, places, registry.here, registry.settle, count, settings.max_body, settings.root_path or "")
+    app.state.gather = relay.gather
     server = WorkerServer(config(settings, relay), registry)
     server.relay, server.ready = relay, ready
     server.run(sockets=[listener])

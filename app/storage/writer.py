@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.groups = self.units = 0  # committed so far
+        self._since: float | None = None  # when the oldest unit that waits came, about
         self._queue: queue.SimpleQueue[tuple[Unit, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, "storage-reader")
         self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
@@ -58,12 +60,20 @@ class Writer:
 
     def submit(self, unit: Unit) -> None:
         """Commit a unit soon; never waits."""
+        if self._since is None:
+            self._since = time.monotonic()
         self._queue.put((unit, asyncio.get_running_loop()))
 
     @property
     def waiting(self) -> int:
         """Units that are not being committed yet."""
         return self._queue.qsize()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds that the oldest unit which is not committed has waited; a group that was committed begins anew."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a function on the writer's connection, in a transaction that may hold other units; what it returned, once it is committed."""
@@ -108,6 +118,7 @@ class Writer:
             going = item is not None
             if group:
                 self._tell(group, self._commit([unit for unit, _ in group]))
+                self._since = None if self._queue.empty() else time.monotonic()
         self._let_go()
 
     @staticmethod

@@ -124,6 +124,11 @@ class Subscription:
         return self._cursor
 
     @property
+    def lag(self) -> int:
+        """Events that happened and were not looked at yet."""
+        return max(self._ring.last - self._cursor, 0)
+
+    @property
     def behind(self) -> bool:
         """True when there is something to tell."""
         return self._cursor < self._ring.last or self._generation != self._ring.generation

@@ -145,13 +145,15 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
     if advice in ("mergeable", "unmergeable") and not ksm.ksm_madvise(k, task, vma, start, end, advice):
         return
     new = (flags & ~clear) | add
+    if advice == "hugepage" and vma.file is not None:
+        huge_memory.khugepaged_enter(k, vma)  # by what it was advised so far: shared memory is asked before the flag is set
     if new == flags:
         return
     try:
         vma = set_vma(k, vma, start, end, new, vma.policy)
     except SysError as failure:
         raise SysError(Errno.EAGAIN, failure.why) from None
-    if advice == "hugepage":
+    if advice == "hugepage" and vma.file is None:
         huge_memory.khugepaged_enter(k, vma)
 
 
@@ -207,6 +209,9 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
         if low < high and other.flags & VM_SHARED:
             memory.zap_page_range(k, other, low, high)
     if file.root:
+        for border in (first, last):
+            split_at_border(k.s, rmap_walk.tables(k), file.root, border)
+        rmap_walk.settle(k)
         memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
         punch_pages(k.s)
         if file.shmem:
@@ -271,6 +276,7 @@ def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     _check_lru(vma)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     cold_ptes(k.s, rmap_walk.tables(k))
+    rmap_walk.settle(k)
     tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_COLD) made its pages old")
 
 
@@ -476,6 +482,15 @@ def swap_in_slot(s: State, v, slot: int, vpn: int) -> bool:
 
 
 @njit
+def split_at_border(s: State, r: Rmap, root: int, border: int) -> None:
+    """A huge page of shared memory across page `border` of its object comes apart (truncate_inode_partial_folio)."""
+    leaf = xa_leaf(s, root, border)
+    pfn = s.xa[leaf, border & 511] if leaf and border & 511 else 0
+    if pfn > 0 and s.mem[pfn]["flags"] & PG_COMPOUND:
+        split_huge_page(s, r, compound_head(s, pfn))
+
+
+@njit
 def punch_pages(s: State) -> None:
     """Drop the cached pages vmf.first .. vmf.n that nobody maps; `count`: pages, and how many of them were dirty."""
     v = s.vmf[0]
@@ -484,7 +499,12 @@ def punch_pages(s: State) -> None:
     while at >= 0:
         leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511]
-        if s.mem[pfn]["mapcount"] == 0:
+        if s.mem[pfn]["flags"] & PG_COMPOUND:
+            if total_mapcount(s, compound_head(s, pfn)) == 0:
+                remove_from_page_cache(s, zone_of(s, pfn), leaf, pfn, 0)
+                dropped += HPAGE_PMD_NR
+            at |= 511
+        elif s.mem[pfn]["mapcount"] == 0:
             zid = zone_of(s, pfn)
             if s.mem[pfn]["flags"] & PG_DIRTY and not s.mem[pfn]["flags"] & PG_SHMEM:
                 dirty += 1
