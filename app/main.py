@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 from app import errors
 from app.edge import Edge
@@ -125,7 +126,7 @@ def server(settings: Settings, app: FastAPI | None = None) -> Server:
     return Server(config(settings, app), app.state.registry)
 
 
-def config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """uvicorn's configuration for the service."""
     return uvicorn.Config(
         Prefix(app, settings.root_path) if settings.root_path else app,
