@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         None, pattern=r"^(/[\w.~%-]+)+$", description="The part of the address space that a proxy gives the service: `/pagewalk`."
     )
     data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")
 
