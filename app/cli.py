@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import platform
+import secrets
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.storage import SqlStore
 
 OK, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 
@@ -54,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def _serve_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
     _place_options(sub)
+    sub.add_argument("--workers", type=_workers, metavar="N", help="worker processes (default 1)")
     sub.add_argument(
         "--allow-anyone",
         action="store_true",
@@ -114,6 +119,12 @@ def _port(text: str) -> int:
     return port
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; give 1 to 256")
+    return int(text)
+
+
 def _machine(text: str) -> dict[str, Any]:
     try:
         machine = json.loads(text)
@@ -133,7 +144,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     from app.settings import Settings
 
-    flags = {name: getattr(args, name) for name in ("host", "port", "data") if getattr(args, name) is not None}
+    flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -192,6 +203,8 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     from app.main import Server, config, create_app
 
     logs.configure(settings.log_level, settings.log_format)
+    if settings.workers > 1:
+        return _serve_with_workers(listener, settings, url)
 
     class Announced(Server):
         """A server that says when it is ready."""
@@ -205,6 +218,38 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     found = Announced(config(settings, app), app.state.registry)
     found.run(sockets=[listener])
     return OK if found.started else FAILED
+
+
+def _serve_with_workers(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app.pool.supervisor import Supervisor
+
+    def announce() -> None:
+        print(f"pagewalk ready on {url}", flush=True)
+
+    with shared_database(settings) as (shared, bury):
+        return OK if Supervisor(shared, listener, announce, bury).run() else FAILED
+
+
+@contextlib.contextmanager
+def shared_database(settings: Settings) -> Iterator[tuple[Settings, Callable[[str], None]]]:
+    """Settings with a database that several workers share, and what takes the leases of one that died."""
+    from app.storage import open_store
+
+    with tempfile.TemporaryDirectory(prefix="pagewalk-") as folder:
+        url, temporary = settings.database_url, {}
+        if url == "memory:":
+            url, temporary = f"sqlite:///{folder}/sessions.sqlite", {"durability": "normal"}
+        instance = settings.instance or (f"{socket.gethostname()}:{settings.port}" if settings.port else secrets.token_hex(4))
+        store = open_store(url, settings.durability)
+        try:
+            store.void(instance)
+            yield settings.model_copy(update={"database": url, "instance": instance, **temporary}), lambda life: _bury(store, f"{instance}/{life}")
+        finally:
+            store.close()
+
+
+def _bury(store: SqlStore, holder: str) -> None:
+    store.void(holder)
 
 
 def _complain(message: str, code: int) -> int:

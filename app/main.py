@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 from app import errors
 from app.edge import Edge
@@ -81,8 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _layers(registry: Registry) -> list[Middleware]:
     """What every request passes, the outermost first."""
     settings = registry.settings
-    prefix = [Middleware(Prefix, root=settings.root_path)] if settings.root_path else []
-    return [*prefix, Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
+    return [Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
 
 
 def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
@@ -129,10 +129,10 @@ def server(settings: Settings, app: FastAPI | None = None) -> Server:
     return Server(config(settings, app), app.state.registry)
 
 
-def config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """uvicorn's configuration for the service."""
     return uvicorn.Config(
-        app,
+        Prefix(app, settings.root_path) if settings.root_path else app,
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     database: str | None = Field(None, description="Where sessions are kept: sqlite:///path, postgresql://user@host/name, or memory: (temporary).")
     durability: Literal["full", "normal"] = Field("full", description="full: what was answered survives a power cut; normal: only the process.")
     instance: str | None = Field(None, description="This service's name in a shared database; default: host:port.")
+    workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")
 

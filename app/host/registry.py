@@ -21,6 +21,7 @@ from app.errors import Problem
 from app.host.exchange import CURRENT
 from app.host.history import History, boot_body
 from app.host.meter import Meter
+from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
 from app.host.session import Named, Session, hash_of
 from app.host.turns import Threads
@@ -42,6 +43,7 @@ class Registry:
         self.settings = settings
         self.open = settings.open
         self.draining = False
+        self.places: Places | None = None
         self.meter = Meter()
         self.total = 0  # sessions in the database, as last counted
         self.writer: Writer
@@ -57,10 +59,11 @@ class Registry:
     # ---- life
 
     async def start(self) -> None:
-        """Open the database. An earlier process of this instance is dead: its leases are void."""
+        """Open the database. An earlier process of this instance is dead, so its leases are void; of workers the supervisor knows who lives."""
         store = await asyncio.to_thread(open_store, self.settings.database_url, self.settings.durability)
         self.writer = Writer(store.database)
-        await self.writer.write(lambda conn: catalogue.void(conn, self.instance))
+        if self.places is None:
+            await self.writer.write(lambda conn: catalogue.void(conn, self.instance))
         self.total = await self.writer.read(catalogue.count)
         self._baseline = resident()
 
@@ -88,6 +91,35 @@ class Registry:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._live.values()))
 
+    # ---- one of several workers
+
+    def join(self, life: str, places: Places) -> None:
+        """This process is one of several workers: a new session gets an id by which the others find it here."""
+        self.places, self.holder = places, f"{self.instance}/{life}"
+
+    def new_id(self) -> str:
+        """An id for a new session."""
+        while True:
+            found = f"s_{secrets.token_urlsafe(16)}"
+            if self.places is None or self.places.mine(found):
+                return found
+
+    def here(self, sid: str) -> bool:
+        """True for a session that lives in this process."""
+        return sid in self._live
+
+    async def settle(self, sid: str) -> str | None:
+        """Make a session live here, if it may: None, or the seat of the worker that has it. A session that does not exist stays so."""
+        try:
+            await self._bring(sid)
+        except Held as held:
+            if held.holder.startswith(f"{self.instance}/"):
+                return held.holder.rpartition("/")[2].rpartition("-")[0]
+            raise _elsewhere(held) from None
+        except NoSuchSession:
+            pass
+        return None
+
     # ---- finding
 
     def live(self, sid: str) -> Session:
@@ -97,6 +129,26 @@ class Registry:
     async def find(self, sid: str) -> Session:
         """The session of an id, for the request under way: it stays in memory as long. Raises a 404."""
         session = self._live.get(sid)
+        if session is None or sid in self._moving:
+            try:
+                session = await self._bring(sid)
+            except NoSuchSession:
+                raise self.no_such_session(sid) from None
+            except Held as held:
+                raise _elsewhere(held) from None
+        if (exchange := CURRENT.get()) is not None:
+            exchange.uses(session)
+            exchange.touches(session.history)
+        return session
+
+    @staticmethod
+    def no_such_session(sid: str) -> Problem:
+        """The 404 for an id that names no session, or none that the caller may know of."""
+        return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+
+    async def _bring(self, sid: str) -> Session:
+        """A session that is, or comes, into memory. Raises NoSuchSession, Held."""
+        session = self._live.get(sid)
         while session is None or sid in self._moving:
             moving = self._moving.get(sid)
             if moving is not None:
@@ -104,15 +156,12 @@ class Registry:
                 session = self._live.get(sid)
             else:
                 session = await self._wake(sid)
-        if (exchange := CURRENT.get()) is not None:
-            exchange.uses(session)
-            exchange.touches(session.history)
         return session
 
     async def _wake(self, sid: str) -> Session:
-        """Bring a session into memory. Raises a 404, or 503 while another worker has it."""
-        if len(sid) > 100 or not sid.isascii():
-            raise no_such_session(sid)
+        """Bring a session into memory. Raises NoSuchSession, Held."""
+        if len(sid) > 100 or not sid.isascii() or "\0" in sid:
+            raise NoSuchSession(sid)
         moving = self._moving[sid] = asyncio.get_running_loop().create_future()
         try:
             session = await self._load(sid)
@@ -126,11 +175,11 @@ class Registry:
         database, holder, retention = self.writer.database, self.holder, self.settings.event_retention
         try:
             lease = await self.writer.write(lambda conn: catalogue.acquire(conn, sid, holder, LEASE_S, database.dialect.now))
-        except NoSuchSession:
-            raise no_such_session(sid) from None
         except Held as held:
-            retry = str(max(1, round(held.until - held.now)))
-            raise Problem(503, "session-elsewhere", "another worker has this session: it is free soon", {"Retry-After": retry}) from None
+            if not self._is_dead(dead := held.holder):
+                raise
+            await self.writer.write(lambda conn: catalogue.void(conn, dead))
+            lease = await self.writer.write(lambda conn: catalogue.acquire(conn, sid, holder, LEASE_S, database.dialect.now))
         record: Record = await self.writer.read(lambda conn: catalogue.find(conn, sid))
         machine = Machine.from_dict(orjson.loads(record.machine))
         stored = History(self.writer, lease, record.line)
@@ -141,6 +190,11 @@ class Registry:
         session.ring.refill(ring_entries(packed, found, retention), found.last_event)
         session.names = {row["name"]: Named(**{field: row[field] for field in Named.__dataclass_fields__}) for row in names}
         return session
+
+    def _is_dead(self, holder: str) -> bool:
+        """True when that worker of this instance is gone for sure."""
+        instance, _, life = holder.rpartition("/")
+        return self.places is not None and instance == self.instance and self.places.is_dead(life)
 
     def _built(self, record: Record, machine: Machine, stored: History, found: Rebuilt) -> Session:
         record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
@@ -218,8 +272,7 @@ class Registry:
         token, now = f"pw_s_{secrets.token_urlsafe(24)}", time.time()
         ttl = self.settings.session_ttl if ttl_ns is None else ttl_ns
         text = orjson.dumps(machine.to_dict()).decode()
-        sid = f"s_{secrets.token_urlsafe(16)}"
-        return Record(sid, owner, name, lab, text, seed, hash_of(token), ttl, now, now, secrets.randbits(62), 1), token
+        return Record(self.new_id(), owner, name, lab, text, seed, hash_of(token), ttl, now, now, secrets.randbits(62), 1), token
 
     def _begin(self, record: Record, machine: Machine, kernel: Kernel) -> Session:
         stored = History(self.writer, Lease(record.id, self.holder, 1), record.line)
@@ -343,6 +396,11 @@ class Registry:
             del self._moving[session.id]
             moving.set_result(None)
 
+    @property
+    def store(self) -> Writer | None:
+        """What commits the journals; None before the service has started."""
+        return getattr(self, "writer", None)
+
     def gauges(self) -> dict[str, float]:
         """How things stand, for those who watch the service."""
         return {
@@ -377,9 +435,9 @@ class Registry:
                 task.add_done_callback(self._cancelling.discard)
 
 
-def no_such_session(sid: str) -> Problem:
-    """The 404 for an id that names no session."""
-    return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+def _elsewhere(held: Held) -> Problem:
+    retry = str(max(1, round(held.until - held.now)))
+    return Problem(503, "session-elsewhere", "another worker has this session: it is free soon", {"Retry-After": retry})
 
 
 def resident() -> int:

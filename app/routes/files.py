@@ -82,8 +82,7 @@ def _partial(data: bytes, start: int, size: int, media: str) -> Response:
 async def read_file(
     session: TheSession,
     path: str,
-    range_: MAX_SEQ: Final = (1 << 63) - 1
-RangeHeader = None,
+    range_: RangeHeader = None,
     if_range: Annotated[str | None, Header(max_length=256, include_in_schema=False)] = None,
 ) -> Response:
     """Read a file (`cat`), or a directory's names, one a line (`ls`)."""
@@ -103,8 +102,7 @@ RangeHeader = None,
 
 
 @router.get("/at/{seq}/fs/{path:path}", tags=["time travel"], response_class=Response, responses=docs.file())
-async def read_past_file(session: TheSession, seq: Annotated[int, Path(ge=0, le=MAX_SEQ)], path: str, range_: MAX_SEQ: Final = (1 << 63) - 1
-RangeHeader = None) -> Response:
+async def read_past_file(session: TheSession, seq: Annotated[int, Path(ge=0, le=MAX_SEQ)], path: str, range_: RangeHeader = None) -> Response:
     """A file, or a directory's names, as after operation `seq`."""
     clean, limit = _path(path), session.settings.max_answer
     try:

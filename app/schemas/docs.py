@@ -17,6 +17,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "ksm": True,
     "tlb": True,
     "node": True,
+    "hugetlb": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -163,19 +164,15 @@ AUDIT: Final = _object(
     doc="The invariants that were checked, and the sums they rest on.",
 )
 LIMIT: Final[Schema] = {"anyOf": [INT, {"const": "max"}]}
-CGROUP: Final = _object(
-    {
-        "path": STR,
-        "procs": {"type": "array", "items": INT},
-        "subtree_control": STRINGS,
-        **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
-        **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
-        "memory.events": COUNTS,
-        "memory.stat": COUNTS,
-        "children": {"type": "array", "items": ref("Cgroup")},
-    },
-    doc="One cgroup's limits and counters, and the groups below it. Sizes in bytes.",
-)
+CGROUP: Final[Mapping[str, Schema]] = {
+    "path": STR,
+    "procs": {"type": "array", "items": INT},
+    "subtree_control": STRINGS,
+    **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
+    **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
+    "memory.events": COUNTS,
+    "memory.stat": COUNTS,
+}
 ZONE: Final = _object({
     **dict.fromkeys(("node", "start_pfn", "present", "managed", "free", "min", "low", "high"), INT),
     "zone": STR,
@@ -252,7 +249,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
     "FileAnswer": _object({"path": STR, "size": INT, **ANSWER}),
-    "Cgroup": CGROUP,
+    "Cgroup": _object({**CGROUP, "children": STRINGS}, doc="One cgroup's limits and counters, and the paths of the groups below it. Sizes in bytes."),
+    "CgroupTree": _object(
+        {**CGROUP, "children": {"type": "array", "items": ref("CgroupTree")}},
+        doc="A cgroup's limits and counters, and the groups below it with theirs. Sizes in bytes.",
+    ),
     "CgroupCreate": {
         "type": "object",
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
