@@ -39,8 +39,13 @@ class Registry:
         """The session of an id. Raises a 404."""
         session = self._sessions.get(sid)
         if session is None:
-            raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+            raise self.no_such_session(sid)
         return session
+
+    @staticmethod
+    def no_such_session(sid: str) -> Problem:
+        """The 404 for an id that names no session, or none that the caller may know of."""
+        return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
 
     async def create(self, machine: Mapping[str, Any], seed: int) -> Session:
         """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
@@ -64,6 +69,13 @@ class Registry:
             raise Problem(422, "no-such-machine", detail, errors=[{"detail": detail, "pointer": "#/machine/memory"}])
         return built
 
+    def require_share(self, owner: str | None) -> None:
+        """Raises 429 when a subject has as many sessions as one may have."""
+        limit = self.settings.max_sessions_per_owner
+        if owner is not None and sum(session.owner == owner for session in self._sessions.values()) >= limit:
+            detail = f"{owner[:60]} has {limit} sessions, which is what one may have: delete one, or wait until one expires"
+            raise Problem(429, "quota-exceeded", detail, {"Retry-After": "60"})
+
     def require_place(self) -> None:
         """Raises 429 when there are as many sessions as there may be."""
         if len(self._sessions) >= self.settings.max_sessions:
@@ -81,9 +93,9 @@ class Registry:
         self._sessions.pop(session.id, None)
         await session.close()
 
-    def page(self, size: int, token: str | None) -> tuple[list[Session], str | None]:
+    def page(self, size: int, token: str | None, visible: Callable[[Session], bool]) -> tuple[list[Session], str | None]:
         """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        sessions = list(self._sessions.values())
+        sessions = [session for session in self._sessions.values() if visible(session)]
         start = 0
         if token is not None:
             ids = [session.id for session in sessions]
