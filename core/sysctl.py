@@ -71,6 +71,8 @@ SYSCTLS: tuple[Sysctl, ...] = (
     Sysctl("vm.zone_reclaim_mode", 0, 0, 7, "reclaim this node before going to another", "none", LATER),
     Sysctl("kernel.numa_balancing", 0, 0, 2, "migrate pages to the node that uses them", "partial",
            "tasks are not grouped nor moved; huge pages get no hints; 2 behaves as 1; off at boot"),
+    Sysctl("kernel.numa_balancing_promote_rate_limit_MBps", 65536, 0, INT_MAX, "promotion of pages from slow memory, MB/s", "none",
+           "acts in mode 2 only, and there are no nodes of slow memory"),
     Sysctl("kernel.panic", 0, -INT_MAX, INT_MAX, "seconds until reboot after a panic", "none", "a session whose kernel panicked stays readable"),
     Sysctl("kernel.panic_on_oops", 0, 0, 1, "panic on a kernel bug", "none", "a bug of the simulator freezes the session"),
     Sysctl("kernel.pid_max", 32768, 301, 4194304, "first pid that is not given", "partial", "pids are not reused"),

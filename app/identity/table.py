@@ -48,6 +48,7 @@ WRITE: Final = " all course own    own its -   -"
 COPY: Final = "  all course course own its -   -"  # of what may be read; the copy is the caller's
 S: Final = "/v1/sessions/{sid}"
 P: Final = S + "/processes"
+R: Final = S + "/fs"
 F: Final = S + "/fs/{path:path}"
 C: Final = "/v1/courses/{course}"
 
@@ -56,6 +57,7 @@ _TABLE: Final = (
     ("GET",       "/livez",                           PUBLIC),
     ("GET",       "/readyz",                          PUBLIC),
     ("GET",       "/version",                         PUBLIC),
+    ("GET",       "/metrics",                         PUBLIC),
     ("GET",       "/docs",                            PUBLIC),
     ("GET",       "/openapi.json",                    PUBLIC),
     ("GET",       "/v1/programs",                     PUBLIC),
@@ -83,6 +85,8 @@ _TABLE: Final = (
 
     ("POST",      P + "/{pid}/{call}",                WRITE),
     ("POST",      P,                                  WRITE),
+    ("GET",       S + "/calls",                       READ),
+    ("DELETE",    S + "/calls/{id}",                  WRITE),
     ("GET",       P,                                  READ),
     ("GET",       P + "/{pid}",                       READ),
     ("GET",       P + "/{pid}/vmas",                  READ),
@@ -103,6 +107,13 @@ _TABLE: Final = (
     ("PROPPATCH", F,                                  WRITE),
     ("LOCK",      F,                                  WRITE),
     ("UNLOCK",    F,                                  WRITE),
+    ("PROPFIND",  R,                                  READ),
+    ("OPTIONS",   R,                                  READ),
+    ("COPY",      R,                                  WRITE),
+    ("MOVE",      R,                                  WRITE),
+    ("PROPPATCH", R,                                  WRITE),
+    ("LOCK",      R,                                  WRITE),
+    ("UNLOCK",    R,                                  WRITE),
     ("GET",       S + "/files",                       READ),
     ("POST",      S + "/files",                       WRITE),
 

@@ -31,6 +31,7 @@ CALL_ROW: Final = ROWS["POST", CALL_PATH]
 @admits
 async def call(request: Request) -> Response:
     """Carry out one system call of one process."""
+    request.scope["template"] = CALL_PATH
     session = await admit(request.scope, CALL_ROW)
     assert session is not None
     path = request.path_params

@@ -54,16 +54,12 @@ class Workspace:
     def __init__(self, k: Kernel) -> None:
         self.batch = np.zeros(BATCH + HPAGE_PMD_NR, np.int64)
         self.nr = np.zeros(8, np.int64)
-        self.roots = np.zeros(k.next_inode + 1, np.int64)
-        self.dropped = np.zeros(k.next_inode + 1, np.int64)
-        for inode in k.inodes.values():
-            self.roots[inode.id] = inode.root
+        tables = rmap_walk.tables(k)
+        self.roots, self.dropped = tables.file_root, tables.file_lost
 
     def settle(self, k: Kernel) -> None:
         """Tell the files how many pages they lost."""
-        for id in np.flatnonzero(self.dropped).tolist():
-            k.inodes[id].nr_pages -= int(self.dropped[id])
-        self.dropped[:] = 0
+        rmap_walk.settle(k)
 
 
 def workspace(k: Kernel) -> Workspace:

@@ -113,7 +113,7 @@ def test_the_table_has_sound_rows() -> None:
             if "{sid}" in row.path:
                 assert row.session in ("its", "-") and row.observer in ("its", "-") and row.student in ("own", "-")
                 assert row.observer == "-" or row.method in ("GET", "HEAD", "PROPFIND", "OPTIONS", "WEBSOCKET")
-    assert COLUMNS == Row._fields[2:]
+    assert Row._fields[2:] == COLUMNS
 
 
 async def _nothing(request: Any = None) -> Response:
