@@ -14,6 +14,7 @@ from app.host.session import Session
 from app.host.turns import Threads
 from app.settings import Settings
 from app.storage.replies import MemoryReplies, Replies
+from app.storage.writer import Writer
 from core import Kernel, Machine
 
 T = TypeVar("T")
@@ -152,15 +153,20 @@ class Registry:
             if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
 
+    @property
+    def store(self) -> Writer | None:
+        """What commits the journals; None while they are in memory, where they are committed at once."""
+        return getattr(self, "writer", None)
+
     def gauges(self) -> dict[str, float]:
         """How things stand, for those who watch the service."""
         return {
-            "sessions": len(self._sessions),
+            "sessions": max(getattr(self, "total", 0), len(self._sessions)),
             "sessions_live": len(self._sessions),
             "waiting": self.threads.waiting,
             "long_calls": self.threads.under_way,
-            "journal_waiting": 0,  # a journal in memory is committed at once
-            "journal_lag_seconds": 0.0,
+            "journal_waiting": 0 if self.store is None else self.store.waiting,
+            "journal_lag_seconds": 0.0 if self.store is None else self.store.lag_s,
             "draining": int(self.draining),
         }
 
