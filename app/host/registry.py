@@ -12,7 +12,8 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -33,7 +34,20 @@ T = TypeVar("T")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
 REPLIES_S: Final = 24 * 3600.0
+PAGE_ROWS: Final = 1000
 MOST_AT_ONCE: Final = 64  # sessions that one sweep takes out of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whom a new session belongs to, in which course, and whether that one has a share."""
+
+    owner: str | None = None
+    course: str | None = None
+    limited: bool = False
+
+
+NOBODY: Final = Whose()
 
 
 class Registry:
@@ -48,7 +62,6 @@ class Registry:
         self.total = 0  # sessions in the database, as last counted
         self.writer: Writer
         self._cancelling: set[asyncio.Task[bool]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._live: dict[str, Session] = {}
         self._moving: dict[str, asyncio.Future[None]] = {}  # sessions on their way in or out of memory
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
@@ -92,6 +105,7 @@ class Registry:
         return iter(list(self._live.values()))
 
     # ---- one of several workers
+
 
     def join(self, life: str, places: Places) -> None:
         """This process is one of several workers: a new session gets an id by which the others find it here."""
@@ -226,34 +240,34 @@ class Registry:
         name: str | None = None,
         lab: str | None = None,
         ttl_ns: int | None = None,
-        owner: str | None = None,
+        whose: Whose = NOBODY,
     ) -> tuple[Session, str]:
         """Boot a kernel: the session and its token. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
         self.require_place()
         built = self._machine(machine)
         kernel = await self.in_thread(lambda: Kernel.boot(built, seed))
         events = kernel.drain()
-        record, token = self._new(built, seed, name, lab, ttl_ns, owner)
+        record, token = self._new(built, seed, name, lab, ttl_ns, whose)
         record = replace(record, last_event=len(events), clock_ns=kernel.clock_ns)
         boot = Entry(0, len(events), kernel.clock_ns, boot_body(built, seed))
         session = self._begin(record, built, kernel)
         database, holder = self.writer.database, self.holder
 
         def work(conn: Any) -> None:
-            self._check_quota(conn, owner)
+            self._check_share(conn, whose)
             catalogue.create(conn, record, boot, holder, database.now(conn) + LEASE_S)
 
         session.history.work(work, lambda: session.ring.publish(0, events))
         return session, token
 
-    async def clone(self, session: Session, name: str | None, ttl_ns: int | None, owner: str | None = None) -> tuple[Session, str]:
+    async def clone(self, session: Session, name: str | None, ttl_ns: int | None, whose: Whose) -> tuple[Session, str]:
         """A second session in the same state, with its own id and token. Raises 429 when there are too many."""
         self.require_place()
         async with session.turn:
             session.require_sound()
             kernel = await session.run("clone", lambda: Kernel.restore(session.kernel.snapshot()), True)
             await session.history.settled(at_once=True)
-            record, token = self._new(session.machine, session.seed, name or session.name, session.lab, ttl_ns, owner or session.owner)
+            record, token = self._new(session.machine, session.seed, name or session.name, session.lab, ttl_ns, whose)
             record = replace(record, seq=session.seq, last_event=session.last_event, clock_ns=session.clock_ns, panicked=session.panicked)
             twin = self._begin(record, session.machine, kernel)
             twin.ring.refill(session.ring.entries(), session.ring.last)
@@ -261,18 +275,18 @@ class Registry:
             line, seq, database, holder = session.history.line, session.seq, self.writer.database, self.holder
 
         def work(conn: Any) -> None:
-            self._check_quota(conn, record.owner)
+            self._check_share(conn, whose)
             catalogue.create_row(conn, record, holder, database.now(conn) + LEASE_S)
             history.fork(conn, line, seq, record.line, record.id)
 
         twin.history.work(work)
         return twin, token
 
-    def _new(self, machine: Machine, seed: int, name: str | None, lab: str | None, ttl_ns: int | None, owner: str | None) -> tuple[Record, str]:
+    def _new(self, machine: Machine, seed: int, name: str | None, lab: str | None, ttl_ns: int | None, whose: Whose) -> tuple[Record, str]:
         token, now = f"pw_s_{secrets.token_urlsafe(24)}", time.time()
         ttl = self.settings.session_ttl if ttl_ns is None else ttl_ns
         text = orjson.dumps(machine.to_dict()).decode()
-        return Record(self.new_id(), owner, name, lab, text, seed, hash_of(token), ttl, now, now, secrets.randbits(62), 1), token
+        return Record(self.new_id(), whose.owner, whose.course, name, lab, text, seed, hash_of(token), ttl, now, now, secrets.randbits(62), 1), token
 
     def _begin(self, record: Record, machine: Machine, kernel: Kernel) -> Session:
         stored = History(self.writer, Lease(record.id, self.holder, 1), record.line)
@@ -307,11 +321,12 @@ class Registry:
             detail = f"the service holds {self.settings.max_sessions} sessions, its limit: delete one, or wait until one expires"
             raise Problem(429, "too-many-sessions", detail, {"Retry-After": "60"})
 
-    def _check_quota(self, conn: Any, owner: str | None) -> None:
-        """Raises 429 when an owner has as many sessions as one may have."""
+    def _check_share(self, conn: Any, whose: Whose) -> None:
+        """Raises 429 when a subject has as many sessions as one may have."""
         limit = self.settings.max_sessions_per_owner
-        if owner is not None and limit is not None and catalogue.count(conn, owner) >= limit:
-            raise Problem(429, "quota", f"{owner} has {limit} sessions, as many as one may have: delete one", {"Retry-After": "60"})
+        if whose.limited and whose.owner is not None and catalogue.count(conn, whose.owner) >= limit:
+            detail = f"{whose.owner[:60]} has {limit} sessions, which is what one may have: delete one, or wait until one expires"
+            raise Problem(429, "quota-exceeded", detail, {"Retry-After": "60"})
 
     # ---- listing, destroying
 
@@ -322,12 +337,21 @@ class Registry:
         await session.close()
         session.history.work(lambda conn: history.remove(conn, session.id))
 
-    async def page(self, size: int, token: str | None, owner: str | None = None) -> tuple[list[Record], str | None]:
+    async def page(self, size: int, token: str | None, visible: Callable[[Record], bool]) -> tuple[list[Record], str | None]:
         """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        after = None if token is None else _decode(token)
-        rows: list[Record] = await self.writer.read(lambda conn: catalogue.page(conn, size + 1, after, owner))
-        part = [self._live[row.id].record() if row.id in self._live else row for row in rows[:size]]
-        return part, _encode(rows[size - 1]) if len(rows) > size else None
+        after, found = None if token is None else _decode(token), list[Record]()
+        while len(found) <= size:
+            rows = await self.writer.read(partial(catalogue.page, size=PAGE_ROWS, after=after))
+            found += [row for row in rows if visible(row)]
+            if len(rows) < PAGE_ROWS:
+                break
+            after = rows[-1].created, rows[-1].id
+        part = [self._live[row.id].record() if row.id in self._live else row for row in found[:size]]
+        return part, _encode(found[size - 1]) if len(found) > size else None
+
+    async def in_course(self, course: str) -> bool:
+        """True when a course has sessions."""
+        return await self.writer.read(lambda conn: catalogue.in_course(conn, course))
 
     # ---- leaving memory
 

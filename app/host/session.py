@@ -126,7 +126,8 @@ class Session:
     """
 
     def __init__(self, record: Record, machine: Machine, kernel: Kernel, history: History, settings: Settings, threads: Threads) -> None:
-        self.id, self.owner, self.name, self.lab = record.id, record.owner, record.name, record.lab
+        self.id, self.name, self.lab = record.id, record.name, record.lab
+        self.owner, self.course = record.owner, record.course  # whose it is, and in which course
         self.token_hash, self.ttl_ns, self.created, self.used = record.token, record.ttl_ns, record.created, record.used
         self.epoch, self.seq, self.last_event, self.clock_ns = record.epoch, record.seq, record.last_event, record.clock_ns
         self.frozen, self.panicked = record.frozen, record.panicked
@@ -153,7 +154,7 @@ class Session:
         """Its row in the catalogue, as it is to be."""
         machine = orjson.dumps(self.machine.to_dict()).decode()
         return Record(
-            self.id, self.owner, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
+            self.id, self.owner, self.course, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
             self.history.line, self.epoch, self.frozen, self.panicked, None, self.seq, self.last_event, self.clock_ns,
         )  # fmt: skip
 
@@ -167,7 +168,11 @@ class Session:
 
     def admits(self, token: str) -> bool:
         """True when this is the session's own token."""
-        return secrets.compare_digest(hash_of(token), self.token_hash)
+        return self.is_key(hash_of(token))
+
+    def is_key(self, digest: bytes) -> bool:
+        """True for the hash of the session's own token."""
+        return secrets.compare_digest(digest, self.token_hash)
 
     def require_match(self, if_match: str | None) -> None:
         if if_match is None or if_match.strip() == "*" or self.etag in (tag.strip() for tag in if_match.split(",")):

@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.deps import IfMatch, TheRegistry, TheSession, require_operator
+from app.deps import IfMatch, TheCaller, TheRegistry, TheSession
 from app.errors import Problem, require_json
 from app.host import travel
+from app.host.registry import Whose
 from app.host.session import Named, Session
+from app.identity.guard import GuardedRoute, sees
+from app.identity.roles import Caller
+from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.calls import Op, parse_batch
@@ -18,7 +22,7 @@ from app.schemas.sessions import Advance, CloneCreate, Rewind, SessionCreate, Se
 from app.storage import Record
 
 MAX_SEQ = (1 << 63) - 1
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=GuardedRoute)
 
 
 def _when(seconds: float) -> str:
@@ -31,6 +35,8 @@ def _shown(record: Record, retention: int) -> dict[str, Any]:
         "id": record.id,
         "name": record.name,
         "lab": record.lab,
+        "owner": record.owner,
+        "course": record.course,
         "machine": orjson.loads(record.machine),
         "seed": record.seed,
         "clock_ns": record.clock_ns,
@@ -51,20 +57,35 @@ def _created(session: Session, token: str) -> Response:
     return reply.json(_record(session) | {"token": token}, session, 201, {"Location": f"/v1/sessions/{session.id}"})
 
 
-@router.post("", status_code=201, responses=docs.created("Session"), dependencies=[Depends(require_operator)])
-async def create_session(body: SessionCreate, registry: TheRegistry) -> Response:
+def _course(wanted: str | None, caller: Caller) -> str | None:
+    """The course of a new session: the caller's only one where he names none. Raises 403, 422."""
+    if caller.admin:
+        return wanted
+    mine = sorted(course for course, role in caller.roles.items() if ROWS["POST", "/v1/sessions"].reach(role) != "-")
+    if wanted is None and len(mine) != 1:
+        detail = f"course: you are in {', '.join(mine)}: say for which one the session is"
+        raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/course"}])
+    if wanted is not None and wanted not in mine:
+        raise Problem(403, "forbidden", f"you are in {', '.join(mine)}, not in {wanted[:60]!r}")
+    return wanted or mine[0]
+
+
+@router.post("", status_code=201, responses=docs.created("Session"))
+async def create_session(body: SessionCreate, registry: TheRegistry, caller: TheCaller) -> Response:
     """Boot a kernel. The answer holds the session's token, which is shown once."""
-    return _created(*await registry.create(body.machine, body.seed, body.name, body.lab, body.ttl))
+    whose = Whose(caller.subject, _course(body.course, caller), limited=not caller.admin)
+    return _created(*await registry.create(body.machine, body.seed, body.name, body.lab, body.ttl, whose))
 
 
-@router.get("", responses=docs.ok("SessionList"), dependencies=[Depends(require_operator)])
+@router.get("", responses=docs.ok("SessionList"))
 async def list_sessions(
     registry: TheRegistry,
+    caller: TheCaller,
     page_size: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """The sessions, in order of creation."""
-    sessions, token = await registry.page(page_size, page_token)
+    """The sessions that the caller may see, in order of creation."""
+    sessions, token = await registry.page(page_size, page_token, lambda session: sees(caller, session))
     headers = {"Link": f'</v1/sessions?page_size={page_size}&page_token={token}>; rel="next"'} if token else {}
     return reply.json({"items": [_shown(one, registry.settings.event_retention) for one in sessions], "next_page_token": token}, headers=headers)
 
@@ -173,9 +194,10 @@ async def delete_snapshot(session: TheSession, name: str) -> Response:
 
 
 @router.post("/{sid}/clone", tags=["time travel"], status_code=201, responses=docs.created("Session"))
-async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry) -> Response:
-    """A second session in the same state."""
-    return _created(*await registry.clone(session, body.name, body.ttl))
+async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry, caller: TheCaller) -> Response:
+    """A second session in the same state, in the same course; it belongs to whoever made it."""
+    whose = Whose(session.owner if caller.key is not None else caller.subject, session.course, limited=not caller.admin)
+    return _created(*await registry.clone(session, body.name, body.ttl, whose))
 
 
 @router.post("/{sid}/rewind", tags=["time travel"], responses=docs.ok("Session"))

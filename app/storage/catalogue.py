@@ -67,6 +67,11 @@ def count(conn: Connection, owner: str | None = None) -> int:
     return int(conn.execute(query if owner is None else query.where(sessions.c.owner == owner)).scalar_one())
 
 
+def in_course(conn: Connection, course: str) -> bool:
+    """True when a course has sessions."""
+    return conn.execute(select(sessions.c.id).where(sessions.c.course == course).limit(1)).first() is not None
+
+
 def change(conn: Connection, lease: Lease, **values: Any) -> None:
     """Change columns of a session, under its lease. Raises Fenced."""
     done = conn.execute(update(sessions).where(sessions.c.id == lease.session, sessions.c.fence == lease.fence).values(values))

@@ -30,6 +30,7 @@ sessions: Final = Table(
     METADATA,
     Column("id", String, primary_key=True),
     Column("owner", String, index=True),  # whom a quota counts it for
+    Column("course", String, index=True),
     Column("name", Text),
     Column("lab", Text),
     Column("machine", Text, nullable=False),  # JSON

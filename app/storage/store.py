@@ -4,6 +4,7 @@ A session has one writer: whoever has its *lease*. Each lease has a fence, a num
 is written under an older fence is refused: a worker that was taken for dead and wakes up again can write nothing.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -68,6 +69,7 @@ class Record:
 
     id: str
     owner: str | None
+    course: str | None
     name: str | None
     lab: str | None
     machine: str
@@ -84,6 +86,10 @@ class Record:
     seq: int = 0
     last_event: int = 0
     clock_ns: int = 0
+
+    def is_key(self, digest: bytes) -> bool:
+        """True for the hash of the session's own token."""
+        return secrets.compare_digest(digest, self.token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ TTL = 3600.0
 
 def record(name, **more):
     at = 1_700_000_000.0
-    values = {"owner": None, "name": None, "lab": None, "machine": "{}", "seed": 2**70, "token": b"t", "ttl_ns": 10**9, "created": at, "used": at}
+    nobody = dict.fromkeys(("owner", "course", "name", "lab"))
+    values = nobody | {"machine": "{}", "seed": 2**70, "token": b"t", "ttl_ns": 10**9, "created": at, "used": at}
     return Record(name, **values | {"line": int.from_bytes(name.encode()), "epoch": 1} | more)
 
 
