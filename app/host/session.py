@@ -579,11 +579,11 @@ class Session:
         finally:
             self._keeping = None
 
-    async def keep(self) -> None:
-        """Stage a snapshot, and the events since the last one. Within the turn."""
+    async def keep(self, always: bool = False) -> int:
+        """Stage a snapshot, and the events since the last one; its size. Within the turn."""
         kernel, seq, last, line, lease = self.kernel, self.seq, self.last_event, self.history.line, self.history.lease
-        if seq == self.kept_seq and last == self.kept_event:
-            return
+        if seq == self.kept_seq and last == self.kept_event and not always:
+            return 0
         await self.history.settled(at_once=True)  # then the ring has its events
         fresh = self.ring.after(self.kept_event, self.settings.event_retention)
         blob, data = await self.run("keep", lambda: (kernel.snapshot(), pack(fresh) if fresh else b""), True)
@@ -598,6 +598,7 @@ class Session:
 
         self.history.work(work)
         self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
+        return len(blob)
 
     async def close(self) -> None:
         """Destroy the session, once nobody holds its turn."""

@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection
-
 from app.errors import Problem
 from app.host.history import Committed
 from app.host.rebuild import ring_entries
 from app.host.session import Named, Session
-from app.storage import Snapshot, history
+from app.storage import history
 from core import FsError, Kernel
 
 T = TypeVar("T")
@@ -39,17 +37,12 @@ async def name_state(session: Session, name: str) -> Named:
         if len(session.names) >= session.settings.max_snapshots:
             raise Problem(409, "too-many-snapshots", f"a session keeps at most {session.settings.max_snapshots} snapshots: delete one")
         kernel = session.kernel
-        blob, digest = await session.run("snapshot", lambda: (kernel.snapshot(), kernel.digest()), True)
-        line, lease = session.history.line, session.history.lease
-        named = Named(name, line, session.seq, session.epoch, kernel.clock_ns, digest, len(blob), time.time())
-        kept = Snapshot(line, session.seq, session.last_event, blob)
+        digest = await session.run("digest", kernel.digest, True)
+        size = await session.keep(always=True)
+        lease = session.history.lease
+        named = Named(name, session.history.line, session.seq, session.epoch, kernel.clock_ns, digest, size, time.time())
         row = {field: getattr(named, field) for field in Named.__dataclass_fields__}
-
-        def work(conn: Connection) -> None:
-            history.keep(conn, lease, kept)
-            history.name(conn, lease, row)
-
-        session.history.work(work)
+        session.history.work(lambda conn: history.name(conn, lease, row))
         session.names[name] = named
         return named
 

@@ -60,7 +60,8 @@ def fork(conn: Connection, line: int, seq: int, child: int, session: str) -> Non
     conn.execute(insert(lines).values(id=child, session=session, parent=parent, fork_seq=seq))
     columns = [column for column in journal.c if column.name != "line"]
     copied = select(literal(child, BigInteger), *columns).where(journal.c.line == parent, journal.c.seq == seq)
-    if conn.execute(insert(journal).from_select(["line", *(column.name for column in columns)], copied)).rowcount != 1:
+    conn.execute(insert(journal).from_select(["line", *(column.name for column in columns)], copied))
+    if conn.execute(select(journal.c.seq).where(journal.c.line == child)).first() is None:
         raise LookupError(f"timeline {parent} has no operation {seq}")
 
 

@@ -62,7 +62,8 @@ def test_a_journal_replays_to_the_same_digest(database_url):  # noqa: F811
         session = again(service, session)
         session.get("")
         assert service.inside(session.id).kernel.digest() == digest
-        assert session.post("/rewind", {"snapshot": "end"}).status_code == 200
+        answer = session.post("/rewind", {"snapshot": "end"})
+        assert answer.status_code == 200, answer.text
         assert service.inside(session.id).kernel.digest() == digest
 
 
@@ -150,6 +151,7 @@ def test_a_session_that_leaves_memory_comes_back(special):
 def test_a_session_in_use_stays(special):
     with special() as service:
         session = service.session()
+        session.spawn()
         registry = service.app.state.registry
         with session.websocket("?after=0") as ws:
             ws.recv(timeout=30)
