@@ -140,5 +140,6 @@ def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         ws="websockets-sansio",
         ws_max_size=WS_MAX_SIZE,
+        ws_per_message_deflate=settings.ws_deflate,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
