@@ -130,6 +130,7 @@ class Edge:
         try:
             kept = await self.registry.writer.read(lambda conn: replies.get(conn, name))
             if kept is not None:
+                await scope["app"].state.gate.caller(scope)  # 401 for a token that was revoked since
                 await _again(kept, fingerprint, send)
                 return
             exchange.holds = True

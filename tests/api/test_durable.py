@@ -1,6 +1,7 @@
 """What was answered is there after a restart, a crash, a takeover and a change of version, on both databases."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -248,7 +249,8 @@ class Process:
 
     def start(self):
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self.port), "--data", str(self.folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        environment = {name: value for name, value in os.environ.items() if name != "PAGEWALK_DATABASE"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert "ready" in self.process.stdout.readline()
 
     def kill(self):
