@@ -41,12 +41,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,token,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
     _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
     _doctor_options(commands.add_parser("doctor", help="say whether this machine can serve, and what would be right", allow_abbrev=False))
+    _token_options(commands.add_parser("token", help="issue, list or revoke tokens", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
@@ -105,6 +106,19 @@ def _replay_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="the columns as JSON")
 
 
+def _token_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Issue, list or revoke tokens, in the data folder (--data, PAGEWALK_DATA) or of a running service (--url)."
+    sub.add_argument("action", choices=("issue", "list", "revoke"))
+    sub.add_argument("name", nargs="?", help="issue: whose token it is; revoke: the token's id")
+    sub.add_argument("--role", choices=("admin", "instructor", "grader", "student"), help="what the subject becomes")
+    sub.add_argument("--course", help="in which course; all that the token is good for")
+    sub.add_argument("--label", help="what the token is for")
+    sub.add_argument("--expires", help="from now, e.g. 2160h (default: never)")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="the service's data folder")
+    sub.add_argument("--url", help="a running service instead")
+    sub.add_argument("--token", help="bearer token for --url")
+
+
 def _port(text: str) -> int:
     try:
         port = int(text)
@@ -141,6 +155,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     from app.settings import Settings
 
     flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
+    if getattr(args, "allow_anyone", False):
+        flags["allow_anyone"] = True
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -178,19 +194,18 @@ def serve(args: argparse.Namespace) -> int:
         settings = settings_of(args)
     except ValueError as error:
         return _complain(str(error), USAGE)
-    if not args.allow_anyone:
-        try:
-            settings.check()
-        except ValueError as error:
-            return _complain(f"{error}; or say --allow-anyone", REFUSED)
+    try:
+        settings.check()
+    except ValueError as error:
+        return _complain(str(error), REFUSED)
     try:
         found = listen(settings.host, settings.port)
     except OSError as error:
         return _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}", FAILED)
     port = found.getsockname()[1]
-    if args.allow_anyone and not settings.loopback:
-        print(f"pagewalk: anyone who reaches {settings.host} port {port} may use this service", file=sys.stderr)
-        settings = settings.model_copy(update={"host": "127.0.0.1"})  # the service asks nobody, as on loopback
+    if settings.open and not settings.loopback:
+        warning = f"anyone who reaches {settings.host} port {port} may use this service: create, read, change and delete every session"
+        print(f"pagewalk: WARNING: {warning}", file=sys.stderr)
     return _serve_on(found, settings, url_of(args.host or settings.host, port))
 
 
@@ -286,6 +301,21 @@ def doctor(args: argparse.Namespace) -> int:
     return FAILED if any(found.verdict == "wrong" for found in findings) else OK
 
 
+def token(args: argparse.Namespace) -> int:
+    """Issue, list or revoke tokens."""
+    import httpx2
+
+    from app.token import main as tokens
+
+    try:
+        print(tokens(args, settings_of(args).data))
+    except ValueError as error:
+        return _complain(str(error), USAGE)
+    except httpx2.HTTPError as error:
+        return _complain(f"{args.url}: {error}", FAILED)
+    return OK
+
+
 # ---- replay ----------------------------------------------------------------------------------------------------
 
 
@@ -301,7 +331,7 @@ def replay(args: argparse.Namespace) -> int:
     return OK
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor}
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor, "token": token}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
