@@ -24,6 +24,7 @@ from core.mm.huge_pmd import split_huge_pmd
 from core.mm.lru_gen_walk import lru_gen_look_around
 from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, Array, State
+from core.mm.page_counter import subtree
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import (
     PFN_MASK,
@@ -44,26 +45,61 @@ if TYPE_CHECKING:
 VT = np.dtype([("mm", "i8"), ("start", "i8"), ("end", "i8"), ("pgoff", "i8"), ("flags", "i8")])
 
 
+# One visit of reclaim to a cgroup's lists on a node, for events and `explain` (`vmscan.tell`). looked: pages were looked at, by `visit`'s number;
+# scanned, freed, written: pages in all, then scanned and freed by list.
+VISIT = np.dtype([(name, "i8") for name in ("memcg", "node", "priority", "kswapd", "visit", "looked", "scanned", "freed", "written")]
+                 + [("list_scanned", "i8", (4,)), ("list_freed", "i8", (4,))])  # fmt: skip
+MAX_VISITS = 128
+# kswapd of a node (`Kernel.kswapd`), while loops run it
+DAEMON = np.dtype([(name, "i8") for name in ("awake", "priority", "reclaimed", "failures", "need_aging")])
+BATCH = 64  # pages that a policy may take at once
+
+
 class Rmap(NamedTuple):
-    """Mappings by anchor, for the loops."""
+    """What loops need of the Python objects, and their room: mappings by anchor; the rest is reclaim's.
+
+    roots, dropped: by file, its tree, and how many pages it has lost (`vmscan.settle`). order: cgroups in the order in which they are visited.
+    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it; daemons: kswapd by node.
+    """
 
     vt: Array
     av_start: Array
     av_rows: Array
     file_start: Array
     file_rows: Array
+    roots: Array
+    dropped: Array
+    order: Array
+    batch: Array
+    plan: Array
+    visits: Array
+    daemons: Array
 
 
 def tables(k: Kernel) -> Rmap:
-    """The reverse-mapping tables of this moment, made anew when a mapping has changed since.
+    """The tables of this moment, made anew when a mapping has changed since, or a file has got or lost its tree.
 
-    `k.rmap` keeps the moment, the tables, and what vmscan adds to them (`vmscan.workspace`).
+    `k.rmap` keeps the moment and the tables.
     """
     moment = (k.next_anon_vma, k.next_inode, [(mm.id, mm.generation) for mm in k.mms.values()])
     if k.rmap is None or k.rmap[0] != moment:
-        k.rmap = [moment, _build(k), None]
+        k.rmap = (moment, _build(k))
     rmap: Rmap = k.rmap[1]
     return rmap
+
+
+def room(files: int, nodes: int) -> tuple[Array, ...]:
+    """What reclaim writes into: `dropped`, batch, plan, visits, daemons."""
+    return (np.zeros(files, np.int64), np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT),
+            np.zeros(nodes, DAEMON))  # fmt: skip
+
+
+def settle(k: Kernel) -> None:
+    """Tell the files how many pages reclaim has taken from them."""
+    dropped = tables(k).dropped
+    for id in np.flatnonzero(dropped).tolist():
+        k.inodes[id].nr_pages -= int(dropped[id])
+    dropped[:] = 0
 
 
 def _build(k: Kernel) -> Rmap:
@@ -75,7 +111,13 @@ def _build(k: Kernel) -> Rmap:
             rows.append((mm.id, vma.start, vma.end, vma.pgoff, vma.flags))
     anon = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.anon_vmas.values()]
     files = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.inodes.values()]
-    return Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode))
+    roots = np.zeros(k.next_inode + 1, np.int64)
+    for inode in k.inodes.values():
+        roots[inode.id] = inode.root
+    dropped, batch, plan, visits, daemons = room(k.next_inode + 1, k.nr_nodes)
+    order = np.array([cg.id for cg in subtree(k, k.root_cgroup, dying=True)], np.int64)
+    return Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode),
+                roots, dropped, order, batch, plan, visits, daemons)  # fmt: skip
 
 
 def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:
