@@ -1,4 +1,4 @@
-"""The command `pagewalk`: serve, demo, run, replay, version."""
+"""The command `pagewalk`: serve, demo, run, replay, doctor, version."""
 
 from __future__ import annotations
 
@@ -41,25 +41,36 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
     _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
+    _doctor_options(commands.add_parser("doctor", help="say whether this machine can serve, and what would be right", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
 
 def _serve_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
-    sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
-    sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
+    _place_options(sub)
     sub.add_argument(
         "--allow-anyone",
         action="store_true",
         help="listen without authentication even where other machines can connect",
     )
+
+
+def _place_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
+
+
+def _doctor_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Check the machine for a service with these settings: exit code 1 when something would keep it from working."
+    _place_options(sub)
+    sub.add_argument("--json", action="store_true", help="the findings as a JSON list")
 
 
 def _demo_options(sub: argparse.ArgumentParser) -> None:
@@ -177,7 +188,10 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app import logs
     from app.main import Server, config, create_app
+
+    logs.configure(settings.log_level, settings.log_format)
 
     class Announced(Server):
         """A server that says when it is ready."""
@@ -210,22 +224,21 @@ def demo(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Play a file."""
-    import httpx2
-
     from app import run as runner
     from app.scenario import ScenarioError
     from app.target import Refused
+    from pagewalk import Unreachable
 
     try:
         program = runner.load(args.file, args.machine, args.seed)
         target = runner.open_target(program, args.url, args.token)
     except (runner.FileError, Refused) as error:
         return _complain(str(error), USAGE)
-    except httpx2.HTTPError as error:
-        return _complain(f"{args.url}: {error}", FAILED)
+    except Unreachable as error:
+        return _complain(str(error), FAILED)
     try:
         refused = runner.run(program, target, args.json, sys.stdout, sys.stderr)
-    except (ScenarioError, Refused, httpx2.HTTPError) as error:
+    except (ScenarioError, Refused, Unreachable) as error:
         return _complain(str(error), FAILED)
     finally:
         target.close()
@@ -239,6 +252,20 @@ def version() -> str:
     except importlib.metadata.PackageNotFoundError:
         number = "from source"
     return f"pagewalk {number} (Python {platform.python_version()})"
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Examine the machine."""
+    from dataclasses import asdict
+
+    from app import doctor as house
+
+    try:
+        findings = house.examine(settings_of(args))
+    except ValueError as error:
+        return _complain(str(error), USAGE)
+    print(json.dumps([asdict(found) for found in findings]) if args.json else house.show(findings))
+    return FAILED if any(found.verdict == "wrong" for found in findings) else OK
 
 
 # ---- replay ----------------------------------------------------------------------------------------------------
@@ -256,7 +283,7 @@ def replay(args: argparse.Namespace) -> int:
     return OK
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay}
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

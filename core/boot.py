@@ -108,7 +108,8 @@ THP: dict[str, Any] = {
 }
 # mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
 # progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
-KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None,
+                              "pte_mapped": []}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -137,7 +138,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
-    k.khugepaged = {**KHUGEPAGED, "mms": []}
+    k.khugepaged = {**KHUGEPAGED, "mms": [], "pte_mapped": []}
     k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
@@ -151,7 +152,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.ksmd = ksm.Ksmd()
     k.in_memstall = k.unordered = False
     k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
-    k.nr_programs, k.work_left, k.pause = 0, 0, None
+    k.nr_programs, k.work_left, k.pause, k.watch = 0, 0, None, None
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None

@@ -115,6 +115,7 @@ class Kernel:
     nr_programs: int  # processes that run by themselves
     work_left: int  # accesses that programs may still make in this call
     pause: Callable[[], None] | None  # a host's, in a long advance: it may take the events so far (`drain`)
+    watch: Callable[[int], None] | None  # a host's, in long work: gets how many accesses a call has made; if it raises, the kernel is of no use
     unordered: bool  # events of several processors may be out of order of time
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
@@ -259,6 +260,7 @@ class Kernel:
         """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
+        self.rmap = None
         return self.clock.now - start
 
     def fire(self, timer: str) -> None:

@@ -47,6 +47,7 @@ def story(k: Kernel) -> None:
     samepages(k)
     huge(k, a)
     transparent(k)
+    shared_huge_pages(k)
     pressure(k)
     k.verify()
     generations(k, a, heap)
@@ -89,6 +90,28 @@ def transparent(k: Kernel) -> None:
     huge_memory.deferred_split_shrink(k, k.root_cgroup, 0)
     call(k, "exit", d)
     call(k, "put", path=thp + "enabled", data=b"never")
+
+
+def shared_huge_pages(k: Kernel) -> None:
+    """Huge pages of shared memory: made, mapped, split, punched, swapped in small pages, collapsed."""
+    setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+    call(k, "put", path=setting, data=b"always")
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=4 * M, prot="rw", flags=["shared", "anonymous"])["address"]
+    call(k, "touch", d, address=at, length=4 * M, access="write")
+    call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice="remove")
+    call(k, "madvise", d, address=at, length=2 * M, advice="pageout")
+    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
+    e = call(k, "fork", d)["pid"]
+    call(k, "touch", e, address=at, length=M, access="read")
+    call(k, "munmap", e, address=at + M, length=M)
+    call(k, "exit", e)
+    call(k, "mprotect", d, address=at, length=M, prot="r")
+    call(k, "mprotect", d, address=at, length=M, prot="rw")
+    call(k, "touch", d, address=at, length=M, access="read")
+    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
+    call(k, "exit", d)
+    call(k, "put", path=setting, data=b"never")
 
 
 def files(k: Kernel, a: int) -> None:

@@ -1,13 +1,18 @@
 """Whether the service lives, is ready, and what it is."""
 
+import resource
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.deps import TheRegistry
 from app.errors import Problem
+from app.host.meter import add
+from app.host.registry import Registry
+from app.metrics import render
 from app.routes import reply
 from app.schemas import docs
 
@@ -36,6 +41,24 @@ async def readyz(registry: TheRegistry) -> Response:
     if registry.draining:
         raise Problem(503, "draining", "the service shuts down", {"Retry-After": "5"})
     return reply.json({"status": "ok"})
+
+
+@router.get("/metrics", response_class=Response, responses=docs.text("application/openmetrics-text", "Prometheus' format, or OpenMetrics by Accept."))
+async def read_metrics(request: Request, registry: TheRegistry) -> Response:
+    """What the service counts: requests, simulated faults, sessions, queues, streams; with several workers of all of them."""
+    snapshots = await request.app.state.gather()
+    data, media = render(add(snapshots), release(), request.headers.get("accept", ""))
+    return Response(data, headers={"Content-Type": media})
+
+
+def local_snapshot(registry: Registry) -> dict[str, Any]:
+    """What this process counts."""
+    return registry.meter.snapshot({"resident_bytes": float(_resident()), "workers": 1, **registry.gauges()})
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
 
 
 @router.get("/version", responses=docs.ok("Version"))

@@ -55,6 +55,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     built["components"]["schemas"] = dict(sorted(schemas.items()))
     built["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     built["security"] = [{}, {"token": []}]
+    if root := app.state.registry.settings.root_path:
+        built["servers"] = [{"url": root}]
     app.openapi_schema = built
     return built
 

@@ -101,7 +101,7 @@ def rows() -> tuple[Row, ...]:
         Row(THP + "enabled", 0o644, "where faults may use huge pages; switching it on raises min_free_kbytes",
             partial(read_choice, "enabled", ENABLED), write_enabled),
         thp("defrag", DEFRAG, "how hard a fault tries for a huge page"),
-        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory", "the setting is kept and shows in THPeligible; shared memory has 4 KiB pages"),
+        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory", "of shared anonymous memory; there is no tmpfs mount that it could be of"),
         Row(THP + "use_zero_page", 0o644, "map a huge zero page on a read", partial(read_number, "thp", "use_zero_page"),
             partial(write_number, "thp", "use_zero_page", 0, 1)),
         Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),

@@ -172,6 +172,10 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
             return activate(s, zid, pfn)
         add_to_swap_cache(s, zid, pfn, slot)
         page["flags"] |= PG_DIRTY
+    elif shmem and page["flags"] & PG_HEAD:
+        if not split_huge_page(s, r, pfn):
+            return KEPT
+        c["split"] = 1
     if is_mapped(s, pfn) and not try_to_unmap(s, r, zid, pfn):
         return activate(s, zid, pfn)
     nr = lru_pages(page["flags"])
@@ -185,9 +189,9 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
             inode = page["mapping"]
             if page["refcount"] > 1:
                 return KEPT
-            if not shmem_writepage(s, zid, pfn, r.roots[inode]):
+            if not shmem_writepage(s, zid, pfn, r.file_root[inode]):
                 return activate(s, zid, pfn)
-            r.dropped[inode] += 1
+            r.file_lost[inode] += 1
         write_to_swap(s, zid, pfn)
         return WRITTEN
     if page["flags"] & PG_PRIVATE:
@@ -210,11 +214,11 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
         page["refcount"] = 0
         free_page(s, zid, pfn)
         return FREED
-    root = r.roots[page["mapping"]]
+    root = r.file_root[page["mapping"]]
     if root == 0 or page["refcount"] > 1:
         return KEPT
     shadow = 0 if shmem else workingset_eviction(s, c["target"], node, pfn)
-    r.dropped[page["mapping"]] += 1
+    r.file_lost[page["mapping"]] += 1
     index = page["index"]
     leaf = xa_leaf(s, root, index)
     remove_from_page_cache(s, zid, leaf, pfn, c["block_heads"])

@@ -41,6 +41,7 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_WRITE,
 )
+from core.abi.page_flags import PG_TAIL
 from core.events import Fault, SwapIn, Thp
 from core.mm import (
     filemap,
@@ -65,8 +66,6 @@ from core.mm.fault import (
     F_PERM,
     F_POPULATE,
     KIND_NAMES,
-    MAPPED_AROUND,
-    NEW_PAGES,
     READ_IN,
     V_ANON,
     V_FILE,
@@ -75,12 +74,40 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
-from core.mm.mm_types import CTL_DIRTY_POLL, CTL_IN_LRU_FAULT, CTL_RA_ADDR, CTL_RA_HITS, CTL_VMA_RA, Answer, answer, ask, back_with_huge_pages
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, HUGE_SHMEM, NO_HUGE, NO_HUGE_ZERO
+from core.mm.mm_types import (
+    CTL_DIRTY_POLL,
+    CTL_IN_LRU_FAULT,
+    CTL_RA_ADDR,
+    CTL_RA_HITS,
+    CTL_VMA_RA,
+    EVERYWHERE,
+    Answer,
+    answer,
+    ask,
+    back_with_huge_pages,
+)
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
+from core.mm.page_ops import (
+    ASK_OBJECT,
+    BALANCE,
+    DONE,
+    LIMIT,
+    MAPPED_AROUND,
+    MISS,
+    NEW_PAGES,
+    NO_PAGE,
+    NO_STORE,
+    NUMA_HINT,
+    OUT_OF_VMA,
+    OVER_HIGH,
+    READAHEAD,
+    RUNS_FULL,
+    SIGBUS,
+    SLEPT,
+)
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_readahead import read_slot
+from core.mm.swap_readahead import ZRAM, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -147,7 +174,7 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
         file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
         access=access, first=first, step=step, n=n, done=done, content=content,
         flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
-        cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
+        of_end=0 if file and file.policies else EVERYWHERE, cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
     )  # fmt: skip
 
 
@@ -186,6 +213,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
                 outcome.touched += done
                 return outcome
         outcome.touched += n
+        if k.watch is not None:
+            k.watch(outcome.touched)
     return outcome
 
 
@@ -229,8 +258,6 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         return reached
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
-    if thp:
-        huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     if by_address := bool(k.s.ctl[CTL_VMA_RA]):
@@ -250,10 +277,14 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         if end.done > done and not flags & F_POPULATE:
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         numa_access.spend(k, task, done, order)
+        if thp and not vma.mm.khugepaged and int(k.s.vmf["thp"][0]) & huge_memory.THP_SUITED:
+            huge_memory.khugepaged_enter(k, vma)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end, order, outcome)
+        if k.watch is not None:
+            k.watch(outcome.touched + done)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
@@ -306,7 +337,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
             if kind in (COW, ZERO_COW):
                 k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
-            if kind == HUGE:
+            if kind in (HUGE, HUGE_SHMEM):
                 k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
             continue
         if stall:  # everything before it has had its time: the stall begins then
@@ -319,8 +350,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
-        task.majflt += n
-        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][device] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+            task.majflt += n
+            task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults
     outcome.faults += faults
     if vma.file is not None:
@@ -346,7 +378,7 @@ def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
     return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
-            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
+            c.clear_huge_page, c.zero_page, c.reuse, c.clear_huge_page, c.map_file)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -379,6 +411,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason == ASK_OBJECT:
+        mempolicy.ask_object(k, task, vma, end.victim)
     elif reason == NUMA_HINT:
         outcome.faults += numa_balancing.hint_faults(k, task, end, order)
     elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
@@ -395,6 +429,8 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
     """
     file = vma.file
     pfn = int(filemap.find(k.s, file.root, vpn - vma.start + vma.pgoff)) if file is not None and file.root else 0
+    if k.s.mem["flags"][pfn] & PG_TAIL:
+        pfn = int(k.s.mem["private"][pfn])
     if pfn:
         k.s.mem["refcount"][pfn] += 1
     try:
@@ -493,11 +529,11 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int, gather: list[int] 
         else:
             gather += (start, end)
         return
-    if k.current is not None and k.current.mm is vma.mm:
-        sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
     zap.zap_pages(k.s, rmap.other_locked(k, vma) if vma.flags & VM_LOCKED else rmap.NOBODY)
     v = k.s.vmf[0]
+    if int(v["count"][zap.TABLES]) and k.current is not None and k.current.mm is vma.mm:
+        sync_mm_rss(k, vma.mm)  # whoever goes through a page table settles his counts; huge entries have none
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
@@ -590,6 +626,7 @@ def truncate(k: Kernel, inode: Inode, size: int) -> None:
         if low < vma.end:
             zap_page_range(k, vma, low, vma.end)
     inode.size = size
+    k.rmap = None  # it knows where the file ends
     if inode.root:
         dirty = k.s.node_stat[:, NR_FILE_DIRTY].sum()
         inode.nr_pages -= int(filemap.truncate_pages(k.s, inode.root, first, k.machine.storage.buffers))

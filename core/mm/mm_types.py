@@ -119,6 +119,7 @@ TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# of_start, of_end: the pages of a shared-memory object that mode and nodes are of; elsewhere the object is asked first.
 # mems: the nodes that the task's cpuset allows, as a mask (0: all).
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
@@ -136,13 +137,13 @@ VMF = np.dtype([
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("mems", "i8"), ("ino", "i8"), ("thp", "i8"),
-    ("cluster", "i8"), ("sliced", "i8"),
+    ("cluster", "i8"), ("sliced", "i8"), ("of_start", "i8"), ("of_end", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
     ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
     ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
-    ("count", "i8", (16,)),
+    ("count", "i8", (20,)),
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
@@ -150,15 +151,18 @@ _ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x
 _ANSWERED: Any = struct.Struct("9q")
 
 
+EVERYWHERE = 1 << 62  # beyond any page of a file
+
+
 def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
-        thp: int = 0, cluster: int = 1, sliced: bool = False, done: int = 0) -> None:  # fmt: skip
+        thp: int = 0, cluster: int = 1, sliced: bool = False, of_end: int = EVERYWHERE, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
-        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, done,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, 0, of_end, done,
     )  # fmt: skip
 
 
@@ -368,6 +372,9 @@ class AnonVma:
         self.children = 0
 
 
+SHMEM_DEV = (0, 1)  # the mount that nobody sees, of shared anonymous memory
+
+
 class Inode:
     """A file of the simulated disk, or a shmem object: its size and its page cache.
 
@@ -377,7 +384,7 @@ class Inode:
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
                  "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
-                 "hstate", "spool", "resv_map", "huge_pages")  # fmt: skip
+                 "hstate", "spool", "resv_map", "huge_pages", "policies")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -405,6 +412,7 @@ class Inode:
         self.spool: Subpool | None = None
         self.resv_map: ResvMap | None = None
         self.huge_pages: dict[int, int] = {}
+        self.policies: list[tuple[int, int, Mempolicy]] = []  # of shared memory: pages [first, last), in order (shared_policy)
 
     @property
     def nr_file_pages(self) -> int:

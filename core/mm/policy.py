@@ -8,8 +8,8 @@ The classroom's policies (`classroom`, a file each) say only which page is next;
 
 What becomes of a page that has been isolated (unmapped, written to swap, freed) is no policy: `lru_classic.shrink_page` does it for all.
 
-`isolate` and `age` run compiled loops; the classic policy's stand in the rounds of reclaim (`shrink_node`), which stop for the others'. `accessed` is a step inside other loops, so it is chosen there, by the
-policy's number in `ctl`.
+`isolate` and `age` run compiled loops; the classic policy's stand in the rounds of reclaim (`shrink_node`), which stop for the others'.
+`accessed` is a step inside other loops, so it is chosen there, by the policy's number in `ctl`.
 """
 
 from __future__ import annotations

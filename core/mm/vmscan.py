@@ -102,7 +102,7 @@ def decide(k: Kernel, reason: int, who: str) -> None:
 def tell(k: Kernel, who: str) -> None:
     """What the visits so far came to: their time, their events, their rows for `explain`. One that is still going on moves to the front."""
     r, done = rmap_walk.tables(k), int(k.s.sc[0]["row"])
-    if r.dropped.any():
+    if r.file_lost.any():
         rmap_walk.settle(k)
     for memcg, node, priority, _, visit, looked, scanned, freed, written, list_scanned, list_freed in r.visits[:done].tolist():
         path = k.cgroups[memcg].path

@@ -98,8 +98,8 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     s.ctl[CTL_TRACE_FREE] = 1
     _hang_tables(s, frames, leaves, middles)
     none = np.zeros(1, np.int64)
-    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), np.array([0, 0, 1], np.int64), none, np.zeros(2, np.int64), none, none, none, none,
-             *room(1, 1)[1:])  # fmt: skip
+    starts = np.array([0, 0, 1], np.int64)
+    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none, *room(1))
     return s, r, np.array([(s.mms["pgd"][1], 0, pages)], np.int64)
 
 
