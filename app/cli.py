@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 def _serve_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
     _place_options(sub)
+    sub.add_argument("--workers", type=_workers, metavar="N", help="worker processes (default 1)")
     sub.add_argument(
         "--allow-anyone",
         action="store_true",
@@ -114,6 +115,12 @@ def _port(text: str) -> int:
     return port
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; give 1 to 256")
+    return int(text)
+
+
 def _machine(text: str) -> dict[str, Any]:
     try:
         machine = json.loads(text)
@@ -133,7 +140,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     from app.settings import Settings
 
-    flags = {name: getattr(args, name) for name in ("host", "port", "data") if getattr(args, name) is not None}
+    flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
+    if getattr(args, "allow_anyone", False):
+        flags["allow_anyone"] = True
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -171,19 +180,18 @@ def serve(args: argparse.Namespace) -> int:
         settings = settings_of(args)
     except ValueError as error:
         return _complain(str(error), USAGE)
-    if not args.allow_anyone:
-        try:
-            settings.check()
-        except ValueError as error:
-            return _complain(f"{error}; or say --allow-anyone", REFUSED)
+    try:
+        settings.check()
+    except ValueError as error:
+        return _complain(str(error), REFUSED)
     try:
         found = listen(settings.host, settings.port)
     except OSError as error:
         return _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}", FAILED)
     port = found.getsockname()[1]
-    if args.allow_anyone and not settings.loopback:
-        print(f"pagewalk: anyone who reaches {settings.host} port {port} may use this service", file=sys.stderr)
-        settings = settings.model_copy(update={"host": "127.0.0.1"})  # the service asks nobody, as on loopback
+    if settings.open and not settings.loopback:
+        warning = f"anyone who reaches {settings.host} port {port} may use this service: create, read, change and delete every session"
+        print(f"pagewalk: WARNING: {warning}", file=sys.stderr)
     return _serve_on(found, settings, url_of(args.host or settings.host, port))
 
 
@@ -192,6 +200,8 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     from app.main import Server, config, create_app
 
     logs.configure(settings.log_level, settings.log_format)
+    if settings.workers > 1:
+        return _serve_with_workers(listener, settings, url)
 
     class Announced(Server):
         """A server that says when it is ready."""
@@ -205,6 +215,15 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     found = Announced(config(settings, app), app.state.registry)
     found.run(sockets=[listener])
     return OK if found.started else FAILED
+
+
+def _serve_with_workers(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app.pool.supervisor import Supervisor
+
+    def announce() -> None:
+        print(f"pagewalk ready on {url}", flush=True)
+
+    return OK if Supervisor(settings, listener, announce, lambda life: None).run() else FAILED
 
 
 def _complain(message: str, code: int) -> int:

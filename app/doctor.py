@@ -140,7 +140,7 @@ def _existing(folder: Path) -> Path:
 
 def database(settings: Settings) -> Finding:
     """The database that a URL names can be reached."""
-    url = getattr(settings, "database", None)
+    url = getattr(settings, "database_url", None)
     if url is None:
         return Finding("database", "ok", "SQLite in the data folder" if settings.data else "none: nothing is kept")
     text = url.get_secret_value() if hasattr(url, "get_secret_value") else str(url)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_node, explain_pressure, monitor, verify
+from core import explain, explain_hugetlb, explain_node, explain_pressure, monitor, verify
 from core.abi.mman import (
     PMD_PAGES,
     TASK_SIZE,
@@ -531,6 +531,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_ksm": explain.explain_ksm,
     "explain_thp": explain.explain_thp,
     "explain_node": explain_node.explain_node,
+    "explain_hugetlb": explain_hugetlb.explain_hugetlb,
     "explain_tlb": explain.explain_tlb,
     "tlb": tlb_view,
     "tlb_reach": tlb_reach,

@@ -2,16 +2,19 @@
 
 import asyncio
 import base64
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from app.errors import Problem
 from app.host.meter import Meter
+from app.host.places import Places
 from app.host.session import Session
 from app.host.turns import Threads
 from app.settings import Settings
 from app.storage.replies import MemoryReplies, Replies
+from app.storage.writer import Writer
 from core import Kernel, Machine
 
 T = TypeVar("T")
@@ -25,6 +28,7 @@ class Registry:
         self.settings = settings
         self.open = settings.open
         self.draining = False
+        self.places: Places | None = None
         self.meter = Meter()
         self._cancelling: set[asyncio.Task[bool]] = set()
         self.replies: Replies = MemoryReplies()
@@ -41,8 +45,32 @@ class Registry:
         """The session of an id. Raises a 404."""
         session = self._sessions.get(sid)
         if session is None:
-            raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+            raise self.no_such_session(sid)
         return session
+
+    @staticmethod
+    def no_such_session(sid: str) -> Problem:
+        """The 404 for an id that names no session, or none that the caller may know of."""
+        return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+
+    def join(self, life: str, places: Places) -> None:
+        """This process is one of several workers: a new session gets an id by which the others find it here."""
+        self.places = places
+
+    def new_id(self) -> str:
+        """An id for a new session."""
+        while True:
+            found = f"s_{secrets.token_urlsafe(16)}"
+            if self.places is None or self.places.mine(found):
+                return found
+
+    def here(self, sid: str) -> bool:
+        """True for a session that lives in this process."""
+        return sid in self._sessions
+
+    async def settle(self, sid: str) -> str | None:
+        """Make a session live here, if it may: None, or the seat of the worker that has it."""
+        return None
 
     async def create(self, machine: Mapping[str, Any], seed: int) -> Session:
         """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
@@ -67,6 +95,13 @@ class Registry:
             raise Problem(422, "no-such-machine", detail, errors=[{"detail": detail, "pointer": "#/machine/memory"}])
         return built
 
+    def require_share(self, owner: str | None) -> None:
+        """Raises 429 when a subject has as many sessions as one may have."""
+        limit = self.settings.max_sessions_per_owner
+        if owner is not None and sum(session.owner == owner for session in self._sessions.values()) >= limit:
+            detail = f"{owner[:60]} has {limit} sessions, which is what one may have: delete one, or wait until one expires"
+            raise Problem(429, "quota-exceeded", detail, {"Retry-After": "60"})
+
     def require_place(self) -> None:
         """Raises 429 when there are as many sessions as there may be."""
         if len(self._sessions) >= self.settings.max_sessions:
@@ -76,6 +111,7 @@ class Registry:
     def add(self, session: Session) -> Session:
         """Take a session in. Raises 429 when there are too many."""
         self.require_place()
+        session.id = self.new_id()
         self._sessions[session.id] = session
         session.meter = self.meter
         self.meter.created += 1
@@ -86,9 +122,9 @@ class Registry:
         self._sessions.pop(session.id, None)
         await session.close()
 
-    def page(self, size: int, token: str | None) -> tuple[list[Session], str | None]:
+    def page(self, size: int, token: str | None, visible: Callable[[Session], bool]) -> tuple[list[Session], str | None]:
         """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        sessions = list(self._sessions.values())
+        sessions = [session for session in self._sessions.values() if visible(session)]
         start = 0
         if token is not None:
             ids = [session.id for session in sessions]
@@ -117,15 +153,20 @@ class Registry:
             if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
 
+    @property
+    def store(self) -> Writer | None:
+        """What commits the journals; None while they are in memory, where they are committed at once."""
+        return getattr(self, "writer", None)
+
     def gauges(self) -> dict[str, float]:
         """How things stand, for those who watch the service."""
         return {
-            "sessions": len(self._sessions),
+            "sessions": max(getattr(self, "total", 0), len(self._sessions)),
             "sessions_live": len(self._sessions),
             "waiting": self.threads.waiting,
             "long_calls": self.threads.under_way,
-            "journal_waiting": 0,  # a journal in memory is committed at once
-            "journal_lag_seconds": 0.0,
+            "journal_waiting": 0 if self.store is None else self.store.waiting,
+            "journal_lag_seconds": 0.0 if self.store is None else self.store.lag_s,
             "draining": int(self.draining),
         }
 

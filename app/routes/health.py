@@ -1,5 +1,6 @@
 """Whether the service lives, is ready, and what it is."""
 
+import asyncio
 import resource
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -12,6 +13,7 @@ from app.deps import TheRegistry
 from app.errors import Problem
 from app.host.meter import add
 from app.host.registry import Registry
+from app.logs import logger
 from app.metrics import render
 from app.routes import reply
 from app.schemas import docs
@@ -19,6 +21,8 @@ from app.schemas import docs
 router = APIRouter(tags=["operating"])
 API_VERSION: Final = "1"
 LINUX: Final = "6.1"
+STORE_S: Final = 2.0  # that the database may take to say that it is there
+log = logger("pagewalk.health")
 
 
 def release() -> str:
@@ -37,9 +41,16 @@ async def livez() -> Response:
 
 @router.get("/readyz", responses=docs.ok("Status"))
 async def readyz(registry: TheRegistry) -> Response:
-    """The service takes work; 503 while it shuts down."""
+    """The service takes work; 503 while it shuts down, or when its database does not answer."""
     if registry.draining:
         raise Problem(503, "draining", "the service shuts down", {"Retry-After": "5"})
+    if registry.store is not None:
+        try:
+            async with asyncio.timeout(STORE_S):
+                await registry.store.read(lambda conn: conn.exec_driver_sql("select 1").scalar())
+        except Exception as error:
+            log.error("the database does not answer", error=f"{type(error).__name__}: {error}")
+            raise Problem(503, "no-database", "the database does not answer: nothing can be committed", {"Retry-After": "5"}) from None
     return reply.json({"status": "ok"})
 
 

@@ -17,6 +17,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "ksm": True,
     "tlb": True,
     "node": True,
+    "hugetlb": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -76,6 +77,8 @@ SESSION: Final = {
     "id": STR,
     "name": NULL_STR,
     "lab": NULL_STR,
+    "owner": NULL_STR,
+    "course": NULL_STR,
     "machine": FREE,
     "seed": INT,
     "clock_ns": INT,
@@ -86,6 +89,12 @@ SESSION: Final = {
     "created": {"type": "string", "format": "date-time"},
     "ttl_ns": INT,
 }
+
+TOKEN: Final = {
+    **dict.fromkeys(("id", "subject", "created"), STR),
+    **dict.fromkeys(("course", "session", "label", "issued_by", "expires", "revoked", "used"), NULL_STR),
+}
+COURSE: Final = {"id": STR, "name": NULL_STR, "created": STR, "role": NULL_STR}
 
 PROCESS: Final = {
     **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads",
@@ -163,19 +172,15 @@ AUDIT: Final = _object(
     doc="The invariants that were checked, and the sums they rest on.",
 )
 LIMIT: Final[Schema] = {"anyOf": [INT, {"const": "max"}]}
-CGROUP: Final = _object(
-    {
-        "path": STR,
-        "procs": {"type": "array", "items": INT},
-        "subtree_control": STRINGS,
-        **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
-        **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
-        "memory.events": COUNTS,
-        "memory.stat": COUNTS,
-        "children": {"type": "array", "items": ref("Cgroup")},
-    },
-    doc="One cgroup's limits and counters, and the groups below it. Sizes in bytes.",
-)
+CGROUP: Final[Mapping[str, Schema]] = {
+    "path": STR,
+    "procs": {"type": "array", "items": INT},
+    "subtree_control": STRINGS,
+    **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
+    **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
+    "memory.events": COUNTS,
+    "memory.stat": COUNTS,
+}
 ZONE: Final = _object({
     **dict.fromkeys(("node", "start_pfn", "present", "managed", "free", "min", "low", "high"), INT),
     "zone": STR,
@@ -242,7 +247,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
     "FileAnswer": _object({"path": STR, "size": INT, **ANSWER}),
-    "Cgroup": CGROUP,
+    "Cgroup": _object({**CGROUP, "children": STRINGS}, doc="One cgroup's limits and counters, and the paths of the groups below it. Sizes in bytes."),
+    "CgroupTree": _object(
+        {**CGROUP, "children": {"type": "array", "items": ref("CgroupTree")}},
+        doc="A cgroup's limits and counters, and the groups below it with theirs. Sizes in bytes.",
+    ),
     "CgroupCreate": {
         "type": "object",
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
@@ -309,6 +318,17 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
     "Status": _object({"status": STR}),
+    "Me": _object({"subject": NULL_STR, "admin": BOOL, "roles": {"type": "object", "additionalProperties": STR}, "expires": NULL_STR},
+                  doc="Who the caller is, and what in which course."),
+    "Token": _object(TOKEN),
+    "IssuedToken": _object({**TOKEN, "token": STR}, doc="A token, and its secret: shown here and never again."),
+    "TokenList": _list("Token"),
+    "Course": _object(COURSE),
+    "CourseList": _list("Course"),
+    "Member": _object({"subject": STR, "role": {"type": "string", "enum": ["instructor", "grader", "student"]}}),
+    "MemberList": _list("Member"),
+    "Ticket": _object({"ticket": STR, "expires_in": INT}, doc="Opens one stream of the session, once, within `expires_in` seconds."),
+    "Observer": _object({**TOKEN, "token": STR, "events": STR}, doc="An observer's link, and its secret: shown here and never again."),
     "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),
 }
 

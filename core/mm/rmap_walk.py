@@ -50,16 +50,13 @@ VT = np.dtype([("mm", "i8"), ("start", "i8"), ("end", "i8"), ("pgoff", "i8"), ("
 VISIT = np.dtype([(name, "i8") for name in ("memcg", "node", "priority", "kswapd", "visit", "looked", "scanned", "freed", "written")]
                  + [("list_scanned", "i8", (4,)), ("list_freed", "i8", (4,))])  # fmt: skip
 MAX_VISITS = 128
-# kswapd of a node (`Kernel.kswapd`), while loops run it
-DAEMON = np.dtype([(name, "i8") for name in ("awake", "priority", "reclaimed", "failures", "need_aging")])
-BATCH = 64  # pages that a policy may take at once
 
 
 class Rmap(NamedTuple):
     """What loops need of the Python objects, and their room: mappings by anchor; the rest is reclaim's.
 
     order: cgroups in the order in which they are visited.
-    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it; daemons: kswapd by node.
+    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it.
     """
 
     vt: Array
@@ -74,7 +71,6 @@ class Rmap(NamedTuple):
     batch: Array
     plan: Array
     visits: Array
-    daemons: Array
 
 
 def tables(k: Kernel) -> Rmap:
@@ -89,9 +85,9 @@ def tables(k: Kernel) -> Rmap:
     return rmap
 
 
-def room(nodes: int) -> tuple[Array, ...]:
-    """What reclaim writes into: batch, plan, visits, daemons."""
-    return np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT), np.zeros(nodes, DAEMON)
+def room() -> tuple[Array, ...]:
+    """What reclaim writes into: batch, plan, visits."""
+    return np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT)
 
 
 def settle(k: Kernel) -> None:
@@ -118,7 +114,7 @@ def _build(k: Kernel) -> Rmap:
         roots[one.id], ends[one.id] = one.root, one.nr_file_pages
     tree = np.array([*rows, (0, 0, 0, 0, 0)], VT)
     order = np.array([cg.id for cg in subtree(k, k.root_cgroup, dying=True)], np.int64)
-    return Rmap(tree, *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode), roots, ends, lost, order, *room(k.nr_nodes))
+    return Rmap(tree, *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode), roots, ends, lost, order, *room())
 
 
 def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:

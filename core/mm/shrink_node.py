@@ -1,4 +1,4 @@
-"""The rounds of reclaim as loops that can be taken up again (mm/vmscan.c: shrink_node, do_try_to_free_pages, balance_pgdat).
+"""The rounds of reclaim as loops that can be taken up again (mm/vmscan.c: shrink_node, do_try_to_free_pages, a round of balance_pgdat).
 
 `vmscan` says who asks and tells what came of it; here the work is done, from the first round to the last, without a word of Python
 between. `State.sc` keeps where it stands, so that it can stop for what it does not decide and go on after it:
@@ -31,10 +31,9 @@ from core.mm.mm_types import (
     State,
 )
 from core.mm.rmap_walk import Rmap, belongs
-from core.vmstat import EVENT, NODE
+from core.vmstat import NODE
 
 DONE, ISOLATE, AGE, SPLIT, LOW, HUGE_ZERO, FLUSH, FULL = range(8)
-SLEEP = 8  # kswapd is done and sleeps
 
 DEF_PRIORITY = 12
 SWAP_CLUSTER_MAX = 32
@@ -42,11 +41,10 @@ HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch
 DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
 ACTIVATE_ANON, ACTIVATE_FILE = NODE["workingset_activate_anon"], NODE["workingset_activate_file"]
 IMMEDIATE = NODE["nr_vmscan_immediate_reclaim"]
-PAGEOUTRUN, HIT_QUICKLY = EVENT["pageoutrun"], EVENT["kswapd_low_wmark_hit_quickly"]
 
 # where a round stands (sc.stage), and a reclaim (sc.round)
 FRESH, NEXT, TAKEN, ISOLATED, SHRUNK, AFTER, FLUSHED = range(7)
-START, AGED, SHRINKING = range(3)
+START, AGED = range(2)
 
 
 # ---------------------------------------------------------------- one round
@@ -184,15 +182,20 @@ def refaults(s: State, r: Rmap, node: int, target: int, kind: int) -> int:
 
 
 @step
-def snapshot_refaults(s: State, r: Rmap) -> None:
+def snapshot_refaults(s: State, r: Rmap, target: int) -> None:
     """Remember them: only new ones count at the next reclaim."""
     if lru_gen_enabled(s):
         return
-    target = s.sc[0]["target"]
     for node in range(s.ctl[CTL_NR_NODES]):
         vec = s.lruvecs[target * s.ctl[CTL_NR_NODES] + node]
         for kind in range(2):
             vec["refaults"][kind] = refaults(s, r, node, target, kind)
+
+
+@njit
+def remember_refaults(s: State, r: Rmap, target: int) -> None:
+    """`snapshot_refaults`, callable from Python."""
+    snapshot_refaults(s, r, target)
 
 
 # ---------------------------------------------------------------- protection
@@ -278,7 +281,7 @@ def try_to_free_pages(s: State, r: Rmap) -> int:
             if c["nr_reclaimed"] >= c["nr_to_reclaim"]:
                 break
             c["priority"] -= 1
-        snapshot_refaults(s, r)
+        snapshot_refaults(s, r, c["target"])
         if c["nr_reclaimed"]:
             return DONE
         if c["skipped_deactivate"] and not c["force_deactivate"]:
@@ -307,95 +310,20 @@ def is_balanced(s: State, node: int) -> bool:
     return pgdat_balanced(s, node)
 
 
-@step
-def balance_round(s: State, r: Rmap, node: int) -> int:
-    """One round of kswapd: DONE, SLEEP if it is its last, or why it stopped."""
-    c, daemon = s.sc[0], r.daemons[node]
+@njit
+def balance_round(s: State, r: Rmap) -> int:
+    """One round of kswapd on the node sc.node, its lists aged first (kswapd_age_node): DONE, or why it stopped."""
+    c = s.sc[0]
     if c["round"] == START:
-        begin_round(s, r, node)
         c["round"] = AGED
         if s.ctl[CTL_POLICY] != CLASSIC:
             return AGE
         for at in range(len(r.order)):
             age_active_anon(s, r, r.order[at])
-    reason = shrink_node(s, r)
-    if reason:
-        return reason
-    c["round"] = START
-    daemon["reclaimed"] += c["nr_reclaimed"]
-    if c["nr_scanned"] < c["nr_to_reclaim"] or c["nr_reclaimed"] == 0:
-        daemon["priority"] -= 1
-    if pgdat_balanced(s, node):
-        return kswapd_sleep(s, r, node, True)
-    if daemon["priority"] < 1:
-        return kswapd_sleep(s, r, node, daemon["reclaimed"] > 0)
-    return DONE
-
-
-@inline
-def begin_round(s: State, r: Rmap, node: int) -> None:
-    """A fresh scan_control for kswapd; what belongs to the machine (swappiness, number of visits) stays."""
-    c = s.sc[0]
-    clear_scan_control(s)
-    high = 0
-    for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE):
-        if s.zones[zid]["managed"]:
-            high += max(s.zones[zid]["wmark"][WMARK_HIGH], SWAP_CLUSTER_MAX)
-    c["nr_to_reclaim"], c["priority"], c["node"], c["kswapd"] = high, r.daemons[node]["priority"], node, 1
-    c["may_swap"], c["may_writepage"], c["may_unmap"] = 1, 1, 1
-
-
-@inline
-def clear_scan_control(s: State) -> None:
-    """All that one round of kswapd has counted."""
-    c = s.sc[0]
-    c["target"] = c["nodes"] = c["stage"] = c["in_flight"] = c["split"] = c["visit"] = 0
-    c["may_deactivate"] = c["force_deactivate"] = c["skipped_deactivate"] = c["memcg_low_reclaim"] = c["memcg_low_skipped"] = 0
-    c["nr_scanned"] = c["nr_reclaimed"] = c["nr_pageout"] = c["nr_io"] = 0
-    c["walk"] = c["start_seq"] = c["can_swap"] = c["need_aging"] = c["need_swapping"] = 0
-    c["gen_total"] = c["gen_scanned"] = c["visited"] = 0
-    for lru in range(len(c["list_scanned"])):
-        c["list_scanned"][lru] = c["list_reclaimed"][lru] = 0
-
-
-@step
-def wake(s: State, r: Rmap, node: int) -> bool:
-    """kswapd of a node begins, unless it is at work: False if there is nothing to do, and it sleeps again (balance_pgdat's beginning)."""
-    daemon = r.daemons[node]
-    if not daemon["awake"]:
-        daemon["awake"], daemon["priority"], daemon["reclaimed"], daemon["need_aging"] = 1, DEF_PRIORITY, 0, 0
-        s.vm_event[PAGEOUTRUN] += 1
-    s.sc[0]["round"] = START
-    if not pgdat_balanced(s, node):
-        return True
-    s.sc[0]["target"] = 0
-    kswapd_sleep(s, r, node, True)
-    return False
-
-
-@step
-def kswapd_sleep(s: State, r: Rmap, node: int, useful: bool) -> int:
-    """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
-    daemon = r.daemons[node]
-    daemon["awake"] = 0
-    daemon["failures"] = 0 if useful else daemon["failures"] + 1
-    if useful and pgdat_balanced(s, node):
-        s.vm_event[HIT_QUICKLY] += 1
-    snapshot_refaults(s, r)
-    return SLEEP
+    return shrink_node(s, r)
 
 
 @njit
-def balance_pgdat(s: State, r: Rmap, node: int, rounds: int, again: bool) -> int:
-    """Let kswapd of a node work for some rounds: DONE, SLEEP when it sleeps, or why it stopped; then it is called `again` (balance_pgdat)."""
-    c = s.sc[0]
-    if not again:
-        if not wake(s, r, node):
-            return SLEEP
-        c["left"] = rounds
-    while c["left"] > 0:
-        reason = balance_round(s, r, node)
-        if reason:
-            return reason
-        c["left"] -= 1
-    return DONE
+def one_round(s: State, r: Rmap) -> int:
+    """`shrink_node`, callable from Python."""
+    return shrink_node(s, r)

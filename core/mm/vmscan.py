@@ -22,35 +22,38 @@ Time: each look, each write and each wait has its price in `Costs`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import huge_memory, memcontrol, policy, rmap_walk
+from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import pageout_range
-from core.mm.mm_types import CTL_LOOKS, SC
-from core.mm.rmap_walk import DAEMON
+from core.mm.mm_types import CTL_LOOKS, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
 from core.mm.shrink_node import (
     AGE,
     DEF_PRIORITY,
-    DONE,
     FLUSH,
     HUGE_ZERO,
     ISOLATE,
     LOW,
-    SLEEP,
     SPLIT,
     SWAP_CLUSTER_MAX,
-    balance_pgdat,
+    balance_round,
     is_balanced,
+    one_round,
+    remember_refaults,
     try_to_free_pages,
 )
 from core.record import keep
+from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
+    from core.mm.mm_types import State
+    from core.mm.rmap_walk import Rmap
 
 SC_FRESH = np.zeros(1, SC)
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
@@ -75,10 +78,15 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
     c["nodes"] = sum(1 << node for node in nodes or ())
     who = by or ("memcg" if cg.parent is not None else "direct")
-    while reason := int(try_to_free_pages(k.s, rmap_walk.tables(k))):
+    carry_out(k, try_to_free_pages, who)
+    return int(c["nr_reclaimed"])
+
+
+def carry_out(k: Kernel, rounds: Callable[[State, Rmap], int], who: str) -> None:
+    """Let rounds of reclaim run to their end, deciding whatever they stop for, and tell what came of them."""
+    while reason := int(rounds(k.s, rmap_walk.tables(k))):
         decide(k, reason, who)
     tell(k, who)
-    return int(c["nr_reclaimed"])
 
 
 def decide(k: Kernel, reason: int, who: str) -> None:
@@ -142,33 +150,78 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
 
     It works beside the tasks: whoever allocates lets it have a few rounds whenever it finds memory short.
     """
-    daemon = k.kswapd[node]
-    begin(k, 0, 0, kswapd=True)
-    load_daemon(k, node)
-    again = False
-    while (reason := int(balance_pgdat(k.s, rmap_walk.tables(k), node, rounds, again))) not in (DONE, SLEEP):
-        store_daemon(k, node)
-        with k.because(daemon["cause"]):
-            decide(k, reason, "kswapd")
-        load_daemon(k, node)
-        again = True
-    store_daemon(k, node)
-    with k.because(daemon["cause"]):
-        tell(k, "kswapd")
-    if reason == SLEEP:
-        daemon["cause"] = 0
-    return reason == SLEEP
+    state = k.kswapd[node]
+    if not state["awake"]:
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
+        k.s.vm_event[EVENT["pageoutrun"]] += 1
+    if pgdat_balanced(k, node):
+        boost_reclaim(k, node)
+        return kswapd_sleep(k, node, True)
+    for _ in range(rounds):
+        zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+        marks, managed = zones["wmark"][:, WMARK_HIGH].tolist(), zones["managed"].tolist()
+        high = sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
+        c = begin(k, 0, high, kswapd=True)
+        c["priority"], c["node"] = state["priority"], node
+        with k.because(state["cause"]):
+            carry_out(k, balance_round, "kswapd")
+        freed = int(c["nr_reclaimed"])
+        state["reclaimed"] += freed
+        if int(c["nr_scanned"]) < high or not freed:
+            state["priority"] -= 1
+        if pgdat_balanced(k, node):
+            return kswapd_sleep(k, node, True)
+        if state["priority"] < 1:
+            return kswapd_sleep(k, node, state["reclaimed"] > 0)
+    return False
 
 
-def load_daemon(k: Kernel, node: int) -> None:
-    """What kswapd of a node knows, for the loops."""
-    rmap_walk.tables(k).daemons[node] = tuple(k.kswapd[node][name] for name in DAEMON.names or ())
+def watermark_boosts(k: Kernel, node: int) -> dict[int, int]:
+    """What thefts of pageblocks have added to the marks of the node's zones: it goes when kswapd is done."""
+    zids = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
+    return {zid: int(k.s.zones["boost"][zid]) for zid in zids if int(k.s.zones["boost"][zid])}
 
 
-def store_daemon(k: Kernel, node: int) -> None:
-    """And back again."""
-    awake, priority, reclaimed, failures, need_aging = rmap_walk.tables(k).daemons[node].tolist()
-    k.kswapd[node].update(awake=bool(awake), priority=priority, reclaimed=reclaimed, failures=failures, need_aging=bool(need_aging))
+def boost_reclaim(k: Kernel, node: int) -> None:
+    """Make as many pages free as the marks were raised by, with little effort: no writing, no swapping, few rounds (balance_pgdat)."""
+    left = sum(k.kswapd[node]["boosts"].values())
+    if not left:
+        return
+    c = begin(k, 0, left, may_swap=False, kswapd=True)
+    c["node"], c["may_writepage"] = node, 0
+    while left > 0 and c["priority"] >= 1:
+        before = int(c["nr_reclaimed"])
+        carry_out(k, one_round, "kswapd")
+        got = int(c["nr_reclaimed"]) - before
+        left -= got
+        if not got or c["priority"] > DEF_PRIORITY - 2:
+            c["priority"] -= 1
+
+
+def release_boosts(k: Kernel, node: int) -> None:
+    """What kswapd was woken for is done: those boosts go, and kcompactd is to make the pageblocks whole that thefts have torn.
+
+    Where compaction has gone through a whole zone, it may look everywhere again.
+    """
+    boosts = k.kswapd[node]["boosts"]
+    for zid, boost in boosts.items():
+        k.s.zones["boost"][zid] -= min(boost, int(k.s.zones["boost"][zid]))
+    if boosts:
+        compaction.wakeup_kcompactd(k, node, PAGEBLOCK_ORDER)
+    for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE):
+        compaction.flush_skip_marks(k, zid)
+
+
+def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
+    """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
+    state = k.kswapd[node]
+    state["awake"], state["cause"] = False, 0
+    release_boosts(k, node)
+    state["failures"] = 0 if useful else state["failures"] + 1
+    if useful and pgdat_balanced(k, node):
+        k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
+    remember_refaults(k.s, rmap_walk.tables(k), 0)
+    return True
 
 
 def pageout(k: Kernel, node: int) -> int:

@@ -1,11 +1,14 @@
 """Operating the service: request ids, the log, the metrics."""
 
+import asyncio
 import io
+import itertools
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +17,8 @@ from app import logs
 from app.errors import Problem
 from app.host.meter import BOUNDS, Meter, add
 from app.metrics import COUNTERS, GAUGES, render
+from app.storage import open_store
+from app.storage.writer import Writer
 from tests.api.client import PAGE, problem, running
 
 
@@ -202,3 +207,45 @@ def test_every_metric_has_a_name_of_ours_and_words():
 
 def test_a_problem_outside_of_a_request_has_no_id():
     assert "request_id" not in Problem(404, "x", "y").document("/z") and sys.version_info >= (3, 11)
+
+
+def test_a_database_that_does_not_answer_is_not_ready(tmp_path):
+    with running() as service:
+        registry = service.app.state.registry
+        registry.writer = Writer(open_store(f"sqlite:///{tmp_path}/x.db", "normal").database)
+        try:
+            assert service.http.get("/readyz").status_code == 200
+            assert value(families(service.http.get("/metrics").text), "pagewalk_journal_waiting") == 0
+        finally:
+            registry.writer.close()
+        problem(service.http.get("/readyz"), 503, "database")
+        registry.writer.database.close()
+        del registry.writer
+
+
+def test_the_journals_lag_is_the_age_of_what_waits(tmp_path):
+    async def until(holds: Callable[[], bool]) -> float:
+        async with asyncio.timeout(10):
+            for _ in itertools.takewhile(lambda _: not holds(), itertools.count()):
+                await asyncio.sleep(0)
+        return writer_of[0].lag_s
+
+    async def lag() -> tuple[float, float, float]:
+        writer = Writer(open_store(f"sqlite:///{tmp_path}/x.db", "normal").database)
+        writer_of.append(writer)
+        try:
+            before = writer.lag_s
+            task = asyncio.create_task(writer.write(lambda conn: held.wait(10)))
+            during = await until(lambda: writer.lag_s > 0)
+            held.set()
+            await task
+            after = await until(lambda: writer.lag_s == 0)
+            return before, during, after
+        finally:
+            held.set()
+            await asyncio.to_thread(writer.close)
+            writer.database.close()
+
+    held, writer_of = threading.Event(), []
+    before, during, after = asyncio.run(lag())
+    assert before == after == 0 < during
