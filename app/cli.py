@@ -178,6 +178,13 @@ def serve(args: argparse.Namespace) -> int:
         settings = settings_of(args)
     except ValueError as error:
         return _complain(str(error), USAGE)
+    if settings.otel:
+        from app import telemetry
+
+        try:
+            telemetry.require()
+        except ValueError as error:
+            return _complain(str(error), USAGE)
     if not args.allow_anyone:
         try:
             settings.check()

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp
 
-from app import errors
+from app import errors, telemetry
 from app.edge import Edge
 from app.host.registry import Registry
 from app.observe import Observe
@@ -33,6 +33,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: Registry = app.state.registry
     sys.setswitchinterval(SWITCH_S)
     sweeper = asyncio.create_task(registry.sweep())
+    end_traces = telemetry.start() if registry.settings.otel else None
     try:
         yield
     finally:
@@ -41,6 +42,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         registry.abandon()
         await asyncio.sleep(0)
         registry.close()
+        if end_traces is not None:
+            end_traces()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -79,7 +82,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _layers(registry: Registry) -> list[Middleware]:
     """What every request passes, the outermost first."""
     settings = registry.settings
-    return [Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
+    traced = [Middleware(telemetry.Traced)] if settings.otel else []
+    return [Middleware(Observe, meter=registry.meter, share=settings.access_log), *traced, Middleware(Edge, registry=registry)]
 
 
 def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
