@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -132,7 +133,9 @@ class LoopCache(_Cache):
         return _files(self.loop, sig).load_overload(sig, target_context)
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        _files(self.loop, sig).save_overload(sig, data)
+        """Keep the machine code, where that is possible: a folder that is read only (an image's) is no reason not to run."""
+        with suppress(OSError):
+            _files(self.loop, sig).save_overload(sig, data)
 
     def enable(self) -> None:
         """A cache of loops is always on."""
@@ -163,13 +166,27 @@ def njit(function: F) -> F:
 
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function)
-    return compiled
+    return _once(_NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function))
 
 
 def step(function: F) -> F:
     """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
+    return _once(_NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function))
+
+
+def _once(compiled: Any) -> Any:
+    """numba compiles a step anew for each constant that it is called with (the type of `0` is "the literal 0"); here it is an integer.
+
+    LLVM still sees the constant wherever it inlines the step.
+    """
+    if DISABLED:
+        return compiled
+    resolve = compiled.get_call_template
+
+    def plainly(args: Any, kws: Any) -> Any:
+        return resolve(tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()})
+
+    compiled.get_call_template = plainly
     return compiled
 
 

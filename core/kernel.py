@@ -20,7 +20,7 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback, pcp, tlb
+from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb
 from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
@@ -109,6 +109,7 @@ class Kernel:
     committed_pages: int
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
+    kcompactd: list[dict[str, Any]]
     psi: psi.PsiTasks
     rqs: list[fair.Rq]  # the processors
     loadavg: list[int]
@@ -258,6 +259,7 @@ class Kernel:
 
     def advance(self, ns: int, work: int = 1 << 23) -> int:
         """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
+        compaction.arm_kcompactd(self)
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
         self.rmap = None

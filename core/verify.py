@@ -59,8 +59,11 @@ from core.mm.mm_types import (
     MAX_NR_GENS,
     MAX_ORDER,
     MGLRU,
+    MIGRATE_TYPES,
     MIN_NR_GENS,
     NR_LRU,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_SKIP,
     ZONES_PER_NODE,
     Array,
     State,
@@ -269,26 +272,33 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, refs, foun
 
 @njit
 def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:
-    """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1."""
+    """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1.
+
+    A block belongs to its pageblock's list, but for single blocks that another type stole, and its links end in that list's type.
+    """
     zone = s.zones[zid]
     first, last = zone["start_pfn"], zone["start_pfn"] + zone["spanned"]
-    for order in range(MAX_ORDER):
-        link = zone["head"][order]
-        before = -1
-        while link > 0:
-            block = link - 1
-            pfn = block << order
-            row = s.ctl[CTL_BUDDY + order] + block
-            if pfn < first or pfn + (1 << order) > last or s.buddy[row, 1] != before:
+    for mt in range(MIGRATE_TYPES):
+        for order in range(MAX_ORDER):
+            link = zone["head"][mt, order]
+            before = -1 - mt
+            pfn = first
+            while link > 0:
+                block = link - 1
+                pfn = block << order
+                row = s.ctl[CTL_BUDDY + order] + block
+                if pfn < first or pfn + (1 << order) > last or s.buddy[row, 1] != before:
+                    return pfn
+                for at in range(pfn, pfn + (1 << order)):
+                    owner[at] = FREE
+                    claims[at] += 1
+                blocks[order] += 1
+                if blocks[order] > zone["spanned"]:
+                    return pfn
+                before = link
+                link = s.buddy[row, 0]
+            if (before > 0 and link != -1 - mt) or zone["tail"][mt, order] != max(before, 0):
                 return pfn
-            for at in range(pfn, pfn + (1 << order)):
-                owner[at] = FREE
-                claims[at] += 1
-            blocks[order] += 1
-            if blocks[order] > zone["spanned"]:
-                return pfn
-            before = link
-            link = s.buddy[row, 0]
     return -1
 
 
@@ -669,6 +679,18 @@ def free_pages_add_up(k: Kernel, r: Recount) -> None:
             broken("free lists", f"zone {zid} counts {zone['nr_free'].tolist()} blocks, has {r.free[zid].tolist()}")
         if int(zone["free"]) != int((r.free[zid] * sizes).sum()):
             broken("free pages", f"zone {zid} counts {int(zone['free'])} free pages, its lists hold {int((r.free[zid] * sizes).sum())}")
+        if not 0 <= int(zone["boost"]) <= max(int(zone["max_boost"]), int(zone["managed"])):
+            broken("watermark boost", f"zone {zid} has {int(zone['boost'])}, at most {int(zone['max_boost'])}")
+
+
+def pageblocks_have_a_type(k: Kernel, r: Recount) -> None:
+    """Every pageblock of a zone has a migrate type that has free lists."""
+    for zid in k.populated:
+        first, spanned = int(k.s.zones["start_pfn"][zid]), int(k.s.zones["spanned"][zid])
+        blocks = k.s.pageblocks[first >> PAGEBLOCK_ORDER : ((first + spanned - 1) >> PAGEBLOCK_ORDER) + 1]
+        odd = np.flatnonzero((blocks & ~PAGEBLOCK_SKIP) >= MIGRATE_TYPES)
+        if len(odd):
+            broken("pageblocks", f"pageblock {int(odd[0])} of zone {zid} has the flags {int(blocks[odd[0]])}")
 
 
 def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
@@ -825,6 +847,7 @@ def _check_huge_pages(k: Kernel, r: Recount, h: Hstate, in_use: set[int]) -> Non
 
 RULES = (
     free_pages_add_up,
+    pageblocks_have_a_type,
     every_frame_has_one_owner,
     mapcounts_equal_entries,
     references_have_holders,

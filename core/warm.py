@@ -46,6 +46,7 @@ def story(k: Kernel) -> None:
         k.view(name, **args)
     samepages(k)
     huge(k, a)
+    fragments(k)
     transparent(k)
     shared_huge_pages(k)
     pressure(k)
@@ -176,6 +177,20 @@ def huge(k: Kernel, a: int) -> None:
     call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
 
 
+def fragments(k: Kernel) -> None:
+    """Every second frame of some MiB is free: huge pages have to be compacted for."""
+    e = call(k, "spawn", comm="e")["pid"]
+    heap = call(k, "mmap", e, length=12 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", e, address=heap, length=12 * M, access="write")
+    child = call(k, "fork", e)["pid"]
+    call(k, "touch", e, address=heap, length=12 * M, access="write", stride=2)
+    call(k, "exit", child)
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"40")
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"0")
+    call(k, "put", path="/proc/sys/vm/compact_memory", data=b"1")
+    call(k, "exit", e)
+
+
 def pressure(k: Kernel, name: str = "x") -> None:
     """A limit that reclaims, then kills."""
     b = call(k, "spawn", comm="b")["pid"]
@@ -221,7 +236,7 @@ def policies(k: Kernel) -> None:
 
 
 READS = (
-    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/{pid}/smaps", "/proc/{pid}/smaps_rollup",
+    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/pagetypeinfo", "/proc/{pid}/smaps", "/proc/{pid}/smaps_rollup",
     "/proc/{pid}/numa_maps", "/proc/{pid}/status", "/sys/fs/cgroup/w/memory.stat", "/sys/fs/cgroup/w/memory.numa_stat",
 )  # fmt: skip
 

@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, WebSocket
 from starlette.responses import Response
 
-from app.deps import TheSession, enter, require_origin
+from app.deps import TheSession, enter_stream
 from app.errors import Problem
 from app.host.autopsy import autopsy
 from app.host.session import Session
 from app.host.why import why
+from app.identity.guard import GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.kinds import parse_duration
@@ -17,7 +18,7 @@ from app.stream import lines, poll
 from app.stream.hub import Filter, Subscription, cursor, parse_types
 from app.stream.websocket import refuse, serve
 
-router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"])
+router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"], route_class=GuardedRoute)
 MAX_WAIT_S = 60.0
 MAX_ID = (1 << 63) - 1
 
@@ -85,11 +86,11 @@ def _resume(after: int | None, last_event_id: str | None) -> int | None:
 
 
 @router.websocket("")
+@admits
 async def stream_events(websocket: WebSocket, sid: str) -> None:
     """Events as a websocket: one JSON object a message."""
     try:
-        require_origin(websocket)
-        session = enter(websocket, sid)
+        session = await enter_stream(websocket, router.prefix)
         subscription = _subscription(session, *_queries(websocket))
         lines.require_place(subscription)
     except Problem as problem:

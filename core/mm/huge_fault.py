@@ -23,7 +23,7 @@ from core.abi.errno import SysError
 from core.abi.mman import PMD_PAGES, VM_HUGEPAGE
 from core.events import Thp
 from core.mm import gfp, memcontrol
-from core.mm.gfp_types import GFP_MOVABLE, GFP_NORETRY, GFP_TRANSHUGE, GFP_ZERO
+from core.mm.gfp_types import GFP_MOVABLE, GFP_NORETRY, GFP_THISNODE, GFP_TRANSHUGE, GFP_ZERO
 from core.mm.huge_memory import HUGE_LIMIT, NO_HUGE_ZERO, THP_DIRECT, THP_FILE, THP_KSWAPD, THP_ZERO_PAGE_ALLOC_FAILED, make_huge_zero
 from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from core.mm.page_counter import uncharge_pages
@@ -78,14 +78,21 @@ def _allocate(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
     if gfp.injected(k):
         _fall_back(k, task, vpn, "this allocation was told to fail")
         return
+    if gfp.steal(k):
+        return  # there is a block of another migrate type: now it is ours
     if flags & THP_KSWAPD:
         with gfp.saved(k):
-            gfp.wake_kswapd(k, int(v["node"]))
+            gfp.wake_kswapd(k, int(v["node"]), 0 if flags & THP_DIRECT else HPAGE_PMD_ORDER)
     if not flags & THP_DIRECT:
         _fall_back(k, task, vpn, f"no free block of 2 MiB, and defrag is {k.thp['defrag']}: a fault here does not wait for one")
         return
     hard = GFP_TRANSHUGE if vma.flags & VM_HUGEPAGE else GFP_TRANSHUGE | GFP_NORETRY
-    head = gfp.alloc_pages(k, task, HPAGE_PMD_ORDER, hard, node=int(v["node"]), nodes=int(v["nodes"]) if int(v["policy"]) else 0)
+    node, nodes = int(v["node"]), int(v["nodes"]) if int(v["policy"]) else 0
+    head = 0
+    if not nodes or nodes >> node & 1:  # near first, with little effort: a remote huge page is slower than near small ones
+        head = gfp.alloc_pages(k, task, HPAGE_PMD_ORDER, hard | GFP_THISNODE | GFP_NORETRY, node=node)
+    if not head:
+        head = gfp.alloc_pages(k, task, HPAGE_PMD_ORDER, hard, node=node, nodes=nodes)
     if head:
         v["ready"] = head
     else:

@@ -61,7 +61,7 @@ from core.mm.compound import (
     undefer,
 )
 from core.mm.huge_pmd import NR_ANON_THPS, page_remove_file_rmap_huge, split_huge_pmd
-from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, MM_SHMEMPAGES, SHMEM_DEV, WMARK_MIN, State
+from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MIGRATE_MOVABLE, MM_ANONPAGES, MM_SHMEMPAGES, SHMEM_DEV, WMARK_MIN, State
 from core.mm.page_alloc import free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import uncharge
 from core.mm.page_ops import (
@@ -229,9 +229,9 @@ def pmd_alloc(s: State, v, mm: int, vpn: int) -> int:
 @step
 def huge_page_on(s: State, v, node: int, nodes: int) -> int:
     """A block of order 9, above the low mark or else above the min mark."""
-    pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, v["mark"], GFP_USER, nodes, v["node"])
+    pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, v["mark"], GFP_USER, nodes, v["node"], MIGRATE_MOVABLE)
     if pfn == 0 and v["mark"] != WMARK_MIN:
-        pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, WMARK_MIN, GFP_USER, nodes, v["node"])
+        pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, WMARK_MIN, GFP_USER, nodes, v["node"], MIGRATE_MOVABLE)
     return pfn
 
 

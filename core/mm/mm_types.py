@@ -7,6 +7,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.pt        one row a page table          512 entries in x86-64's own bits (int64, bit 63 = NX)
     State.xa        one row a radix node          512 slots of a file's page cache
     State.buddy     free-list links by order      see page_alloc
+    State.pageblocks  one byte a 2 MiB block      its migrate type, compaction's skip mark
     State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
     State.sections  one row per 4 MiB of frames   the zone they belong to, -1 for none (see zone_of)
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
@@ -56,6 +57,10 @@ HPAGE_PMD_ORDER = 9
 HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER  # frames of a huge page that a PMD entry maps
 SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
+MIGRATE_TYPES = 4  # those that have free lists
+PAGEBLOCK_ORDER = 9  # the unit of migrate types: a huge page
+PAGEBLOCK_PAGES = 1 << PAGEBLOCK_ORDER
+PAGEBLOCK_TYPE, PAGEBLOCK_SKIP = 7, 8  # State.pageblocks: the migrate type, and compaction's mark
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -68,11 +73,19 @@ PAGE = np.dtype([
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
 ])  # fmt: skip
 
-# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp)
+# compact_*: where compaction's scanners left off and how it fared (`compaction`).
+# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp).
+# boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
+# the zone below than steal part of a pageblock here.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
     ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
-    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
+    ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
+    ("compact_considered", "i8"), ("compact_defer_shift", "i8"), ("compact_order_failed", "i8"), ("compact_cached_free_pfn", "i8"),
+    ("compact_cached_migrate_pfn", "i8", (2,)), ("compact_init_migrate_pfn", "i8"), ("compact_init_free_pfn", "i8"),
+    ("compact_blockskip_flush", "i8"),
+    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MIGRATE_TYPES, MAX_ORDER)), ("tail", "i8", (MIGRATE_TYPES, MAX_ORDER)),
+    ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
 
 # tree: the list lengths of the cgroup and all below it. cost, refaults: anonymous, file. age: evictions and activations.
@@ -244,6 +257,16 @@ KSM_NEITHER, KSM_UNSTABLE, KSM_STABLE = range(3)
 KSM_CHAIN = -1024
 
 
+# struct compact_control: one compaction of a zone, asked and answered (`compaction`).
+CC = np.dtype([
+    ("zid", "i8"), ("order", "i8"), ("migratetype", "i8"), ("sync", "i8"), ("sync_full", "i8"), ("direct", "i8"), ("whole_zone", "i8"),
+    ("ignore_skip_hint", "i8"), ("ignore_block_suitable", "i8"), ("rescan", "i8"), ("unevictable", "i8"),
+    ("migrate_pfn", "i8"), ("free_pfn", "i8"), ("fast_start_pfn", "i8"), ("fast_search_fail", "i8"), ("search_order", "i8"),
+    ("nr_migratepages", "i8"), ("left", "i8"), ("nr_freepages", "i8"), ("migrated", "i8"), ("failed", "i8"),
+    ("total_migrate_scanned", "i8"), ("total_free_scanned", "i8"),
+])  # fmt: skip
+
+
 class State(NamedTuple):
     """Every column of one simulated machine; passed whole to each page loop."""
 
@@ -251,6 +274,7 @@ class State(NamedTuple):
     pt: Array
     xa: Array
     buddy: Array
+    pageblocks: Array
     zones: Array
     sections: Array
     zonelists: Array
@@ -267,6 +291,7 @@ class State(NamedTuple):
     slots: Array
     swaps: Array
     sc: Array
+    cc: Array
     looks: Array
     ksm: Array
     ksm_items: Array
@@ -293,6 +318,8 @@ CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
+# the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
+CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 56, 57, 58
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given

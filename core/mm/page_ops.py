@@ -52,6 +52,8 @@ from core.mm.mm_types import (
     CTL_FAIL_NTH,
     HPAGE_PMD_NR,
     MAX_NUMNODES,
+    MIGRATE_MOVABLE,
+    MIGRATE_UNMOVABLE,
     MM_ANONPAGES,
     MM_FILEPAGES,
     MM_SHMEMPAGES,
@@ -117,10 +119,16 @@ def file_content(file: int, index: int) -> int:
     return ((file << 30) + index + 1) << 16
 
 
+@inline
+def migratetype_of(classzone: int) -> int:
+    """User pages and the page cache can move, page tables and the kernel's own cannot."""
+    return MIGRATE_MOVABLE if classzone == GFP_USER else MIGRATE_UNMOVABLE
+
+
 @step
 def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -> int:
     """A frame by `node`'s zonelist from the nodes of a mask (0: all), on behalf of vmf's CPU."""
-    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"])
+    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"], migratetype_of(classzone))
 
 
 @step
@@ -228,7 +236,7 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     """
     if v["policy"] == 0:
         v["tried"] = cpuset_nodes(v, classzone, 0)
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"])
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"], migratetype_of(classzone))
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:

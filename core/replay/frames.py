@@ -26,6 +26,7 @@ from core.mm.lru_classic import inactive_is_low, shrink_lruvec
 from core.mm.lru_gen_walk import reset_bloom_filter, walk_mm
 from core.mm.mm_types import (
     BLOOM_WORDS,
+    CC,
     CLASSIC,
     CLOCK,
     CTL_IN_LRU_FAULT,
@@ -49,6 +50,7 @@ from core.mm.mm_types import (
     NR_CTL,
     NR_LOOKS,
     PAGE,
+    PAGEBLOCK_ORDER,
     RUN,
     SC,
     SECTION_SHIFT,
@@ -80,11 +82,12 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     rows = frames + tables + 1
     s = State(
         mem=arena((rows,), PAGE), pt=arena((tables + 1, 512), "i8"), xa=arena((tables + 1, 512), "i8"), buddy=arena((1, 2), "i4"),
+        pageblocks=arena(((rows >> PAGEBLOCK_ORDER) + 2,), "i1"),
         zones=arena((ZONES_PER_NODE,), ZONE), sections=arena(((rows >> SECTION_SHIFT) + 1,), "i2"), zonelists=arena((1, 3), "i8"),
         lruvecs=arena((1,), LRUVEC), memcgs=arena((1,), MEMCG), mms=arena((2,), MM), node_stat=arena((1, len(NODE_STATS)), "i8"),
         numa_stat=arena((ZONES_PER_NODE, len(NUMA_STATS)), "i8"), vm_event=arena((len(EVENTS),), "i8"), stock=arena((1, 2), "i8"),
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
-        sc=arena((1,), SC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
+        sc=arena((1,), SC), cc=arena((1,), CC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
         ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
         stamps=arena((rows,), "i8"),
     )  # fmt: skip

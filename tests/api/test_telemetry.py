@@ -23,7 +23,8 @@ def traced(path: str, headers: tuple[tuple[bytes, bytes], ...] = (), method: str
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     app = Traced(create_app(Settings()), provider.get_tracer("test"))
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": list(headers),
-             "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1), "root_path": "", "asgi": {"version": "3.0"}}  # fmt: skip
+             "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1), "root_path": "",
+             "asgi": {"version": "3.0"}}  # fmt: skip
 
     async def receive():
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -85,6 +85,14 @@ class HugePages(RuleBasedStateMachine):
         if (pid := self.alive(a)) is not None:
             self.p.call("put", path="/sys/fs/cgroup/g/cgroup.procs", data=str(pid).encode())
 
+    @rule(path=st.sampled_from(("/proc/sys/vm/compact_memory", "/sys/devices/system/node/node0/compact")))
+    def compact(self, path: str) -> None:
+        self.p.call("put", path=path, data=b"1")
+
+    @rule(defrag=st.sampled_from((b"always", b"defer", b"madvise", b"never")))
+    def defrag(self, defrag: bytes) -> None:
+        self.p.call("put", path=THP + "defrag", data=defrag)
+
     @rule(kind=st.sampled_from((b"1", b"4", b"5")), a=NUMBER)
     def clear_refs(self, kind: bytes, a: int) -> None:
         if (pid := self.alive(a)) is not None:
