@@ -28,6 +28,7 @@ from app.routes import calls, cgroups, events, files, health, identity, keys, mo
 from app.schemas import documents
 from app.settings import Settings
 from app.storage.identity import MemoryIdentity
+from app.storage.identity_sql import SqlIdentity
 
 WS_MAX_SIZE = 256 << 10
 CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentials (cookies) are never allowed
@@ -65,17 +66,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             end_traces()
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
     """The service.
 
     Parameters
     ----------
     settings : Settings, optional
         Default: from the environment.
+    callers : str, optional
+        The database of tokens and courses that several processes share; default: a file in the data folder, or memory.
     """
     settings = settings or Settings()
+    if callers is None and settings.data is not None:
+        callers = f"sqlite:///{settings.data / 'identity.sqlite'}"
     registry = Registry(settings)
-    gate = Gate(settings, MemoryIdentity())
+    gate = Gate(settings, MemoryIdentity() if callers is None else SqlIdentity(callers))
     app = FastAPI(
         title="pagewalk",
         version=health.API_VERSION,

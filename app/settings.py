@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
     workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
-    require_tokens: bool = Field(False, description="Ask for a token on loopback too. PAGEWALK_TOKEN and PAGEWALK_OIDC_ISSUER imply it.")
+    require_tokens: bool = Field(False, description="Ask for a token on loopback too. PAGEWALK_TOKEN implies it.")
     allow_anyone: bool = Field(False, description="Ask nobody for a token even where other machines can connect.")
     hosts: list[str] = Field([], description="Names that the service answers to, besides addresses and localhost (a JSON list).")
     origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may use it (a JSON list; [\"*\"] is any).")

@@ -10,7 +10,8 @@ from app.errors import Problem
 from app.host.autopsy import autopsy
 from app.host.session import Session
 from app.host.why import why
-from app.identity.guard import GuardedRoute, admits
+from app.identity.gate import Gate
+from app.identity.guard import CALLER, GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.kinds import parse_duration
@@ -96,7 +97,9 @@ async def stream_events(websocket: WebSocket, sid: str) -> None:
     except Problem as problem:
         await refuse(websocket, problem)
         return
-    await serve(websocket, subscription)
+    gate: Gate = websocket.app.state.gate
+    with gate.watch(websocket.scope[CALLER], session.id) as watch:
+        await serve(websocket, subscription, watch.ended)
 
 
 def _queries(websocket: WebSocket) -> tuple[int | None, str | None, int | None, str | None]:
