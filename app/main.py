@@ -177,6 +177,7 @@ def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         ws="websockets-sansio",
         ws_max_size=WS_MAX_SIZE,
+        ws_per_message_deflate=settings.ws_deflate,
         timeout_graceful_shutdown=settings.drain_seconds,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
