@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="What is written to the log, on standard error.")
     log_format: Literal["json", "console"] = Field("json", description="One JSON object a line, or lines for people to read.")
     access_log: float = Field(0.0, ge=0, le=1, description="The share of requests that is logged (at level info); failures of ours always are.")
+    otel: bool = Field(False, description="Send traces to OpenTelemetry; where to is said by its own OTEL_ variables. Needs the extra `otel`.")
     drain_seconds: int = Field(5, ge=0, description="How long open requests may take to finish at shutdown.")
 
     @property
