@@ -7,7 +7,6 @@ starts a new generation, which subscribers notice.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import orjson
 from core import Event
 
 _SOON: Final = 256
+LET_GO: Final = 1024
 
 
 class Entry:
@@ -54,7 +54,7 @@ class Ring:
 
     def __init__(self, retention: int) -> None:
         self._retention = retention
-        self._entries: deque[Entry] = deque(maxlen=retention)
+        self._entries: list[Entry] = []  # the last of them count; those before are let go some at a time
         self._waiters: set[asyncio.Future[None]] = set()
         self.last = 0
         self.generation = 0
@@ -65,7 +65,7 @@ class Ring:
     @property
     def oldest(self) -> int:
         """The number of the oldest event still held; `last + 1` when there is none."""
-        return self.last - len(self._entries) + 1
+        return self.last - min(len(self._entries), self._retention) + 1
 
     def publish(self, seq: int, events: Sequence[Event]) -> tuple[int | None, int | None]:
         """Number the events of one operation; returns the first and the last number, or None twice when there are none."""
@@ -75,18 +75,20 @@ class Ring:
         held = events[-self._retention :]
         self._entries.extend(Entry(number, seq, event) for number, event in enumerate(held, first + len(events) - len(held)))
         self.last += len(events)
+        if len(self._entries) > self._retention + LET_GO:
+            del self._entries[: -self._retention]
         self._wake()
         return first, self.last
 
     def after(self, cursor: int, limit: int = _SOON) -> list[Entry]:
         """At most `limit` events with numbers above the cursor, oldest first."""
-        skip = max(cursor + 1 - self.oldest, 0)
-        held = self._entries
-        return [held[index] for index in range(skip, min(skip + limit, len(held)))]
+        left = min(self.last - cursor, self._retention, len(self._entries))
+        start = len(self._entries) - left
+        return self._entries[start : start + limit] if left > 0 else []
 
     def find(self, id: int) -> Entry | None:
         """The event of that number, None when it is not held."""
-        return self._entries[id - self.oldest] if self.oldest <= id <= self.last else None
+        return self._entries[id - self.last - 1] if self.oldest <= id <= self.last else None
 
     def cut(self, last: int) -> None:
         """Forget every event above a number: the session went back in time."""
@@ -105,7 +107,7 @@ class Ring:
 
     def entries(self) -> list[Entry]:
         """Every event held."""
-        return list(self._entries)
+        return self._entries[-self._retention :]
 
     def close(self, restarting: bool = False) -> None:
         """End every subscription: the session is destroyed, or the service shuts down and its readers shall come back."""

@@ -442,7 +442,9 @@ class Session:
             self._require_room(len(ops))
             answers: list[dict[str, Any]] = []
             told = time.monotonic()
-            for part in _parts(ops, INLINE_OPS if pages <= INLINE_PAGES else 1):
+            size = INLINE_OPS if pages <= INLINE_PAGES else 1
+            while len(answers) < len(ops):
+                part = ops[len(answers) : len(answers) + size]
                 if call.cancelled or await self._batch_part(part, stop_on_error, answers, call):
                     break
                 if (now := time.monotonic()) >= told + TELL_S:
@@ -456,15 +458,16 @@ class Session:
             return answers
 
     async def _batch_part(self, ops: Sequence[Op], stop: bool, answers: list[dict[str, Any]], call: Call) -> bool:
-        """Some operations of a batch; True when the batch ends here. What was done before a bug is committed."""
+        """Operations of a batch, as many as are done in a millisecond; True when the batch ends here. What was done before a bug is committed."""
         done: list[Outcome | Problem] = []
         long = sum(accesses(op) for op in ops) > INLINE_PAGES or any(map(self._runs_programs, ops))
         watch = self._watcher(call) if long else None
 
         def work() -> None:
+            end = time.perf_counter_ns() + SLOW_NS
             for op in ops:
                 done.append(self._attempt(op, watch))
-                if stop and _failed(done[-1]):
+                if (stop and _failed(done[-1])) or time.perf_counter_ns() > end:
                     return
 
         try:
@@ -640,11 +643,6 @@ def _was_cancelled(call: Call, error: BaseException) -> bool:
 
 def _failed(item: Outcome | Problem) -> bool:
     return isinstance(item, Problem) or item.result.errno is not None or item.result.signal is not None
-
-
-def _parts(ops: Sequence[Op], size: int) -> Iterator[Sequence[Op]]:
-    for start in range(0, len(ops), size):
-        yield ops[start : start + size]
 
 
 def write_archive(kernel: Kernel) -> bytes:

@@ -27,8 +27,7 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-TOO_SOON_S: Final = 5.0  # a worker that dies earlier than this after its start was not killed by chance
-PATIENCE: Final = 5  # deaths in a row that come too soon
+PATIENCE: Final = 5  # workers in a row that die before they take requests
 READY_S: Final = 120.0
 GRACE_S: Final = 5.0  # beyond the time that open requests may take
 
@@ -41,7 +40,16 @@ class Seat:
     process: BaseProcess
     ready: Connection
     life: str
-    since: float
+    started: bool = False
+
+    def has_started(self) -> bool:
+        """True when it ever took requests."""
+        if not self.started and self.ready.poll(0):
+            try:
+                self.started = bool(self.ready.recv())
+            except EOFError:
+                pass
+        return self.started
 
 
 class Supervisor:
@@ -95,7 +103,7 @@ class Supervisor:
         process = self._spawn.Process(target=worker.run, args=arguments, name=f"pagewalk {name}")
         process.start()
         theirs.close()
-        self._seats[name] = Seat(name, process, ours, life, time.monotonic())
+        self._seats[name] = Seat(name, process, ours, life)
 
     def _wait_ready(self) -> bool:
         deadline = time.monotonic() + READY_S
@@ -106,9 +114,7 @@ class Supervisor:
                     return True
                 if seat.ready not in found:
                     return False
-            try:
-                seat.ready.recv()
-            except EOFError:
+            if not seat.has_started():
                 return False
         self._announce()
         return True
@@ -125,8 +131,8 @@ class Supervisor:
 
     def _replace(self, seat: Seat) -> bool:
         seat.process.join()
+        self._early = 0 if seat.has_started() else self._early + 1
         self._note_death(seat)
-        self._early = self._early + 1 if time.monotonic() - seat.since < TOO_SOON_S else 0
         logger.warning("worker %s died (%s): it is started again", seat.name, _how(seat.process.exitcode))
         if self._early > PATIENCE:
             logger.error("workers die as soon as they are started: giving up")

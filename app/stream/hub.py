@@ -79,11 +79,14 @@ def cursor(session: Session, after: int | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What is sent to a reader: the event's number, to resume after, and its JSON."""
+class Control:
+    """What is sent to a reader beside events: the number to resume after, and its JSON."""
 
     id: int
     data: bytes
+
+
+Message = Entry | Control  # either has `id` and `data`
 
 
 class Subscription:
@@ -139,14 +142,14 @@ class Subscription:
 
     def take(self, limit: int = BATCH) -> list[Message]:
         """What can be told now of the next `limit` events; never waits."""
-        messages = [self._gap("rewind")] if self._generation != self._ring.generation else []
+        messages: list[Message] = [self._gap("rewind")] if self._generation != self._ring.generation else []
         if self._cursor < self._ring.oldest - 1:
             messages.append(self._gap("slow"))
         entries = self._ring.after(self._cursor, min(limit, BATCH))
         if entries:
             self._cursor = entries[-1].id
         wanted = entries if self.filter.passes_all else [entry for entry in entries if self.filter.matches(entry)]
-        messages += [Message(entry.id, entry.data) for entry in wanted]
+        messages += wanted
         if messages:
             self._told = messages[-1].id
         if self._cursor - self._told >= BATCH:
@@ -161,9 +164,9 @@ class Subscription:
         asked = "progress" in wanted.types if wanted.types is not None else wanted.cgroup is None
         if not asked or (wanted.pid is not None and wanted.pid != shown["pid"]):
             return []
-        return [Message(self._cursor, orjson.dumps({"id": self._cursor, "seq": self.session.seq, **shown}))]
+        return [Control(self._cursor, orjson.dumps({"id": self._cursor, "seq": self.session.seq, **shown}))]
 
-    def _gap(self, reason: str) -> Message:
+    def _gap(self, reason: str) -> Control:
         """Tell what was missed, and go on from where the ring is."""
         ring = self._ring
         if reason == "rewind":
@@ -179,6 +182,6 @@ class Subscription:
         self._told = self._cursor
         return [self._control("bookmark", {})]
 
-    def _control(self, kind: str, members: Mapping[str, Any]) -> Message:
+    def _control(self, kind: str, members: Mapping[str, Any]) -> Control:
         head = {"id": self._cursor, "seq": self.session.seq, "clock_ns": self.session.kernel.clock_ns, "type": kind}
-        return Message(self._cursor, orjson.dumps(head | dict(members)))
+        return Control(self._cursor, orjson.dumps(head | dict(members)))

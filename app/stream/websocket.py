@@ -120,7 +120,7 @@ async def _send(websocket: WebSocket, subscription: Subscription, batch: int | N
                     await websocket.send_text(message.data.decode())
             else:
                 for start in range(0, len(messages), batch):
-                    part = b",".join(message.data for message in messages[start : start + batch])
+                    part = b",".join([message.data for message in messages[start : start + batch]])
                     await websocket.send_text(f"[{part.decode()}]")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import resource
 import socket
 import threading
 
@@ -11,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from app.stream.hub import Filter, Subscription
+from benchmarks.load import Stream
 from tests.api.client import PAGE, problem
 
 
@@ -338,3 +340,33 @@ def test_a_reader_that_reads_nothing_slows_nobody_and_is_closed(special):
             assert data, "the stream ended without a reason"
             tail = (tail + data)[-200:]
         link.close()
+
+
+def test_a_thousand_subscribers_of_one_session_get_the_same_bytes(special):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with special() as service:
+            session = service.session(seed=1)
+            port = service.listener.getsockname()[1]
+            crowd = [Stream(port, f"{session.path}/events") for _ in range(1000)]
+            session.spawn()
+            sizes = {reader.read(1) for reader in crowd}
+            assert len(sizes) == 1
+            for reader in crowd:
+                reader.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_events_come_as_arrays_where_that_is_asked_for(session):
+    session.spawn()
+    for _ in range(10):
+        session.call(session.spawn(), "exit")
+    events = session.get("/events").json()["items"]
+    with session.websocket("?after=0&batch=4") as ws:
+        arrays = [json.loads(ws.recv(timeout=20)) for _ in range(-(-len(events) // 4))]
+    assert [event for array in arrays for event in array] == events
+    assert all(len(array) <= 4 for array in arrays)
+    with pytest.raises(InvalidStatus, match="422"):
+        session.websocket("?batch=0")

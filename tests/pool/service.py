@@ -36,6 +36,14 @@ class Workers:
         children = psutil.Process(self.process.pid).children()
         return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
 
+    def ready(self) -> int:
+        """How many workers take requests."""
+        try:
+            lines = self.http.get("/metrics").text.splitlines()
+        except httpx2.TransportError:
+            return 0
+        return int(float(next(line for line in lines if line.startswith("pagewalk_workers ")).split()[1]))
+
     def create(self, http: httpx2.Client | None = None, **options) -> str:
         answer = (http or self.http).post("/v1/sessions", json={"machine": MACHINE}, **options)
         assert answer.status_code == 201, answer.text
