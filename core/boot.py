@@ -58,6 +58,7 @@ from core.mm.mm_types import (
     NR_CTL,
     NR_LOOKS,
     PAGE,
+    PCP_FIRST,
     RUN,
     SC,
     SECTION_SHIFT,
@@ -227,6 +228,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
         blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
         stamps=arena((max_pfn + 1,), "i8"),
+        pcp=arena((nodes * ZONES_PER_NODE, PCP_FIRST + 2 * k.nr_cpus), "i8"),
     )
     at = 0
     for order, count in enumerate(links):

@@ -37,7 +37,7 @@ from core.mm.tlb_walk import CLOCK
 if TYPE_CHECKING:
     from core.kernel import Kernel
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
 SCRATCH = ("runs",)  # columns that hold nothing between two calls

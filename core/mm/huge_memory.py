@@ -151,7 +151,7 @@ def hugepage_vma_check(k: Kernel, vma: Vma, *, smaps: bool = False, enforce_sysf
 
 def fault_flags(k: Kernel, vma: Vma) -> int:
     """What a fault in this mapping may do about huge pages (vmf.thp), by `enabled`, `defrag` and `use_zero_page`."""
-    if vma.file is not None or why_not(k, vma, fault=True) is not None:
+    if vma.file is not None or k.thp["enabled"] == "never" or why_not(k, vma, fault=True) is not None:
         return 0
     advised = bool(vma.flags & VM_HUGEPAGE)
     flags = THP_FAULT | (THP_ZERO if k.thp["use_zero_page"] else 0)

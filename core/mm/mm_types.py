@@ -12,6 +12,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
+    State.pcp       one row a zone                what its CPUs hold of it on lists of their own (pcp)
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
@@ -74,6 +75,10 @@ ZONE = np.dtype([
     ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
     ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
+
+# State.pcp: of a zone, what was counted of `free`, `huge_taken` and `huge_freed` already; the least that a CPU's list may hold, what boot left
+# on each; then the small pages on each CPU's list, then the huge ones.
+PCP_FREE, PCP_TAKEN, PCP_FREED, PCP_FLOOR, PCP_BOOT, PCP_FIRST = range(6)
 
 # tree: the list lengths of the cgroup and all below it. cost, refaults: anonymous, file. age: evictions and activations.
 LRUVEC = np.dtype([
@@ -150,7 +155,7 @@ _ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x
 _ANSWERED: Any = struct.Struct("9q")
 
 
-def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
+def ask(s: State, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
@@ -271,6 +276,7 @@ class State(NamedTuple):
     lrugens: Array
     blooms: Array
     stamps: Array
+    pcp: Array
 
 
 # ctl columns
@@ -447,8 +453,8 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
-                 "numa_scan_offset", "numa_scan_seq")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "pgd", "hugetlb_usage",
+                 "numa_next_scan", "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -471,7 +477,7 @@ class Mm:
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.ctx_id = 0  # never used twice (mm->context.ctx_id)
-        self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
+        self.pgd_pfn = self.pgd = 0  # its top-level table: the frame, and the row of State.pt
 
     @property
     def map_count(self) -> int:

@@ -49,6 +49,7 @@ from core.mm.mm_types import (
     NR_CTL,
     NR_LOOKS,
     PAGE,
+    PCP_FIRST,
     RUN,
     SC,
     SECTION_SHIFT,
@@ -86,7 +87,7 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
         sc=arena((1,), SC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
         ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
-        stamps=arena((rows,), "i8"),
+        stamps=arena((rows,), "i8"), pcp=arena((1, PCP_FIRST), "i8"),
     )  # fmt: skip
     s.ctl[CTL_NR_NODES], s.ctl[CTL_POLICY], s.ctl[CTL_MAX_PFN], s.ctl[CTL_TRACE_TABLES] = 1, policy, frames + 1, 1
     s.ctl[CTL_RANDOM], s.ctl[CTL_IN_LRU_FAULT] = seed * 2654435761 + 88172645463325252 & (1 << 62) - 1 or 1, 1
