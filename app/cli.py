@@ -1,4 +1,4 @@
-"""The command `pagewalk`: serve, demo, run, replay, version."""
+"""The command `pagewalk`: serve, demo, run, replay, doctor, version."""
 
 from __future__ import annotations
 
@@ -41,25 +41,37 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
     _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
+    _doctor_options(commands.add_parser("doctor", help="say whether this machine can serve, and what would be right", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
 
 def _serve_options(sub: argparse.ArgumentParser) -> None:
     sub.description = "Start the service. Prints `pagewalk ready on http://HOST:PORT` once it takes requests."
-    sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
-    sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
+    _place_options(sub)
+    sub.add_argument("--workers", type=_workers, metavar="N", help="worker processes (default 1)")
     sub.add_argument(
         "--allow-anyone",
         action="store_true",
         help="listen without authentication even where other machines can connect",
     )
+
+
+def _place_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    sub.add_argument("--port", type=_port, help="port to listen on (default 8000; 0 takes a free one)")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="where sessions are kept (default: memory only)")
+
+
+def _doctor_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Check the machine for a service with these settings: exit code 1 when something would keep it from working."
+    _place_options(sub)
+    sub.add_argument("--json", action="store_true", help="the findings as a JSON list")
 
 
 def _demo_options(sub: argparse.ArgumentParser) -> None:
@@ -103,6 +115,12 @@ def _port(text: str) -> int:
     return port
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; give 1 to 256")
+    return int(text)
+
+
 def _machine(text: str) -> dict[str, Any]:
     try:
         machine = json.loads(text)
@@ -122,7 +140,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     from app.settings import Settings
 
-    flags = {name: getattr(args, name) for name in ("host", "port", "data") if getattr(args, name) is not None}
+    flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -177,7 +195,12 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app import logs
     from app.main import Server, config, create_app
+
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.workers > 1:
+        return _serve_with_workers(listener, settings, url)
 
     class Announced(Server):
         """A server that says when it is ready."""
@@ -191,6 +214,15 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     found = Announced(config(settings, app), app.state.registry)
     found.run(sockets=[listener])
     return OK if found.started else FAILED
+
+
+def _serve_with_workers(listener: socket.socket, settings: Settings, url: str) -> int:
+    from app.pool.supervisor import Supervisor
+
+    def announce() -> None:
+        print(f"pagewalk ready on {url}", flush=True)
+
+    return OK if Supervisor(settings, listener, announce, lambda life: None).run() else FAILED
 
 
 def _complain(message: str, code: int) -> int:
@@ -210,22 +242,21 @@ def demo(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Play a file."""
-    import httpx2
-
     from app import run as runner
     from app.scenario import ScenarioError
     from app.target import Refused
+    from pagewalk import Unreachable
 
     try:
         program = runner.load(args.file, args.machine, args.seed)
         target = runner.open_target(program, args.url, args.token)
     except (runner.FileError, Refused) as error:
         return _complain(str(error), USAGE)
-    except httpx2.HTTPError as error:
-        return _complain(f"{args.url}: {error}", FAILED)
+    except Unreachable as error:
+        return _complain(str(error), FAILED)
     try:
         refused = runner.run(program, target, args.json, sys.stdout, sys.stderr)
-    except (ScenarioError, Refused, httpx2.HTTPError) as error:
+    except (ScenarioError, Refused, Unreachable) as error:
         return _complain(str(error), FAILED)
     finally:
         target.close()
@@ -239,6 +270,20 @@ def version() -> str:
     except importlib.metadata.PackageNotFoundError:
         number = "from source"
     return f"pagewalk {number} (Python {platform.python_version()})"
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Examine the machine."""
+    from dataclasses import asdict
+
+    from app import doctor as house
+
+    try:
+        findings = house.examine(settings_of(args))
+    except ValueError as error:
+        return _complain(str(error), USAGE)
+    print(json.dumps([asdict(found) for found in findings]) if args.json else house.show(findings))
+    return FAILED if any(found.verdict == "wrong" for found in findings) else OK
 
 
 # ---- replay ----------------------------------------------------------------------------------------------------
@@ -256,7 +301,7 @@ def replay(args: argparse.Namespace) -> int:
     return OK
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay}
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-import httpx2
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from httpx2 import Response
+
+from pagewalk import Client, ProblemError, Session, Unreachable
 
 KB, MB, PAGE = 1 << 10, 1 << 20, 4096
 START_SECONDS = 60.0
@@ -76,24 +76,19 @@ def _address(process: subprocess.Popen[str]) -> str:
 class Listener:
     """The session's events, read from the websocket by a thread of their own."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, session: Session) -> None:
         self.events: list[dict[str, Any]] = []
         self.shown = 0
         self.arrived = threading.Condition()
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.socket: ClientConnection = connect(url, additional_headers=headers)
+        self.stream = session.events(after=0)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
     def _read(self) -> None:
-        try:
-            for message in self.socket:
-                body = json.loads(message)
-                with self.arrived:
-                    self.events.extend(body if isinstance(body, list) else [body])
-                    self.arrived.notify_all()
-        except ConnectionClosed:
-            return
+        for event in self.stream:
+            with self.arrived:
+                self.events.append(event)
+                self.arrived.notify_all()
 
     def news(self, last: int | None) -> list[dict[str, Any]]:
         """What arrived since the last look, once the event `last` is here."""
@@ -105,7 +100,7 @@ class Listener:
             return found
 
     def close(self) -> None:
-        self.socket.close()
+        self.stream.close()
         self.thread.join(5)
 
 
@@ -121,8 +116,9 @@ class Story:
     """A client that shows what it does and checks what it says."""
 
     url: str
-    http: httpx2.Client
+    client: Client
     base: str = ""
+    session: Session | None = None
     listener: Listener | None = None
     held: int = 0
     broken: list[str] = field(default_factory=list)
@@ -162,21 +158,14 @@ class Story:
 
     # -- asking --
 
-    def ask(self, method: str, path: str, body: Any = None, quiet: bool = False) -> httpx2.Response:
+    def ask(self, method: str, path: str, body: Any = None, quiet: bool = False) -> Response:
         """One request; shown as a curl line unless `quiet`."""
         if not quiet:
             self.say(self.styled(f"   $ {self._curl(method, path, body)}", "36"))
         headers = {"content-type": "text/plain"} if isinstance(body, str) else {}
-        response = self.http.request(
-            method,
-            self.base + path,
-            json=body if isinstance(body, dict) else None,
-            content=body if isinstance(body, str) else None,
-            headers=headers,
-        )
-        if response.status_code >= 400:
-            raise RuntimeError(f"{method} {path}: {response.status_code} {response.text[:300]}")
-        return response
+        client = self.session.client if self.session else self.client
+        options = {"json": body} if isinstance(body, dict) else {"content": body} if isinstance(body, str) else {}
+        return client.request(method, self.base + path, headers=headers, **options)
 
     def _curl(self, method: str, path: str, body: Any) -> str:
         """The request as a line for a shell in which `$S` is the session's address."""
@@ -188,9 +177,9 @@ class Story:
             words += ["--json", json.dumps(body, separators=(",", ":"))]
         elif isinstance(body, str):
             words += ["-H", "content-type: text/plain", "--data-binary", body]
-        authorization = self.http.headers.get("authorization")
-        if authorization and not self.open:
-            words += ["-H", f"authorization: {authorization}"]
+        token = self.session.token if self.session else self.client.token
+        if token and not self.open:
+            words += ["-H", f"authorization: Bearer {token}"]
         address = f'"$S{path}"' if self.base else f"{self.url}{path}"
         return f"{shlex.join(words)} {address}"
 
@@ -273,13 +262,12 @@ def boot(story: Story) -> None:
     story.chapter("Boot", "A machine of 512M: one kernel, one session.")
     body = {"machine": {"memory": "512M"}, "seed": 1}
     found = story.ask("POST", "/v1/sessions", body).json()
-    story.base = f"/v1/sessions/{found['id']}"
-    if found.get("token"):
-        story.http.headers["authorization"] = f"Bearer {found['token']}"
+    story.session = Session(story.client, found)
+    story.base = story.session.path
     socket_url = story.url.replace("http", "ws", 1) + f"{story.base}/events"
     story.say(f"     → session {found['id']}; its events come from {socket_url}")
     story.say(story.styled(f"   $ S={story.url}{story.base}", "36"))
-    story.listener = Listener(socket_url, found.get("token"))
+    story.listener = Listener(story.session)
     meminfo = fields(story.file("/proc/meminfo", quiet=False))
     story.say(f"     MemTotal {meminfo['MemTotal']:,} kB   MemFree {meminfo['MemFree']:,} kB")
     managed = sum(map(int, re.findall(r"^\s+managed\s+(\d+)$", story.file("/proc/zoneinfo"), re.M)))
@@ -381,10 +369,8 @@ def page_walk(story: Story, pid: int, address: int) -> None:
     answer = story.ask("GET", f"/processes/{pid}/walk?address={target:#x}").json()
     for line in draw(target, answer):
         story.say(f"     {line}")
-    raw = story.http.get(
-        f"{story.base}/fs/proc/{pid}/pagemap",
-        headers={"range": f"bytes={target // PAGE * 8}-{target // PAGE * 8 + 7}"},
-    ).content
+    assert story.session is not None
+    raw = story.session.read_bytes(f"/proc/{pid}/pagemap", target // PAGE * 8, 8)
     entry, last = int.from_bytes(raw[:8], "little"), answer["levels"][-1]
     story.check("present, says pagemap", bool(entry >> 63), hex(entry))
     story.check("and it names the same frame as the walk", entry & PFN == last["pfn"], (entry & PFN, last["pfn"]))
@@ -486,9 +472,8 @@ def conservation(story: Story) -> None:
 
 def tell(url: str, token: str | None, stay: bool = False) -> Story:
     """The whole story against the service at `url`; `stay` keeps the session until Ctrl-C, so that the lines can be tried."""
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    with httpx2.Client(base_url=url, headers=headers, timeout=60.0) as http:
-        story = Story(url.rstrip("/"), http)
+    with Client(url, token) as client:
+        story = Story(client.url, client)
         try:
             _chapters(story)
             if stay:
@@ -496,8 +481,8 @@ def tell(url: str, token: str | None, stay: bool = False) -> Story:
         finally:
             if story.listener:
                 story.listener.close()
-            if story.base:
-                http.delete(story.base)
+            if story.session:
+                story.session.destroy()
     return story
 
 
@@ -531,7 +516,7 @@ def main(url: str | None = None, token: str | None = None, stay: bool = False) -
             print("starting a service on a free loopback port …", flush=True)
             with own_service() as own:
                 story = tell(own, token, stay)
-    except (RuntimeError, OSError, httpx2.HTTPError, KeyError) as error:
+    except (RuntimeError, OSError, ProblemError, Unreachable, KeyError) as error:
         print(f"pagewalk: the story broke off: {error!r}", file=sys.stderr)
         return 1
     print()

@@ -22,6 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from app.logs import REQUEST_ID
+
 MEDIA_TYPE = "application/problem+json"
 _UNREADABLE = "There was an error parsing the body"  # FastAPI's words for numbers too long and nesting too deep
 CURL_JSON = "curl -d sends a form: send JSON with curl --json '{...}' (or the header Content-Type: application/json)"
@@ -59,6 +61,8 @@ class Problem(Exception):
         }
         if instance is not None:
             document["instance"] = instance
+            if (request_id := REQUEST_ID.get()) is not None:
+                document["request_id"] = request_id
         return document | self.extra
 
     def response(self, instance: str | None = None) -> Response:

@@ -4,22 +4,27 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 from app import errors
 from app.edge import Edge
 from app.host.registry import Registry
-from app.routes import cgroups, events, files, health, monitor, processes, programs, replay, sessions
+from app.observe import Observe
+from app.prefix import Prefix
+from app.routes import calls, cgroups, events, files, health, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
 
 WS_MAX_SIZE = 256 << 10
+GOODBYE_S = 2.0  # for streams to be closed with a reason
+PATIENCE = 0.8  # of the drain time; then long calls are cancelled
 SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
 
 
@@ -33,6 +38,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         sweeper.cancel()
         registry.drain()
+        registry.abandon()
+        await asyncio.sleep(0)
         registry.close()
 
 
@@ -53,11 +60,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Edge, registry=registry)],
+        generate_unique_id_function=lambda route: route.name,
+        middleware=_layers(registry),
     )
     app.state.registry = registry
+    app.state.gather = _gather_here(registry)
     app.router.routes.insert(0, processes.HOT)
-    modules = (processes, files, cgroups, events, sessions, monitor, programs, replay, health)
+    modules = (processes, files, cgroups, events, calls, sessions, monitor, programs, replay, health)
     for module in modules:
         app.include_router(module.router)
     app.state.table = [processes.HOT, *(route for module in modules for route in module.router.routes)]
@@ -65,6 +74,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: documents.document(app)  # type: ignore[method-assign]
     return app
+
+
+def _layers(registry: Registry) -> list[Middleware]:
+    """What every request passes, the outermost first."""
+    settings = registry.settings
+    return [Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
+
+
+def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
+    """What this process counts; several workers put a function of theirs in its place that asks them all."""
+
+    async def gather() -> list[dict[str, Any]]:
+        return [health.local_snapshot(registry)]
+
+    return gather
 
 
 def _docs(app: FastAPI) -> Any:
@@ -82,9 +106,18 @@ class Server(uvicorn.Server):
         self._registry = registry
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop."""
+        """Let streams say goodbye, let open requests finish; long calls that would not in time are cancelled, and answered so."""
         self._registry.drain()
-        await super().shutdown(sockets)
+        await self._registry.goodbyes(min(GOODBYE_S, self._registry.settings.drain_seconds))
+        last_call = asyncio.create_task(self._last_call(self._registry.settings.drain_seconds * PATIENCE))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last_call.cancel()
+
+    async def _last_call(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._registry.abandon()
 
 
 def server(settings: Settings, app: FastAPI | None = None) -> Server:
@@ -93,13 +126,14 @@ def server(settings: Settings, app: FastAPI | None = None) -> Server:
     return Server(config(settings, app), app.state.registry)
 
 
-def config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """uvicorn's configuration for the service."""
     return uvicorn.Config(
-        app,
+        Prefix(app, settings.root_path) if settings.root_path else app,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,
+        log_level=settings.log_level,
         access_log=False,
         lifespan="on",
         server_header=False,

@@ -3,7 +3,7 @@
 A scenario is what the conformance suite recorded on real Linux, and what `pagewalk run FILE.scn` plays. Capital words
 name processes; regions of a process have names; sizes take K, M, G; `#` opens a comment.
 
-    #! mem=512M swap=256M nodes=1 cpus=2 thp=never      the machine (swap=0: none)
+    #! mem=512M swap=256M nodes=1 cpus=2 thp=never      the machine (swap=0: none; cmdline=a,b and numab=enable: boot parameters)
     #file f 32M                                         a file /data/f of that size
 
     spawn A                         A fork B                     A exit                 kill A
@@ -190,13 +190,15 @@ class Scenario:
 
 
 def machine_of(config: Mapping[str, str]) -> dict[str, Any]:
-    """A `#!` line's settings as the API's `machine`."""
+    """A `#!` line's settings as the API's `machine`; boot parameters stand in `cmdline`, with commas, and in `numab`."""
+    words = config.get("cmdline", "").replace(",", " ").split() + ([f"numa_balancing={config['numab']}"] if "numab" in config else [])
     return {
         "memory": config["mem"],
         "swap": config["swap"],
         "nodes": int(config["nodes"]),
         "cpus": int(config["cpus"]),
         "transparent_hugepage": config["thp"],
+        **({"cmdline": " ".join(words)} if words else {}),
     }
 
 

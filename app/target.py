@@ -11,12 +11,13 @@ service refuses to do is `Refused`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote
 
-import httpx2
+from pagewalk import Client, ProblemError
+from pagewalk.client import fs_path
 
 Operation = dict[str, Any]
 Answer = dict[str, Any]
@@ -75,11 +76,6 @@ def _without(op: Operation, *names: str) -> dict[str, Any]:
     return {key: value for key, value in op.items() if key not in ("op", "seq", *names)}
 
 
-def fs_path(path: str) -> str:
-    """The route of a file of the session's tree."""
-    return "/fs" + quote(path if path.startswith("/") else f"/{path}")
-
-
 def _bytes(data: str | bytes) -> bytes:
     return data.encode() if isinstance(data, str) else data
 
@@ -112,57 +108,48 @@ class HttpTarget:
         seed: int = 0,
         token: str | None = None,
     ) -> None:
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=120.0)
-        body = self._json("POST", "/v1/sessions", json={"machine": dict(machine or {}), "seed": seed})
-        if body.get("token"):
-            self.http.headers["authorization"] = f"Bearer {body['token']}"
-        self.base = f"/v1/sessions/{body['id']}"
+        self.client = Client(url, token)
+        with refusals():
+            self.session = self.client.session(machine, seed)
+
+    @property
+    def base(self) -> str:
+        """The session's path."""
+        return self.session.path
 
     def apply(self, op: Operation) -> Answer:
         request = request_of(op)
-        headers = {"content-type": "text/plain"} if request.content is not None else {}
-        return self._json(request.method, self.base + request.path, json=request.json, content=request.content, headers=headers)
+        options: dict[str, Any] = {} if request.json is None else {"json": request.json}
+        if request.content is not None:
+            options = {"content": request.content, "headers": {"content-type": "text/plain"}}
+        with refusals():
+            response = self.session.request(request.method, request.path, **options)
+        body: Answer = response.json() if response.content else {}
+        return body
 
     def read(self, path: str) -> bytes:
-        return self._send("GET", self.base + fs_path(path)).content
+        with refusals():
+            return self.session.read_bytes(path)
 
     def pread(self, path: str, offset: int, length: int) -> bytes:
-        headers = {"range": f"bytes={offset}-{offset + length - 1}"}
-        return self._send("GET", self.base + fs_path(path), headers=headers).content[:length]
+        with refusals():
+            return self.session.read_bytes(path, offset, length)
 
     def live(self) -> set[int]:
-        pids: set[int] = set()
-        page = ""
-        while True:
-            body = self._json("GET", f"{self.base}/processes", params={"page_token": page} if page else None)
-            pids.update(row["pid"] for row in body["items"] if row["state"] not in DEAD_STATES)
-            page = body.get("next_page_token") or ""
-            if not page:
-                return pids
+        with refusals():
+            return {row["pid"] for row in self.session.processes() if row["state"] not in DEAD_STATES}
 
     def close(self) -> None:
         try:
-            self.http.delete(self.base)
+            self.session.destroy()
         finally:
-            self.http.close()
-
-    def _json(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
-        response = self._send(method, path, **kwargs)
-        body: dict[str, Any] = response.json() if response.content else {}
-        return body
-
-    def _send(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
-        response = self.http.request(method, path, **{k: v for k, v in kwargs.items() if v is not None})
-        if response.status_code >= 400:
-            raise _refusal(response)
-        return response
+            self.client.close()
 
 
-def _refusal(response: httpx2.Response) -> Refused:
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the service refuses, as `Refused`."""
     try:
-        problem = response.json()
-    except ValueError:
-        return Refused(response.status_code, response.text[:200])
-    detail = problem.get("detail") or problem.get("title") or response.reason_phrase
-    return Refused(response.status_code, str(detail), problem.get("errno"))
+        yield
+    except ProblemError as error:
+        raise Refused(error.status, error.detail or error.title, error.errno) from error

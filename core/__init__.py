@@ -11,6 +11,7 @@ from core.abi.errno import Errno
 from core.calibration import calibration_table
 from core.events import EVENTS, Event
 from core.fs.tree import FILES, FsError
+from core.jit import cache_dir
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.mm.policy_client import Advisor
@@ -41,6 +42,7 @@ __all__ = [
     "Param",
     "Result",
     "Trace",
+    "cache_dir",
     "calibration_table",
     "compare_policies",
     "generate_trace",

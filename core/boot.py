@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
 from core.clock import Clock
-from core.machine import RECLAIM_POLICIES, Costs, Machine
+from core.machine import MAX_NODES, RECLAIM_POLICIES, Costs, Machine
 from core.mm import (
+    compaction,
     huge_memory,
     hugetlb,
     hugetlbfs,
@@ -33,6 +35,7 @@ from core.mm import (
 )
 from core.mm.mm_types import (
     BLOOM_WORDS,
+    CC,
     CTL_BUDDY,
     CTL_FALLBACK,
     CTL_MAX_PFN,
@@ -54,11 +57,14 @@ from core.mm.mm_types import (
     MAX_RUNS,
     MAX_SWAPFILES,
     MEMCG,
+    MIGRATE_MOVABLE,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMOVABLE,
     MM,
     NR_CTL,
     NR_LOOKS,
     PAGE,
-    PCP_FIRST,
+    PAGEBLOCK_ORDER,
     RUN,
     SC,
     SECTION_SHIFT,
@@ -109,7 +115,8 @@ THP: dict[str, Any] = {
 }
 # mms: address spaces under its care, in order; mm, vpn: where it is; due: when it wakes (-1: it waits for work);
 # progress, waited, heads: of the round at hand; held: the block that it is about to fill; last: its last collapse, for Explain
-KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None}
+KHUGEPAGED: dict[str, Any] = {"mms": [], "mm": 0, "vpn": 0, "due": -1, "progress": 0, "waited": False, "heads": 0, "last": None, "held": None,
+                              "pte_mapped": []}
 KSM_SETTINGS: dict[str, int] = {
     "run": 0,
     "pages_to_scan": 100,
@@ -125,6 +132,7 @@ TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wa
     "vmstat": monitor.sample,
     "ksmd": ksm.ksmd,
     "khugepaged": khugepaged.daemon,
+    **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
 }
 
 
@@ -138,21 +146,23 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.inodes, k.files, k.next_inode = {}, {}, 1
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
-    k.khugepaged = {**KHUGEPAGED, "mms": []}
+    k.khugepaged = {**KHUGEPAGED, "mms": [], "pte_mapped": []}
     k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
-        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False}
+        {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False,
+         "boosts": {}}
         for _ in range(k.nr_nodes)
     ]
     on = machine.reclaim_policy == "mglru"
     k.lru_gen = {"on": int(on), "mm_walk": int(on), "nonleaf_young": int(on), "min_ttl_ms": 0}
     k.policy_client = {"answers": []}
+    k.kcompactd = [{"max_order": 0, "armed": False, "not_before": 0, "look": 0} for _ in range(k.nr_nodes)]
     k.flushers = {}
     k.rmap = None
     k.ksmd = ksm.Ksmd()
     k.in_memstall = k.unordered = False
     k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
-    k.nr_programs, k.work_left, k.pause = 0, 0, None
+    k.nr_programs, k.work_left, k.pause, k.watch = 0, 0, None, None
     k.dmesg, k.events, k.killed = [], [], []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
@@ -204,6 +214,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         pt=arena((max_pfn + 1, 512), "i8"),
         xa=arena((max_pfn + 1, 512), "i8"),
         buddy=arena((sum(links), 2), "i4"),
+        pageblocks=arena(((max_pfn >> PAGEBLOCK_ORDER) + 2,), "i1"),
         zones=arena((nodes * ZONES_PER_NODE,), ZONE),
         sections=arena(((max_pfn >> SECTION_SHIFT) + 1,), "i2"),
         zonelists=arena((nodes, nodes * 3), "i8"),
@@ -220,6 +231,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         slots=arena((swapon.rows(k.swap_devices),), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
         sc=arena((1,), SC),
+        cc=arena((1,), CC),
         looks=arena((NR_LOOKS,), LOOK),
         ksm=arena((1,), KSM),
         ksm_items=arena((max_pfn * KSM_ITEMS_PER_FRAME,), KSM_ITEM),
@@ -228,7 +240,6 @@ def columns(k: Kernel, max_pfn: int) -> State:
         lrugens=arena((MAX_MEMCGS * nodes,), LRUGEN),
         blooms=arena((MAX_MEMCGS * nodes, 2, BLOOM_WORDS), "i8"),
         stamps=arena((max_pfn + 1,), "i8"),
-        pcp=arena((nodes * ZONES_PER_NODE, PCP_FIRST + 2 * k.nr_cpus), "i8"),
     )
     at = 0
     for order, count in enumerate(links):
@@ -286,6 +297,7 @@ def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
         at += one.reserved
     room = one.end - at
     used = min(used, room // 2)
+    set_pageblock_types(k, at, used, one)
     if used:
         ranges.append((at, at + used, "kernel"))
         at += used
@@ -298,6 +310,24 @@ def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
         k.boot_facts.free_pcp += count * cpus
         at += count * cpus
     page_alloc.free_range(k.s, at, one.end, zid)
+
+
+def set_pageblock_types(k: Kernel, at: int, used: int, one: ZoneLayout) -> None:
+    """Every pageblock is Movable but those that the kernel's own pages came from: Unmovable, and Reclaimable for its share of slab.
+
+    Boot has taken some more than it holds: a few free blocks of both kinds are left, as recorded.
+    """
+    first, last = one.start >> PAGEBLOCK_ORDER, -(-one.end >> PAGEBLOCK_ORDER)
+    k.s.pageblocks[first:last] = MIGRATE_MOVABLE
+    if not used:
+        return
+    spare = min(mmzone.BOOT_SPARE_BLOCKS, (one.end - at - used) >> (PAGEBLOCK_ORDER + 2))
+    low, high = at >> PAGEBLOCK_ORDER, -(-(at + used) >> PAGEBLOCK_ORDER) + (spare if one.type != ZONE_DMA else 0)
+    slab = min(k.boot_facts.slab_reclaimable * used // mmzone.BOOT_KERNEL >> PAGEBLOCK_ORDER, (high - low) // 2)
+    k.s.pageblocks[low:high] = MIGRATE_UNMOVABLE
+    k.s.pageblocks[low : low + slab] = MIGRATE_RECLAIMABLE
+    if spare and one.type != ZONE_DMA:
+        k.s.pageblocks[high - 1] = MIGRATE_RECLAIMABLE
 
 
 def account_boot(k: Kernel) -> None:

@@ -44,6 +44,8 @@ COSTS: tuple[tuple[str, str, str], ...] = (
     ("ksm_page", "assumed", "xxhash of 4 KiB at 10 GB/s and a comparison or two; the rates in Documentation/admin-guide/mm/ksm.rst"),
     ("ksm_round", "assumed", "a wake-up of ksmd: two context switches and the scan's set-up"),
     ("swap_out", "assumed", "hand one page to the block layer: a request of an asynchronous write, without the device's own time"),
+    ("compact_scan", "assumed", "compaction looks at one frame: its row of mem_map and whether a free block begins there, both in cache mostly"),
+    ("migrate_page", "assumed", "copy 4 KiB, find and rewrite the entries, flush: 1 to 2 us a page as published for move_pages"),
     ("context_switch", "assumed", "one to two microseconds, as published for lmbench's lat_ctx on servers"),
     ("invlpg", "assumed", "forget one page: about 100 ns, as the comment in arch/x86/mm/tlb.c puts a single flush"),
     ("tlb_flush", "assumed", "forget an address space: a write to CR3"),

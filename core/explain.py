@@ -141,8 +141,9 @@ def _ksm_page(k: Kernel, mm: Any, address: int) -> dict[str, Any]:
 def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, Any]:
     """Huge pages of a process: which mappings may have them and why the others may not; with an address, why there is one there or none.
 
-    mappings: [{start, end, eligible, why_not, anon_huge_pages}] (bytes). at: {range, mapped, why, fault, khugepaged}: what maps the 2 MiB around the
-    address now, what a first write there would do, and what khugepaged would make of it. khugepaged: its pace, where it is, its last collapse.
+    mappings: [{start, end, eligible, why_not, anon_huge_pages, shmem_pmd_mapped}] (bytes). at: {range, mapped, why, fault, khugepaged}: what
+    maps the 2 MiB around the address now, what a first write there would do, and what khugepaged would make of it.
+    khugepaged: its pace, where it is, its last collapse.
     LookupError for an unknown pid.
     """
     task = find_task(k, pid)
@@ -151,7 +152,8 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     state = k.khugepaged
     return {
         "pid": pid,
-        "enabled": k.thp["enabled"], "defrag": k.thp["defrag"], "use_zero_page": bool(k.thp["use_zero_page"]),
+        "enabled": k.thp["enabled"], "shmem_enabled": k.thp["shmem_enabled"], "defrag": k.thp["defrag"],
+        "use_zero_page": bool(k.thp["use_zero_page"]),
         "mappings": [_thp_mapping(k, vma) for vma in vmas if not vma.special],
         "at": _thp_at(k, task.mm, address) if address is not None and task.mm is not None else None,
         "khugepaged": {
@@ -172,9 +174,10 @@ def _no_thp(k: Kernel, vma: Any, *, fault: bool) -> str | None:
 
 def _thp_mapping(k: Kernel, vma: Any) -> dict[str, Any]:
     why = _no_thp(k, vma, fault=False)
+    seen = smaps.account(k, vma)
     return {
         "start": hex(vma.start << 12), "end": hex(vma.end << 12), "eligible": why is None, "why_not": why,
-        "anon_huge_pages": smaps.account(k, vma)["AnonHugePages"],
+        "anon_huge_pages": seen["AnonHugePages"], "shmem_pmd_mapped": seen["ShmemPmdMapped"],
     }  # fmt: skip
 
 
@@ -213,7 +216,8 @@ def _thp_why(k: Kernel, vma: Any, first: int, mapped: str) -> str:
 def _thp_fault(k: Kernel, vma: Any, first: int, there: bool) -> str:
     """What the first write to these 2 MiB would do."""
     flags = huge_memory.fault_flags(k, vma)
-    if there or not flags or first < vma.start or first + PMD_PAGES > vma.end:
+    may = flags & (huge_memory.THP_FAULT | huge_memory.THP_SHMEM | huge_memory.THP_WITHIN)
+    if there or not may or first < vma.start or first + PMD_PAGES > vma.end:
         return "takes small pages"
     if flags & huge_memory.THP_DIRECT:
         return "takes a huge page; if none is free it compacts and reclaims for one, which may take milliseconds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.mm import cpuset, pgtable
+from core.mm import cpuset, mempolicy, pgtable
 from core.mm.mm_types import WMARK_LOW, ZONE_MOVABLE, ZONE_NAMES
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import page_zone
@@ -30,7 +30,7 @@ def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, A
     """
     task = find_task(k, pid)
     vma = vma_lookup(task.mm, address >> 12) if task.mm is not None and address is not None else None
-    policy, whose = (vma.policy, "mapping") if vma is not None and vma.policy is not None else (task.policy, "process")
+    policy, whose = _policy(task, vma, address)
     local, mems = cpu_to_node(k, task.cpu), cpuset.mems_allowed(k, task)
     start, allowed, why = _first_node(k, policy, local, mems, vma, address)
     zones = _zones_in_order(k, start, allowed)
@@ -50,6 +50,14 @@ def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, A
         "node": chosen,
         "page": _where(k, task, address) if address is not None else None,
     }  # fmt: skip
+
+
+def _policy(task: Any, vma: Any, address: int | None) -> tuple[Any, str]:
+    """The policy in force, and whose it is: the object's behind shared memory, the mapping's, or else the process's."""
+    if vma is not None and address is not None and mempolicy.keeps_policies(vma):
+        kept = mempolicy.policy_at(vma.file, (address >> 12) - vma.start + vma.pgoff)[2]
+        return (kept, "object") if kept is not None else (task.policy, "process")
+    return (vma.policy, "mapping") if vma is not None and vma.policy is not None else (task.policy, "process")
 
 
 def _first_node(k: Kernel, policy: Any, local: int, mems: list[int], vma: Any, address: int | None) -> tuple[int, list[int], str]:

@@ -163,36 +163,28 @@ def njit(function: F) -> F:
 
 def inline(function: F) -> F:
     """A page loop's step: compiled and left to LLVM to inline; not cached apart from its callers."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function)
-    return compiled
+    return _once(_NJIT(nogil=True, error_model="numpy", forceinline=True, _nrt=False, **WITHIN)(function))
 
 
 def step(function: F) -> F:
     """A step that is called rather than inlined: the rare branches of a loop, which would only bloat it."""
-    compiled: F = _NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function)
-    return compiled
+    return _once(_NJIT(nogil=True, error_model="numpy", _nrt=False, **WITHIN)(function))
 
 
-class Direct:
-    """A loop for a caller that runs it for single pages: `run(...)` is the compiled code's own entry.
+def _once(compiled: Any) -> Any:
+    """numba compiles a step anew for each constant that it is called with (the type of `0` is "the literal 0"); here it is an integer.
 
-    numba's dispatcher looks at every column of every argument to find out which version of the loop is meant, 2.4 µs for a `State`. A loop of
-    ours has one version; with the first call it is known, and from then on `run` is it. Nobody checks types any more: the caller promises
-    a machine's columns, and other arrays as int64 in C order.
+    LLVM still sees the constant wherever it inlines the step.
     """
+    if DISABLED:
+        return compiled
+    resolve = compiled.get_call_template
 
-    __slots__ = ("loop", "run")
+    def plainly(args: Any, kws: Any) -> Any:
+        return resolve(tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()})
 
-    def __init__(self, loop: Callable[..., Any]) -> None:
-        self.loop = loop
-        self.run: Callable[..., Any] = loop if DISABLED else self._first
-
-    def _first(self, *args: Any) -> Any:
-        result = self.loop(*args)
-        versions = list(getattr(self.loop, "overloads").values())
-        if len(versions) == 1:
-            self.run = versions[0].entry_point
-        return result
+    compiled.get_call_template = plainly
+    return compiled
 
 
 def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:

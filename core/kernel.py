@@ -20,7 +20,7 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import filemap, gfp, memcontrol, page_writeback, pcp, tlb
+from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb
 from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.panic import Signal, TaskKilled
 from core.programs import program
@@ -91,6 +91,7 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
+    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     tlb: Tlb
@@ -108,12 +109,14 @@ class Kernel:
     committed_pages: int
     flushers: dict[int, tuple[int, int]]  # those at work, by cgroup (0: the machine's): when the disk has written it (ns), pages
     kswapd: list[dict[str, Any]]
+    kcompactd: list[dict[str, Any]]
     psi: psi.PsiTasks
     rqs: list[fair.Rq]  # the processors
     loadavg: list[int]
     nr_programs: int  # processes that run by themselves
     work_left: int  # accesses that programs may still make in this call
     pause: Callable[[], None] | None  # a host's, in a long advance: it may take the events so far (`drain`)
+    watch: Callable[[int], None] | None  # a host's, in long work: gets how many accesses a call has made; if it raises, the kernel is of no use
     unordered: bool  # events of several processors may be out of order of time
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
@@ -256,8 +259,10 @@ class Kernel:
 
     def advance(self, ns: int, work: int = 1 << 23) -> int:
         """Let `ns` of simulated time pass: timers fire, programs run, in order of time. How much has passed: less if `work` did not do."""
+        compaction.arm_kcompactd(self)
         start, self.work_left = self.clock.now, work
         fair.run_until(self, start + ns)
+        self.rmap = None
         return self.clock.now - start
 
     def fire(self, timer: str) -> None:

@@ -110,6 +110,8 @@ class Costs:
     ksm_page: int = 1_000  # ksmd looks at one page: xxhash of 4 KiB at 10 GB/s, a comparison or two (documentation of mm/ksm.c: rates)
     ksm_round: int = 10_000  # and wakes up for a round
     swap_out: int = 5_000  # hand one page to the swap device
+    compact_scan: int = 15  # compaction looks at one frame (a row of mem_map and its buddy)
+    migrate_page: int = 1_500  # move one page: rmap, copy, remap, without flushing other CPUs (perf figures of move_pages, about 1-2 us)
     context_switch: int = 1_500  # one task gives its processor to another
     invlpg: int = 100  # forget one page: "each single flush is about 100 ns" (arch/x86/mm/tlb.c)
     tlb_flush: int = 200  # forget an ASID: a write to CR3

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 VERSION = 2
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
-SCRATCH = ("runs",)  # columns that hold nothing between two calls
+SCRATCH = ("runs", "cc")  # columns that hold nothing between two calls
 TLB = ("tlb_tags", "tlb_stamps", "tlb_state")  # tags, stamps, state of TlbColumns; its geometry is the machine's
 _PLAIN = (int, str, bool, type(None))
 

@@ -59,8 +59,11 @@ from core.mm.mm_types import (
     MAX_NR_GENS,
     MAX_ORDER,
     MGLRU,
+    MIGRATE_TYPES,
     MIN_NR_GENS,
     NR_LRU,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_SKIP,
     ZONES_PER_NODE,
     Array,
     State,
@@ -159,6 +162,10 @@ def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, 
                         at += 1
                     if at == len(ends) or base < starts[at] or base + HPAGE_PMD_NR > ends[at]:
                         stray += 1
+                    if s.mem[head]["flags"] & PG_SHMEM:
+                        whole[head] += 1
+                        rss[3] += HPAGE_PMD_NR
+                        continue
                     deposited -= 1
                     if head == s.ctl[CTL_HUGE_ZERO]:
                         stray += 1 - s.mms[mm]["huge_zero"]
@@ -249,7 +256,8 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, refs, foun
                             wrong = (i << 27) | (j << 18) | (m << 9) | n
                     if pfn <= 0:
                         continue
-                    page = s.mem[pfn]
+                    head = compound_head(s, pfn)
+                    page = s.mem[head]
                     owner[pfn] = CACHE
                     claims[pfn] += 1
                     cached[pfn] += 1
@@ -257,33 +265,40 @@ def walk_file(s: State, root: int, inode: int, owner, claims, cached, refs, foun
                     if page["flags"] & PG_DIRTY:
                         found[1] += 1
                     index = (i << 27) | (j << 18) | (m << 9) | n
-                    if wrong < 0 and (page["mapping"] != inode or page["index"] != index or page["flags"] & PG_ANON):
+                    if wrong < 0 and (page["mapping"] != inode or page["index"] + pfn - head != index or page["flags"] & PG_ANON):
                         wrong = index
     return wrong
 
 
 @njit
 def walk_buddy(s: State, zid: int, owner, claims, blocks) -> int:
-    """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1."""
+    """One zone's free lists. Answers the first frame of a block that is misplaced or wrongly linked, or -1.
+
+    A block belongs to its pageblock's list, but for single blocks that another type stole, and its links end in that list's type.
+    """
     zone = s.zones[zid]
     first, last = zone["start_pfn"], zone["start_pfn"] + zone["spanned"]
-    for order in range(MAX_ORDER):
-        link = zone["head"][order]
-        before = -1
-        while link > 0:
-            block = link - 1
-            pfn = block << order
-            row = s.ctl[CTL_BUDDY + order] + block
-            if pfn < first or pfn + (1 << order) > last or s.buddy[row, 1] != before:
+    for mt in range(MIGRATE_TYPES):
+        for order in range(MAX_ORDER):
+            link = zone["head"][mt, order]
+            before = -1 - mt
+            pfn = first
+            while link > 0:
+                block = link - 1
+                pfn = block << order
+                row = s.ctl[CTL_BUDDY + order] + block
+                if pfn < first or pfn + (1 << order) > last or s.buddy[row, 1] != before:
+                    return pfn
+                for at in range(pfn, pfn + (1 << order)):
+                    owner[at] = FREE
+                    claims[at] += 1
+                blocks[order] += 1
+                if blocks[order] > zone["spanned"]:
+                    return pfn
+                before = link
+                link = s.buddy[row, 0]
+            if (before > 0 and link != -1 - mt) or zone["tail"][mt, order] != max(before, 0):
                 return pfn
-            for at in range(pfn, pfn + (1 << order)):
-                owner[at] = FREE
-                claims[at] += 1
-            blocks[order] += 1
-            if blocks[order] > zone["spanned"]:
-                return pfn
-            before = link
-            link = s.buddy[row, 0]
     return -1
 
 
@@ -339,7 +354,7 @@ def charged_frames(s: State, owner, whole, charged, anon, mapped_file, cache, sh
                 anon[memcg] += 1
         elif kind == CACHE:
             cache[memcg] += 1
-            if page["mapcount"] > 0:
+            if page["mapcount"] > 0 or whole[head] > 0:
                 mapped_file[memcg] += 1
             if page["flags"] & PG_SHMEM:
                 shmem[memcg] += 1
@@ -390,8 +405,10 @@ def _claim_compound(k: Kernel, r: Recount, flags: Array) -> None:
     heads = np.flatnonzero(flags & (PG_HEAD | PG_HUGETLB) == PG_HEAD)
     r.heads, r.head_of = heads, np.arange(len(flags))
     frames = heads[:, None] + np.arange(HPAGE_PMD_NR)
-    r.owner[frames] = np.where(flags[heads] & PG_ZERO, ZERO, ANON)[:, None]
-    r.claims[frames] += 1
+    own = heads[flags[heads] & PG_SHMEM == 0]  # those of shared memory are claimed by their objects
+    frames_of_own = own[:, None] + np.arange(HPAGE_PMD_NR)
+    r.owner[frames_of_own] = np.where(flags[own] & PG_ZERO, ZERO, ANON)[:, None]
+    r.claims[frames_of_own] += 1
     r.head_of[frames] = heads[:, None]
     tails = np.flatnonzero(flags & PG_TAIL)
     tails = tails[flags[k.s.mem["private"][tails]] & PG_HUGETLB == 0]
@@ -462,7 +479,7 @@ def references_have_holders(k: Kernel, r: Recount) -> None:
     frames = r.heads[:, None] + np.arange(HPAGE_PMD_NR)
     small = r.mapped[frames].sum(axis=1)
     expected[frames] = 0
-    expected[r.heads] = small + r.whole[r.heads] + HPAGE_PMD_NR * ((flags[r.heads] & PG_SWAPCACHE) != 0)
+    expected[r.heads] = small + r.whole[r.heads] + HPAGE_PMD_NR * ((flags[r.heads] & (PG_SWAPCACHE | PG_SHMEM)) != 0)
     if k.khugepaged["held"]:
         expected[k.khugepaged["held"]["head"]] = 1  # a block that is to be filled
     expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB)) != 0] = 1
@@ -547,6 +564,19 @@ def commitments_add_up(k: Kernel, r: Recount) -> None:
         broken("Committed_AS", f"{k.committed_pages} pages are counted, {pages} promised")
 
 
+def _shared_heads(k: Kernel, r: Recount) -> Array:
+    """The huge pages of shared memory."""
+    assert r.heads is not None
+    return r.heads[k.s.mem["flags"][r.heads] & PG_SHMEM != 0]
+
+
+def _whole(k: Kernel, r: Recount, *, shared: bool) -> Array:
+    """The huge pages that some entry maps whole: those of shared memory, or the others."""
+    assert r.heads is not None and r.whole is not None
+    mapped = r.heads[r.whole[r.heads] > 0]
+    return mapped[(k.s.mem["flags"][mapped] & PG_SHMEM != 0) == shared]
+
+
 def charges_add_up(k: Kernel, r: Recount) -> None:
     """A cgroup's usage is its own frames and slab, what the cpus hold for it, and its children's usage."""
     groups = len(k.s.memcgs)
@@ -555,7 +585,8 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
     charged, anon, mapped_file, cache, shmem, tables = counts
     assert r.head_of is not None and r.heads is not None and r.whole is not None
     users = np.bincount(k.s.mem["memcg"][r.head_of[r.owner == ANON]], minlength=groups)  # in the swap cache or mapped
-    huge = HPAGE_PMD_NR * np.bincount(k.s.mem["memcg"][r.heads[r.whole[r.heads] > 0]], minlength=groups)
+    huge = HPAGE_PMD_NR * np.bincount(k.s.mem["memcg"][_whole(k, r, shared=False)], minlength=groups)
+    shared = HPAGE_PMD_NR * np.bincount(k.s.mem["memcg"][_shared_heads(k, r)], minlength=groups)
     pgds = np.bincount([int(k.s.mem["memcg"][mm.pgd_pfn]) for mm in k.mms.values()], minlength=groups)
     stat = k.s.memcgs["stat"]
     for cg in k.cgroups.values():
@@ -568,7 +599,8 @@ def charges_add_up(k: Kernel, r: Recount) -> None:
         if cg.parent is not None and own + below != int(row["usage"]):
             broken("charges", f"{cg.path} is charged {int(row['usage'])} pages; it has {own} of its own and {below} below")
         found = {"nr_anon_pages": anon[cg.id], "nr_file_pages": cache[cg.id], "nr_mapped": mapped_file[cg.id], "nr_shmem": shmem[cg.id],
-                 "pagetables": tables[cg.id] - pgds[cg.id], "kernel": kernel, "nr_anon_transparent_hugepages": huge[cg.id]}  # fmt: skip
+                 "pagetables": tables[cg.id] - pgds[cg.id], "kernel": kernel, "nr_anon_transparent_hugepages": huge[cg.id],
+                 "nr_shmem_hugepages": shared[cg.id]}  # fmt: skip
         for name, count in found.items():
             if int(stat[cg.id, MEMCG[name]]) != int(count):
                 broken("memory.stat", f"{cg.path} counts {int(stat[cg.id, MEMCG[name]])} {name}, has {int(count)}")
@@ -647,6 +679,18 @@ def free_pages_add_up(k: Kernel, r: Recount) -> None:
             broken("free lists", f"zone {zid} counts {zone['nr_free'].tolist()} blocks, has {r.free[zid].tolist()}")
         if int(zone["free"]) != int((r.free[zid] * sizes).sum()):
             broken("free pages", f"zone {zid} counts {int(zone['free'])} free pages, its lists hold {int((r.free[zid] * sizes).sum())}")
+        if not 0 <= int(zone["boost"]) <= max(int(zone["max_boost"]), int(zone["managed"])):
+            broken("watermark boost", f"zone {zid} has {int(zone['boost'])}, at most {int(zone['max_boost'])}")
+
+
+def pageblocks_have_a_type(k: Kernel, r: Recount) -> None:
+    """Every pageblock of a zone has a migrate type that has free lists."""
+    for zid in k.populated:
+        first, spanned = int(k.s.zones["start_pfn"][zid]), int(k.s.zones["spanned"][zid])
+        blocks = k.s.pageblocks[first >> PAGEBLOCK_ORDER : ((first + spanned - 1) >> PAGEBLOCK_ORDER) + 1]
+        odd = np.flatnonzero((blocks & ~PAGEBLOCK_SKIP) >= MIGRATE_TYPES)
+        if len(odd):
+            broken("pageblocks", f"pageblock {int(odd[0])} of zone {zid} has the flags {int(blocks[odd[0]])}")
 
 
 def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
@@ -657,8 +701,10 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
     assert r.head_of is not None and r.heads is not None and r.whole is not None
     found = {
         "nr_anon_pages": int(((r.owner == ANON) & ((mapcount > 0) | (r.whole[r.head_of] > 0))).sum()),
-        "nr_anon_transparent_hugepages": HPAGE_PMD_NR * int((r.whole[r.heads] > 0).sum()),
-        "nr_mapped": int((cache & (mapcount > 0)).sum()),
+        "nr_anon_transparent_hugepages": HPAGE_PMD_NR * len(_whole(k, r, shared=False)),
+        "nr_shmem_hugepages": HPAGE_PMD_NR * len(_shared_heads(k, r)),
+        "nr_shmem_pmdmapped": HPAGE_PMD_NR * len(_whole(k, r, shared=True)),
+        "nr_mapped": int((cache & ((mapcount > 0) | (r.whole[r.head_of] > 0))).sum()),
         "nr_file_pages": int(cache.sum()) + r.swapcached,
         "nr_shmem": int((cache & ((flags & PG_SHMEM) != 0)).sum()),
         "nr_dirty": int((cache & ((flags & (PG_DIRTY | PG_SHMEM)) == PG_DIRTY)).sum()),
@@ -801,6 +847,7 @@ def _check_huge_pages(k: Kernel, r: Recount, h: Hstate, in_use: set[int]) -> Non
 
 RULES = (
     free_pages_add_up,
+    pageblocks_have_a_type,
     every_frame_has_one_owner,
     mapcounts_equal_entries,
     references_have_holders,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_node, explain_pressure, monitor, verify
+from core import explain, explain_hugetlb, explain_node, explain_pressure, monitor, verify
 from core.abi.mman import (
     PMD_PAGES,
     TASK_SIZE,
@@ -36,7 +36,7 @@ from core.abi.page_flags import (
 )
 from core.fs import proc_pid
 from core.machine import RECLAIM_POLICIES
-from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mmzone, pgtable, smaps, tlb
+from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mempolicy, mmzone, pgtable, smaps, tlb
 from core.mm import vma as vmas_of
 from core.mm.fault import V_ANON, V_FILE
 from core.mm.mm_types import (
@@ -136,7 +136,7 @@ def vmas(k: Kernel, pid: int) -> list[dict[str, Any]]:
 
 def _vma(k: Kernel, task: Task, vma: Vma) -> dict[str, Any]:
     seen = smaps.account(k, vma)
-    policy = vma.policy or task.policy
+    policy = mempolicy.policy_of(task, vma)
     return {
         "start": vma.start << 12,
         "end": vma.end << 12,
@@ -531,6 +531,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_ksm": explain.explain_ksm,
     "explain_thp": explain.explain_thp,
     "explain_node": explain_node.explain_node,
+    "explain_hugetlb": explain_hugetlb.explain_hugetlb,
     "explain_tlb": explain.explain_tlb,
     "tlb": tlb_view,
     "tlb_reach": tlb_reach,

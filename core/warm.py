@@ -46,7 +46,9 @@ def story(k: Kernel) -> None:
         k.view(name, **args)
     samepages(k)
     huge(k, a)
+    fragments(k)
     transparent(k)
+    shared_huge_pages(k)
     pressure(k)
     k.verify()
     generations(k, a, heap)
@@ -89,6 +91,28 @@ def transparent(k: Kernel) -> None:
     huge_memory.deferred_split_shrink(k, k.root_cgroup, 0)
     call(k, "exit", d)
     call(k, "put", path=thp + "enabled", data=b"never")
+
+
+def shared_huge_pages(k: Kernel) -> None:
+    """Huge pages of shared memory: made, mapped, split, punched, swapped in small pages, collapsed."""
+    setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+    call(k, "put", path=setting, data=b"always")
+    d = call(k, "spawn", comm="d")["pid"]
+    at = call(k, "mmap", d, length=4 * M, prot="rw", flags=["shared", "anonymous"])["address"]
+    call(k, "touch", d, address=at, length=4 * M, access="write")
+    call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice="remove")
+    call(k, "madvise", d, address=at, length=2 * M, advice="pageout")
+    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
+    e = call(k, "fork", d)["pid"]
+    call(k, "touch", e, address=at, length=M, access="read")
+    call(k, "munmap", e, address=at + M, length=M)
+    call(k, "exit", e)
+    call(k, "mprotect", d, address=at, length=M, prot="r")
+    call(k, "mprotect", d, address=at, length=M, prot="rw")
+    call(k, "touch", d, address=at, length=M, access="read")
+    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
+    call(k, "exit", d)
+    call(k, "put", path=setting, data=b"never")
 
 
 def files(k: Kernel, a: int) -> None:
@@ -153,6 +177,20 @@ def huge(k: Kernel, a: int) -> None:
     call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
 
 
+def fragments(k: Kernel) -> None:
+    """Every second frame of some MiB is free: huge pages have to be compacted for."""
+    e = call(k, "spawn", comm="e")["pid"]
+    heap = call(k, "mmap", e, length=12 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", e, address=heap, length=12 * M, access="write")
+    child = call(k, "fork", e)["pid"]
+    call(k, "touch", e, address=heap, length=12 * M, access="write", stride=2)
+    call(k, "exit", child)
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"40")
+    call(k, "put", path="/proc/sys/vm/nr_hugepages", data=b"0")
+    call(k, "put", path="/proc/sys/vm/compact_memory", data=b"1")
+    call(k, "exit", e)
+
+
 def pressure(k: Kernel, name: str = "x") -> None:
     """A limit that reclaims, then kills."""
     b = call(k, "spawn", comm="b")["pid"]
@@ -198,7 +236,7 @@ def policies(k: Kernel) -> None:
 
 
 READS = (
-    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/{pid}/smaps", "/proc/{pid}/smaps_rollup",
+    "/proc/meminfo", "/proc/vmstat", "/proc/zoneinfo", "/proc/buddyinfo", "/proc/pagetypeinfo", "/proc/{pid}/smaps", "/proc/{pid}/smaps_rollup",
     "/proc/{pid}/numa_maps", "/proc/{pid}/status", "/sys/fs/cgroup/w/memory.stat", "/sys/fs/cgroup/w/memory.numa_stat",
 )  # fmt: skip
 

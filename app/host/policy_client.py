@@ -7,8 +7,9 @@ goes away is replaced by the fallback for that question, and the score says so.
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from app.schemas.calls import Op
@@ -34,6 +35,7 @@ class PolicyClient:
         self.advisor = Advisor(self._ask)
         self.questions: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.start: tuple[int, bytes] = (0, b"")  # the journal's length and the kernel when it took over
+        self.idle: Callable[[], AbstractContextManager[None]] = nullcontext  # what a thread waits in
         self._loop, self._budget = loop, budget
         self._numbers = itertools.count(1)
         self._waiting: tuple[int, Future[list[int] | None]] | None = None
@@ -48,7 +50,8 @@ class PolicyClient:
         self._waiting = (number, waiting)
         self._loop.call_soon_threadsafe(self.questions.put_nowait, {"type": "isolate", "id": number, **question})
         try:
-            return waiting.result(self._budget)
+            with self.idle():
+                return waiting.result(self._budget)
         except TimeoutError:
             return None
         finally:

@@ -2,20 +2,23 @@
 
 import asyncio
 import base64
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from app.errors import Problem
+from app.host.meter import Meter
+from app.host.places import Places
 from app.host.session import Session
+from app.host.turns import Threads
 from app.settings import Settings
 from app.storage.replies import MemoryReplies, Replies
+from app.storage.writer import Writer
 from core import Kernel, Machine
 
 T = TypeVar("T")
 SWEEP_S: Final = 30.0
-THREADS: Final = 4
 
 
 class Registry:
@@ -25,9 +28,12 @@ class Registry:
         self.settings = settings
         self.open = settings.open
         self.draining = False
+        self.places: Places | None = None
+        self.meter = Meter()
+        self._cancelling: set[asyncio.Task[bool]] = set()
         self.replies: Replies = MemoryReplies()
         self._sessions: dict[str, Session] = {}
-        self._executor = ThreadPoolExecutor(THREADS, "kernel")
+        self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -42,16 +48,36 @@ class Registry:
             raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
         return session
 
+    def join(self, life: str, places: Places) -> None:
+        """This process is one of several workers: a new session gets an id by which the others find it here."""
+        self.places = places
+
+    def new_id(self) -> str:
+        """An id for a new session."""
+        while True:
+            found = f"s_{secrets.token_urlsafe(16)}"
+            if self.places is None or self.places.mine(found):
+                return found
+
+    def here(self, sid: str) -> bool:
+        """True for a session that lives in this process."""
+        return sid in self._sessions
+
+    async def settle(self, sid: str) -> str | None:
+        """Make a session live here, if it may: None, or the seat of the worker that has it."""
+        return None
+
     async def create(self, machine: Mapping[str, Any], seed: int) -> Session:
         """Boot a kernel. Raises 422 for a machine that cannot be, 429 when there are too many sessions."""
         self.require_place()
         built = self._machine(machine)
-        kernel = await asyncio.get_running_loop().run_in_executor(self._executor, Kernel.boot, built, seed)
-        return self.add(Session(built, seed, kernel, self.settings, self._executor))
+        kernel = await self.in_thread(lambda: Kernel.boot(built, seed))
+        return self.add(Session(built, seed, kernel, self.settings, self.threads))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do work that belongs to no session off the event loop, beside the kernels."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        """Do work that belongs to no session off the event loop, beside the kernels. Raises 503 when there is no room for it."""
+        self.threads.require_room()
+        return await self.threads.run(self, work)
 
     def _machine(self, machine: Mapping[str, Any]) -> Machine:
         try:
@@ -73,7 +99,10 @@ class Registry:
     def add(self, session: Session) -> Session:
         """Take a session in. Raises 429 when there are too many."""
         self.require_place()
+        session.id = self.new_id()
         self._sessions[session.id] = session
+        session.meter = self.meter
+        self.meter.created += 1
         return session
 
     async def destroy(self, session: Session) -> None:
@@ -112,15 +141,47 @@ class Registry:
             if session.streams == 0 and now - session.used > session.ttl_ns / 10**9:
                 await self.destroy(session)
 
+    @property
+    def store(self) -> Writer | None:
+        """What commits the journals; None while they are in memory, where they are committed at once."""
+        return getattr(self, "writer", None)
+
+    def gauges(self) -> dict[str, float]:
+        """How things stand, for those who watch the service."""
+        return {
+            "sessions": max(getattr(self, "total", 0), len(self._sessions)),
+            "sessions_live": len(self._sessions),
+            "waiting": self.threads.waiting,
+            "long_calls": self.threads.under_way,
+            "journal_waiting": 0 if self.store is None else self.store.waiting,
+            "journal_lag_seconds": 0.0 if self.store is None else self.store.lag_s,
+            "draining": int(self.draining),
+        }
+
     def drain(self) -> None:
         """Begin to shut down: no new work, and every stream ends."""
         self.draining = True
         for session in self:
             session.ring.close(restarting=True)
 
+    async def goodbyes(self, seconds: float) -> None:
+        """Wait until every stream is closed, for so long at most."""
+        for _ in range(int(seconds * 100)):
+            if not self.meter.readers:
+                return
+            await asyncio.sleep(0.01)
+
+    def abandon(self) -> None:
+        """Cancel every long call: nothing of it has happened."""
+        for session in self:
+            for call in list(session.calls.under_way.values()):
+                task = asyncio.get_running_loop().create_task(call.cancel())
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
+
     def close(self) -> None:
         """Let the threads go."""
-        self._executor.shutdown(wait=True)
+        self.threads.close()
 
 
 def _decode(token: str) -> str:

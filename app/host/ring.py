@@ -1,6 +1,7 @@
 """A session's recent events, numbered and encoded once.
 
 The ring is every subscriber's queue: a subscriber is a cursor into it, so a slow one costs nothing and the kernel never waits.
+What is only shown (how far a long call is) has no number and is not kept: who listens now learns the latest of it, nobody later.
 When the oldest events are dropped below a cursor, that subscriber is told the gap. Going back in time cuts the ring's head off and
 starts a new generation, which subscribers notice.
 """
@@ -47,14 +48,19 @@ class Ring:
         The number of the newest event ever published; 0 before the first.
     generation : int
         Grows when the session goes back in time.
+    shown, nr_shown : dict, int
+        The latest that is only shown, and how many there were.
     """
 
     def __init__(self, retention: int) -> None:
+        self._retention = retention
         self._entries: deque[Entry] = deque(maxlen=retention)
         self._waiters: set[asyncio.Future[None]] = set()
         self.last = 0
         self.generation = 0
         self.closed = self.restarting = False
+        self.shown: dict[str, Any] = {}
+        self.nr_shown = 0
 
     @property
     def oldest(self) -> int:
@@ -66,7 +72,8 @@ class Ring:
         if not events:
             return None, None
         first = self.last + 1
-        self._entries.extend(Entry(number, seq, event) for number, event in enumerate(events, first))
+        held = events[-self._retention :]
+        self._entries.extend(Entry(number, seq, event) for number, event in enumerate(held, first + len(events) - len(held)))
         self.last += len(events)
         self._wake()
         return first, self.last
@@ -103,9 +110,15 @@ class Ring:
         self.closed, self.restarting = True, restarting
         self._wake()
 
-    async def wait(self, cursor: int, generation: int, timeout: float) -> bool:
-        """Wait until something happened after the cursor; False when `timeout` seconds passed first."""
-        if self.last > cursor or self.generation != generation or self.closed:
+    def show(self, what: dict[str, Any], clock_ns: int) -> None:
+        """Tell those who listen now how far a long call is."""
+        self.shown = {"clock_ns": clock_ns, "type": "progress", **what}
+        self.nr_shown += 1
+        self._wake()
+
+    async def wait(self, cursor: int, generation: int, seen: int, timeout: float) -> bool:
+        """Wait until something happened after the cursor, or more than `seen` was shown; False when `timeout` seconds passed first."""
+        if self.last > cursor or self.generation != generation or self.nr_shown > seen or self.closed:
             return True
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)

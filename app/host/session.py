@@ -1,8 +1,11 @@
 """A session: one kernel, one writer, one history.
 
-Whoever wants the kernel takes the session's turn, so a kernel never has two callers. Within the turn short work runs at once on the event
-loop (a hop to a thread and back costs more than a small call); work that is expected to take over a millisecond, by its arguments or
+Whoever wants the kernel takes the session's turn (`turns`), so a kernel never has two callers. Within the turn short work runs at once on the
+event loop (a hop to a thread and back costs more than a small call); work that is expected to take over a millisecond, by its arguments or
 because the same operation did the last two times, runs in a thread, where compiled loops release the interpreter. Other sessions go on meanwhile.
+
+Long calls tell how far they are, and can be cancelled. A call that is cancelled never happened: its kernel is thrown away wherever it stands,
+and the one that it began with is built again from the history, as it is when a session wakes up. So the journal holds whole operations only.
 
 What is committed is numbered: the `seq` of a session grows by one with each operation the kernel carried out, whatever errno it answered.
 The machine, the seed and the operations up to a number are the session at that number, which is how it goes back in time.
@@ -15,15 +18,17 @@ import secrets
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import orjson
 
 from app.errors import Problem
+from app.host.locks import Locks
+from app.host.meter import Meter
 from app.host.policy_client import OURS, PolicyClient, score
 from app.host.ring import Ring
+from app.host.turns import Abandoned, Call, Calls, Threads, Turn
 from app.schemas.calls import Op, accesses, render_op, render_result
 from app.settings import Settings
 from app.storage.journal import Journal, MemoryJournal
@@ -35,6 +40,7 @@ INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
 SLOW_NS: Final = 1_000_000
 PATIENCE_S: Final = 60.0  # of a kernel's thread with the event loop
+TELL_S: Final = 0.1  # how often a long call says how far it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +76,27 @@ class Outcome:
 
 
 def carry_out(
-    kernel: Kernel, op: Op, publish: Callable[[list[Event]], None] | None = None, client: PolicyClient | None = None
+    kernel: Kernel,
+    op: Op,
+    publish: Callable[[list[Event]], None] | None = None,
+    client: PolicyClient | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Run one operation on a kernel. Raises LookupError for a pid that names no living process.
 
     `publish` gets the events of a long advance in parts, while it runs; the outcome has what is left. A `client` that is the policy is asked
-    first, and its answers are an operation before this one.
+    first, and its answers are an operation before this one. `watch` is told in the midst of long work how many accesses were made.
     """
     before = None
     if client is not None and op.op not in OURS and (answers := client.rehearse(kernel, op)):
         before = carry_out(kernel, Op("policy_answers", None, {"answers": list(answers)}))
     if publish is not None:
         kernel.pause = lambda: publish(kernel.drain())
+    kernel.watch = watch
     try:
         result = kernel.call(op.op, op.pid, **op.args)
     finally:
-        kernel.pause = None
+        kernel.pause = kernel.watch = None
     return Outcome(op, result, kernel.clock_ns, kernel.drain(), before)
 
 
@@ -107,15 +118,15 @@ class Session:
         The booted kernel.
     settings : Settings
         Limits.
-    executor : Executor
-        Threads for long work.
+    threads : Threads
+        For long work.
     """
 
-    def __init__(self, machine: Machine, seed: int, kernel: Kernel, settings: Settings, executor: Executor) -> None:
+    def __init__(self, machine: Machine, seed: int, kernel: Kernel, settings: Settings, threads: Threads) -> None:
         self.id = f"s_{secrets.token_urlsafe(16)}"
         self._token = b""
         self.machine, self.seed, self.kernel = machine, seed, kernel
-        self.settings, self._executor = settings, executor
+        self.settings, self._threads = settings, threads
         self.name: str | None = None
         self.lab: str | None = None
         self.ttl_ns = settings.session_ttl
@@ -124,11 +135,14 @@ class Session:
         self.frozen: str | None = None
         self.closed = False
         self.streams = 0
+        self.locks = Locks()  # of WebDAV clients
+        self.meter = Meter()  # the service's, once the session is one of its
         self.ring = Ring(settings.event_retention)
         self.journal: Journal[Committed] = MemoryJournal()
         self.snapshots: dict[str, Snapshot] = {}
         self.client: PolicyClient | None = None  # a program that is the policy
-        self._turn = asyncio.Lock()
+        self._turn = Turn(threads, settings.max_queue)
+        self.calls = Calls(self._turn)
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
         self.ring.publish(0, kernel.drain())
@@ -170,30 +184,29 @@ class Session:
 
     # ---- the turn
 
-    async def _run(self, key: str, work: Callable[[], T], long: bool = False) -> T:
+    def _is_long(self, key: str) -> bool:
+        return self.client is not None or min(self._took_ns.get(key, (0, 0))) > SLOW_NS
+
+    async def _run(self, key: str, work: Callable[[], T], long: bool = False, call: Call | None = None) -> T:
         """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
         begin = time.perf_counter_ns()
         try:
-            if long or self.client is not None or min(self._took_ns.get(key, (0, 0))) > SLOW_NS:
+            if long or self._is_long(key):
                 result = await self._in_thread(work)
             else:
                 result = work()
         except Exception as error:
-            if _is_answer(error):
+            if _is_answer(error) or (call is not None and call.cancelled):
                 raise
             self.frozen = f"{type(error).__name__}: {error}"
+            self.meter.frozen += 1
             detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
             raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
         self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], time.perf_counter_ns() - begin)
         return result
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])  # the turn must not pass on while the thread holds the kernel
-            raise
+        return await self._threads.run(self.id, work)
 
     async def read(self, key: str, work: Callable[[Kernel], T], long: bool = False) -> T:
         """Look at the kernel, in turn. `key` names the kind of work, for the memory of how long it takes."""
@@ -230,6 +243,7 @@ class Session:
         first, last = (first, last) if early is None else (early, self.ring.last)
         self.journal.append(Committed(outcome.op, self.ring.last))
         result = outcome.result
+        self.meter.operation(result)
         return {
             "result": render_result(outcome.op.op, result.result),
             "errno": result.errno,
@@ -265,66 +279,139 @@ class Session:
 
         return lambda events: asyncio.run_coroutine_threadsafe(tell(events), loop).result(PATIENCE_S)
 
+    def _watcher(self, call: Call) -> Callable[[int], None]:
+        """For the thread of a long call: others have their slice, the client its progress; a call that was cancelled ends here."""
+        loop, kernel, start, due = asyncio.get_running_loop(), self.kernel, self.kernel.clock_ns, time.monotonic() + TELL_S
+
+        def watch(accesses: int) -> None:
+            nonlocal due
+            if call.cancelled:
+                raise Abandoned
+            self._threads.breathe()
+            if call.unit != "operations" and (now := time.monotonic()) >= due:
+                due = now + TELL_S
+                done = kernel.clock_ns - start if call.unit == "ns" else accesses
+                loop.call_soon_threadsafe(self._tell, call, done, kernel.clock_ns)
+
+        return watch
+
+    def _tell(self, call: Call, done: int, clock_ns: int) -> None:
+        """How far a call is; every subscriber hears of it, and none later."""
+        call.done = done
+        if self.calls.under_way.get(call.id) is call:
+            how_far = {"call": call.id, "op": call.op, "pid": call.pid, "done": done, "total": call.total or None, "unit": call.unit}
+            self.ring.show(how_far, clock_ns)
+
+    def _begin(self, op: Op, pages: int) -> Call:
+        """A call for an operation. Raises 503 when it is long and there is no room for another."""
+        if pages > INLINE_PAGES or self._runs_programs(op) or self._is_long(op.op):
+            self._threads.require_room()
+        if op.op == "advance":
+            return self.calls.begin(op.op, op.pid, op.args.get("duration_ns", 0), "ns")
+        return self.calls.begin(op.op, op.pid, pages)
+
     async def call(self, op: Op, if_match: str | None = None) -> dict[str, Any]:
         """Carry out one operation and answer what it did.
 
-        Raises Problem: 404 for a pid that lives no more, 409 after a panic or a bug, 412 for a stale writer, 422 for too much work.
+        Raises Problem: 404 for a pid that lives no more, 409 after a panic, a bug or a cancellation, 412 for a stale writer, 422 for too much
+        work, 503 when too many wait.
         """
         op = self._limited(op)
         pages = self._check_size(op)
         self.used = time.time()
-        async with self._turn:
+        async with self._begin(op, pages) as call:
             self._require_running()
             self._require_match(if_match)
             self._require_room(1)
             try:
-                if self._runs_programs(op):
-                    teller = self._teller()
-                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, teller, self.client), True)
-                else:
-                    outcome = await self._run(op.op, lambda: carry_out(self.kernel, op, client=self.client), pages > INLINE_PAGES)
+                return self._commit(await self._perform(op, call, pages > INLINE_PAGES))
             except LookupError as error:
                 raise no_such_process(op.pid, error) from None
-            return self._commit(outcome)
+
+    async def _perform(self, op: Op, call: Call, long: bool) -> Outcome:
+        """One operation on the kernel, in a thread if it is long. Raises the call's refusal when it was cancelled: then nothing has happened."""
+        runs = self._runs_programs(op)
+        if not (long or runs or self._is_long(op.op)):
+            return await self._run(op.op, lambda: carry_out(self.kernel, op))
+        teller = self._teller() if runs else None
+        watch = self._watcher(call)
+        try:
+            return await self._run(op.op, lambda: carry_out(self.kernel, op, teller, self.client, watch), True, call)
+        except BaseException as error:
+            if not _was_cancelled(call, error):
+                raise
+            await self._undo_call()
+            raise call.refusal() from None
+
+    async def _undo_call(self) -> None:
+        """The kernel was abandoned in the midst of a call: build the one that it was before, take back what was told of the call."""
+        base, history = self._base(self.seq, None), list(self.journal.entries())
+        replay = history[base.seq if base is not None else 0 :]
+        self.kernel = await self._run("rewind", lambda: self._rebuild(base, replay), True)
+        early, self._told_early = self._told_early, None
+        if early is not None:
+            self.epoch += 1
+            self.ring.cut(early - 1)
 
     async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
-        """Carry out operations in order; an operation that cannot be carried out answers a problem in its place."""
+        """Carry out operations in order; an operation that cannot be carried out answers a problem in its place.
+
+        A batch that is cancelled ends before the operation that it was at.
+        """
         ops = [self._limited(op) for op in ops]
         pages = sum(self._check_size(op) for op in ops)
         self.used = time.time()
-        async with self._turn:
+        if pages > INLINE_PAGES:
+            self._threads.require_room()
+        async with self.calls.begin("batch", None, len(ops), "operations") as call:
             self._require_running()
             self._require_match(if_match)
             self._require_room(len(ops))
             answers: list[dict[str, Any]] = []
+            told = time.monotonic()
             for part in _parts(ops, INLINE_OPS if pages <= INLINE_PAGES else 1):
-                stopped = await self._batch_part(part, stop_on_error, answers)
-                if stopped:
+                if call.cancelled or await self._batch_part(part, stop_on_error, answers, call):
                     break
+                if (now := time.monotonic()) >= told + TELL_S:
+                    told = now
+                    self._tell(call, len(answers), self.kernel.clock_ns)
                 await asyncio.sleep(0)  # a long batch of short operations lets others be answered
+            if call.cancelled and len(answers) < len(ops):
+                call.stopped = True
+                if not answers:
+                    raise call.refusal()
             return answers
 
-    async def _batch_part(self, ops: Sequence[Op], stop: bool, answers: list[dict[str, Any]]) -> bool:
+    async def _batch_part(self, ops: Sequence[Op], stop: bool, answers: list[dict[str, Any]], call: Call) -> bool:
         """Some operations of a batch; True when the batch ends here. What was done before a bug is committed."""
         done: list[Outcome | Problem] = []
+        long = sum(accesses(op) for op in ops) > INLINE_PAGES or any(map(self._runs_programs, ops))
+        watch = self._watcher(call) if long else None
 
         def work() -> None:
             for op in ops:
-                done.append(self._attempt(op))
+                done.append(self._attempt(op, watch))
                 if stop and _failed(done[-1]):
                     return
 
         try:
-            long = sum(accesses(op) for op in ops) > INLINE_PAGES or any(map(self._runs_programs, ops))
-            await self._run(f"batch {ops[0].op}", work, long)
-        finally:
-            answers += [item.document() if isinstance(item, Problem) else self._commit(item) for item in done]
+            await self._run(f"batch {ops[0].op}", work, long, call)
+        except BaseException as error:
+            self._commit_all(done, answers)
+            if not _was_cancelled(call, error):
+                raise
+            await self._undo_call()
+            return True
+        self._commit_all(done, answers)
         return stop and _failed(done[-1])
 
-    def _attempt(self, op: Op) -> Outcome | Problem:
+    def _commit_all(self, done: Sequence[Outcome | Problem], answers: list[dict[str, Any]]) -> None:
+        answers += [item.document() if isinstance(item, Problem) else self._commit(item) for item in done]
+
+    def _attempt(self, op: Op, watch: Callable[[int], None] | None) -> Outcome | Problem:
         try:
             self._require_running()
-            return carry_out(self.kernel, op, client=self.client)
+            return carry_out(self.kernel, op, client=self.client, watch=watch)
         except Problem as problem:
             return problem
         except FsError as error:
@@ -337,7 +424,7 @@ class Session:
     async def transaction(self, ops: Sequence[Op], if_match: str | None = None) -> list[dict[str, Any]]:
         """Carry out all operations or none: when one answers an errno the kernel is put back and a Problem with `index` is raised."""
         self.used = time.time()
-        async with self._turn:
+        async with self.calls.begin("transaction", None, len(ops), "operations"):
             self._require_running()
             self._require_match(if_match)
             self._require_room(len(ops))
@@ -381,7 +468,7 @@ class Session:
                 raise Problem(409, "policy-taken", "another program is this session's policy already")
             kernel = self.kernel
             blob = await self._run("snapshot", lambda: kernel.snapshot(), True)
-            client.start = len(self.journal), blob
+            client.start, client.idle = (len(self.journal), blob), self._threads.idle
             self._commit(await self._run("reclaim_policy", lambda: carry_out(kernel, policy_op("client", fallback)), True))
             self.client = client
 
@@ -422,7 +509,7 @@ class Session:
         async with self._turn:
             self._require_sound()
             kernel = await self._run("clone", lambda: Kernel.restore(self.kernel.snapshot()), True)
-            twin = Session(self.machine, self.seed, kernel, self.settings, self._executor)
+            twin = Session(self.machine, self.seed, kernel, self.settings, self._threads)
             twin.seq, twin.name, twin.lab = self.seq, self.name, self.lab
             twin.journal.replace(self.journal.entries())
             twin.ring = Ring(self.settings.event_retention)
@@ -476,6 +563,7 @@ class Session:
         kernel = Kernel.boot(self.machine, self.seed) if base is None else Kernel.restore(base.blob)
         for entry in replay:
             kernel.call(entry.op.op, entry.op.pid, **entry.op.args)
+            self._threads.breathe()
         kernel.drain()
         return kernel
 
@@ -508,6 +596,11 @@ def policy_op(policy: str, fallback: str) -> Op:
 def no_such_process(pid: int | None, error: LookupError) -> Problem:
     """The 404 for a pid that names no living process."""
     return Problem(404, "no-such-process", str(error.args[0]) if error.args else f"there is no process {pid}", errno="ESRCH")
+
+
+def _was_cancelled(call: Call, error: BaseException) -> bool:
+    """True where work ended because its call was cancelled, whatever the kernel said to that on its way out."""
+    return call.cancelled and isinstance(error, Exception | Abandoned)
 
 
 def _failed(item: Outcome | Problem) -> bool:

@@ -132,7 +132,7 @@ async def _apply(session: Session, ops: list[Op], members: list[str], if_match: 
         raise
 
 
-@router.get("", responses=docs.ok("Cgroup"))
+@router.get("", responses=docs.ok("CgroupTree"))
 async def read_cgroups(session: TheSession) -> Response:
     """The whole tree."""
     return reply.view(await session.read("cgroups", lambda kernel: kernel.view("cgroups")), session)

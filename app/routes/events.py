@@ -27,9 +27,11 @@ Pid = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 Cgroup = Annotated[str | None, Query(max_length=4096, description="A cgroup's path; events of the groups below it belong to it.")]
 
 
-def _subscription(session: Session, after: int | None, types: str | None, pid: int | None, cgroup: str | None) -> Subscription:
+def _subscription(
+    session: Session, after: int | None, types: str | None, pid: int | None, cgroup: str | None, progress: bool = True
+) -> Subscription:
     wanted = Filter(parse_types(types), pid, cgroup)
-    return Subscription(session, wanted, cursor(session, after))
+    return Subscription(session, wanted, cursor(session, after), progress)
 
 
 def _seconds(wait: str) -> float:
@@ -59,7 +61,7 @@ async def read_events(
     if "application/jsonl" in accept or "application/x-ndjson" in accept:
         return lines.jsonl(_subscription(session, after, types, pid, cgroup))
     oldest = session.ring.oldest - 1 if after is None else after
-    subscription = _subscription(session, oldest, types, pid, cgroup)
+    subscription = _subscription(session, oldest, types, pid, cgroup, progress=False)
     return Response(await poll.page(subscription, limit, seconds), headers={"ETag": session.etag}, media_type=reply.JSON)
 
 

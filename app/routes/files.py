@@ -3,8 +3,8 @@
 GET is cat, PUT is echo, MKCOL is mkdir, DELETE is rmdir, PROPFIND is ls.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
@@ -12,10 +12,9 @@ from starlette.responses import Response
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
 from app.host.session import Session
-from app.routes import reply
+from app.routes import reply, webdav
 from app.routes.fs_errors import errno_problem, fs_problem
 from app.routes.ranges import parse_range
-from app.routes.webdav import multistatus, parse_depth, parse_propfind, properties
 from app.schemas import docs
 from app.schemas.calls import Op, parse_body
 from core import FsError, Kernel
@@ -23,10 +22,13 @@ from core import FsError, Kernel
 router = APIRouter(prefix="/v1/sessions/{sid}", tags=["files"])
 TEXT: Final = "text/plain; charset=utf-8"
 BINARY: Final = "application/octet-stream"
-ALLOW: Final = "DELETE, GET, HEAD, MKCOL, OPTIONS, PROPFIND, PUT"
+ALLOW: Final = "DELETE, GET, HEAD, LOCK, MKCOL, OPTIONS, PROPFIND, PROPPATCH, PUT, UNLOCK"
 READING: Final[Mapping[str, int]] = {"ENOTDIR": 404}
 MAKING: Final[Mapping[str, int]] = {"EEXIST": 405, "ENOENT": 409}
 RangeHeader = Annotated[str | None, Header(alias="range", max_length=100)]
+If = Annotated[str | None, Header(alias="if", max_length=4096, include_in_schema=False)]
+Depth = Annotated[str | None, Header(include_in_schema=False)]
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 XML: Final = 'application/xml; charset="utf-8"'
 
 
@@ -75,16 +77,26 @@ def _partial(data: bytes, start: int, size: int, media: str) -> Response:
 
 @router.get("/fs/{path:path}", response_class=Response, responses=docs.file())
 @router.head("/fs/{path:path}", include_in_schema=False)
-async def read_file(session: TheSession, path: str, range_: RangeHeader = None) -> Response:
+async def read_file(
+    session: TheSession,
+    path: str,
+    range_: RangeHeader = None,
+    if_range: Annotated[str | None, Header(max_length=256, include_in_schema=False)] = None,
+) -> Response:
     """Read a file (`cat`), or a directory's names, one a line (`ls`)."""
     clean = _path(path)
     limit = session.settings.max_answer
+
+    def work(kernel: Kernel) -> Response:
+        etag = session.etag
+        answer = _read(kernel, clean, range_ if if_range in (None, etag) else None, limit)
+        answer.headers["ETag"] = etag
+        return answer
+
     try:
-        answer = await session.read(f"read {clean.rpartition('/')[2]}", lambda kernel: _read(kernel, clean, range_, limit))
+        return await session.read(f"read {clean.rpartition('/')[2]}", work)
     except FsError as error:
         raise fs_problem(error, READING) from None
-    answer.headers["ETag"] = session.etag
-    return answer
 
 
 async def _change(session: Session, op: Op, if_match: str | None, overrides: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -99,65 +111,141 @@ async def _change(session: Session, op: Op, if_match: str | None, overrides: Map
 
 
 @router.put("/fs/{path:path}", status_code=204, response_class=Response, responses=docs.NOTHING, openapi_extra=docs.raw_body())
-async def write_file(request: Request, session: TheSession, path: str, if_match: IfMatch = None) -> Response:
+async def write_file(request: Request, session: TheSession, path: str, if_match: IfMatch = None, if_: If = None) -> Response:
     """Write a file (`echo value >`)."""
-    data = await request.body()
-    await _change(session, Op("put", None, {"path": _path(path), "data": data}), if_match)
+    data, clean = await request.body(), _path(path)
+    if "content-range" in request.headers:
+        raise webdav.bad("a file is written as a whole: PUT takes no Content-Range")
+    session.locks.require(clean, webdav.parse_if(if_))
+    await _change(session, Op("put", None, {"path": clean, "data": data}), if_match)
     return Response(status_code=204, headers={"ETag": session.etag})
 
 
 @router.delete("/fs/{path:path}", status_code=204, response_class=Response, responses=docs.NOTHING)
-async def remove_file(session: TheSession, path: str, if_match: IfMatch = None) -> Response:
+async def remove_file(session: TheSession, path: str, if_match: IfMatch = None, if_: If = None) -> Response:
     """Remove a cgroup (`rmdir`), or a file of /data."""
-    await _change(session, Op("rmdir", None, {"path": _path(path)}), if_match)
+    clean = _path(path)
+    session.locks.require(clean, webdav.parse_if(if_))
+    await _change(session, Op("rmdir", None, {"path": clean}), if_match)
     return Response(status_code=204, headers={"ETag": session.etag})
 
 
 @router.api_route("/fs/{path:path}", methods=["MKCOL"], include_in_schema=False)
-async def make_directory(request: Request, session: TheSession, path: str, if_match: IfMatch = None) -> Response:
+async def make_directory(request: Request, session: TheSession, path: str, if_match: IfMatch = None, if_: If = None) -> Response:
     """Make a cgroup (`mkdir`)."""
     if await request.body():
         raise Problem(415, "no-body-here", "MKCOL takes no body")
     clean = _path(path)
+    session.locks.require(clean, webdav.parse_if(if_))
     await _change(session, Op("mkdir", None, {"path": clean}), if_match, MAKING)
     return Response(status_code=201, headers={"ETag": session.etag, "Location": f"/v1/sessions/{session.id}/fs{clean}"})
 
 
-@router.api_route("/fs/{path:path}", methods=["PROPFIND"], include_in_schema=False)
-async def find_properties(request: Request, session: TheSession, path: str, depth: Annotated[str | None, Header()] = None) -> Response:
-    """List a directory for a WebDAV client."""
-    clean, levels, wanted = _path(path), parse_depth(depth), parse_propfind(await request.body())
-    base = f"/v1/sessions/{session.id}/fs"
+def dav(method: str) -> Callable[[Handler], Handler]:
+    """A route of the whole tree, its root with and without a slash, for a method that OpenAPI has no word for."""
 
-    def work(kernel: Kernel) -> bytes:
+    def add(handler: Handler) -> Handler:
+        for address in ("/fs/{path:path}", "/fs"):
+            router.add_api_route(address, handler, methods=[method], include_in_schema=False, response_class=Response)
+        return handler
+
+    return add
+
+
+def _base(session: Session) -> str:
+    return f"{session.settings.root_path or ''}/v1/sessions/{session.id}/fs"
+
+
+@dav("PROPFIND")
+async def find_properties(request: Request, session: TheSession, path: str = "", depth: Depth = None) -> Response:
+    """List a directory for a WebDAV client."""
+    clean, levels, wanted = _path(path), webdav.parse_depth(depth), webdav.parse_propfind(await request.body())
+
+    def work(kernel: Kernel) -> tuple[bytes, str]:
         paths = [clean]
         if levels and kernel.stat(clean)["type"] == "dir":
             paths += [f"{clean.rstrip('/')}/{name}" for name in kernel.listdir(clean)]
-        return multistatus([_propfind_item(kernel, base, item) for item in paths], wanted)
+        return webdav.multistatus([_propfind_item(kernel, session, item) for item in paths], wanted), session.etag
 
     try:
-        data = await session.read("propfind", work)
+        data, etag = await session.read("propfind", work)
     except FsError as error:
         raise fs_problem(error, READING) from None
-    return Response(data, 207, {"ETag": session.etag, "DAV": "1"}, XML)
+    return Response(data, 207, {"ETag": etag, "DAV": webdav.CLASSES}, XML)
 
 
-def _propfind_item(kernel: Kernel, base: str, path: str) -> tuple[str, dict[str, str]]:
-    stat = kernel.stat(path)
+def _propfind_item(kernel: Kernel, session: Session, path: str) -> tuple[str, dict[str, str]]:
+    stat, base = kernel.stat(path), _base(session)
     href = base + path + ("/" if stat["type"] == "dir" and path != "/" else "")
-    return href, properties(path.rpartition("/")[2] or "/", stat, kernel.clock_ns)
+    found = webdav.properties(path.rpartition("/")[2] or "/", stat, _size(kernel, path, stat), kernel.clock_ns, session.etag,
+                              session.locks.of(path), base)  # fmt: skip
+    return href, found
 
 
-@router.api_route("/fs/{path:path}", methods=["OPTIONS"], include_in_schema=False)
-async def file_options(session: TheSession, path: str) -> Response:
+def _size(kernel: Kernel, path: str, stat: Mapping[str, Any]) -> int:
+    """How many bytes a client will read. A file that can only be written has none."""
+    if stat["type"] == "dir":
+        return 0
+    if stat["size"] is not None:
+        return int(stat["size"])
+    try:
+        return len(kernel.read(path))
+    except FsError:
+        return 0
+
+
+@dav("OPTIONS")
+async def file_options(session: TheSession, path: str = "") -> Response:
     """What WebDAV clients ask first."""
-    return Response(status_code=204, headers={"Allow": ALLOW, "DAV": "1", "MS-Author-Via": "DAV"})
+    return Response(status_code=204, headers={"Allow": ALLOW, "DAV": webdav.CLASSES, "MS-Author-Via": "DAV"})
 
 
-@router.api_route("/fs/{path:path}", methods=["COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"], include_in_schema=False)
-async def not_in_this_tree(request: Request, session: TheSession, path: str) -> Response:
-    """The kernel's files are neither copied nor moved nor locked, and have no properties of a client's own."""
-    raise Problem(403, "refused", f"{request.method} is not possible in the kernel's file tree", errno="EPERM")
+@dav("LOCK")
+async def lock_file(
+    request: Request,
+    session: TheSession,
+    path: str = "",
+    depth: Depth = None,
+    if_: If = None,
+    timeout: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
+    """Lock a file for other WebDAV clients, or refresh a lock."""
+    clean, seconds, body = _path(path), webdav.parse_timeout(timeout), await request.body()
+    try:
+        await session.read("stat", lambda kernel: kernel.stat(clean))
+    except FsError as error:
+        raise fs_problem(error, READING) from None
+    if not body.strip():
+        lock = session.locks.refresh(clean, webdav.parse_if(if_) or (), seconds)
+        return Response(webdav.locked(lock, _base(session)), 200, media_type=XML)
+    asked = webdav.parse_lockinfo(body)
+    lock = session.locks.take(clean, asked.exclusive, webdav.parse_lock_depth(depth), asked.owner, seconds)
+    return Response(webdav.locked(lock, _base(session)), 200, {"Lock-Token": f"<{lock.token}>"}, XML)
+
+
+@dav("UNLOCK")
+async def unlock_file(session: TheSession, path: str = "", lock_token: Annotated[str | None, Header(include_in_schema=False)] = None) -> Response:
+    """Give a lock back."""
+    session.locks.give_back(_path(path), webdav.parse_lock_token(lock_token))
+    return Response(status_code=204)
+
+
+@dav("PROPPATCH")
+async def patch_properties(request: Request, session: TheSession, path: str = "") -> Response:
+    """The kernel's files have no properties of a client's own: each is refused in the multistatus."""
+    clean, names = _path(path), webdav.parse_propertyupdate(await request.body())
+    try:
+        await session.read("stat", lambda kernel: kernel.stat(clean))
+    except FsError as error:
+        raise fs_problem(error, READING) from None
+    return Response(webdav.nothing_set(_base(session) + clean, names), 207, media_type=XML)
+
+
+@dav("COPY")
+@dav("MOVE")
+async def not_in_this_tree(request: Request, session: TheSession, path: str = "") -> Response:
+    """The kernel's files are neither copied nor moved."""
+    raise Problem(403, "refused", f"{request.method} is not possible in the kernel's file tree: read the file and write another", errno="EPERM")
 
 
 @router.get("/files", responses=docs.ok("FileList"))

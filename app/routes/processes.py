@@ -27,6 +27,7 @@ EXPLAIN: Final = "explain_"
 async def call(request: Request) -> Response:
     """Carry out one system call of one process."""
     path = request.path_params
+    request.scope["template"] = HOT.path
     session = enter(request, path["sid"])
     name = path["call"]
     process_call(name)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.host.session import Session
@@ -21,3 +22,8 @@ def json(value: Any, session: Session | None = None, status: int = 200, headers:
 def view(value: Any, session: Session) -> Response:
     """One of the kernel's views as JSON."""
     return json(render_view(value), session)
+
+
+def media_of(request: Request, own: str, plain: str) -> str:
+    """The media type of an answer: its own, or the plainer one that the client asks for by name."""
+    return plain if plain in request.headers.get("accept", "") else own

@@ -119,17 +119,18 @@ async def run_batch(request: Request, session: TheSession, if_match: IfMatch = N
 
 
 @router.get("/{sid}/journal", response_class=Response, responses=docs.text("application/jsonl", "The boot, then each operation, one a line."))
-async def read_journal(session: TheSession) -> Response:
+async def read_journal(request: Request, session: TheSession) -> Response:
     """The committed operations as JSON Lines: replaying them rebuilds the session exactly."""
-    return Response(b"".join(session.journal_lines()), headers={"ETag": session.etag}, media_type="application/jsonl")
+    media = reply.media_of(request, "application/jsonl", "text/plain")
+    return Response(b"".join(session.journal_lines()), headers={"ETag": session.etag}, media_type=media)
 
 
 @router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of the text files of /proc and /sys."))
-async def read_archive(session: TheSession) -> Response:
+async def read_archive(request: Request, session: TheSession) -> Response:
     """The file tree as a tar, for tools that read a captured system."""
     data = await session.archive()
     headers = {"ETag": session.etag, "Content-Disposition": f'attachment; filename="{session.id}.tar"'}
-    return Response(data, headers=headers, media_type="application/x-tar")
+    return Response(data, headers=headers, media_type=reply.media_of(request, "application/x-tar", "application/octet-stream"))
 
 
 @router.get("/{sid}/audit", responses=docs.ok("Audit"))

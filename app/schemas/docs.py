@@ -17,6 +17,7 @@ TOPICS: Final[Mapping[str, bool]] = {  # what is explained: True where an addres
     "ksm": True,
     "tlb": True,
     "node": True,
+    "hugetlb": True,
 }
 HTTP_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
@@ -41,6 +42,7 @@ def _list(name: str) -> Schema:
 
 INT: Final[Schema] = {"type": "integer"}
 STR: Final[Schema] = {"type": "string"}
+BYTES: Final[Schema] = {"type": "string", "format": "binary"}
 BOOL: Final[Schema] = {"type": "boolean"}
 NULL_STR: Final = _or_null(STR)
 NULL_INT: Final = _or_null(INT)
@@ -156,25 +158,21 @@ AUDIT: Final = _object(
         "total": INT | {"description": "Their sum."},
         "mapped_entries": INT,
         "mapcounts": INT,
-        "cgroups": {"type": "array"},
+        "cgroups": {"type": "array", "items": FREE},
         "rules": {"type": "array", "items": _object({"rule": STR, "doc": STR})},
     },
     doc="The invariants that were checked, and the sums they rest on.",
 )
 LIMIT: Final[Schema] = {"anyOf": [INT, {"const": "max"}]}
-CGROUP: Final = _object(
-    {
-        "path": STR,
-        "procs": {"type": "array", "items": INT},
-        "subtree_control": STRINGS,
-        **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
-        **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
-        "memory.events": COUNTS,
-        "memory.stat": COUNTS,
-        "children": {"type": "array", "items": ref("Cgroup")},
-    },
-    doc="One cgroup's limits and counters, and the groups below it. Sizes in bytes.",
-)
+CGROUP: Final[Mapping[str, Schema]] = {
+    "path": STR,
+    "procs": {"type": "array", "items": INT},
+    "subtree_control": STRINGS,
+    **dict.fromkeys(("memory.current", "memory.peak", "memory.oom.group"), INT),
+    **dict.fromkeys(("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max"), LIMIT),
+    "memory.events": COUNTS,
+    "memory.stat": COUNTS,
+}
 ZONE: Final = _object({
     **dict.fromkeys(("node", "start_pfn", "present", "managed", "free", "min", "low", "high"), INT),
     "zone": STR,
@@ -213,6 +211,20 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Session": _object(SESSION, {"token": STR}),
     "SessionList": _list("Session"),
     "Clock": _object({"clock_ns": INT, "seq": INT}),
+    "Call": _object(
+        {
+            "id": INT,
+            "op": STR,
+            "pid": NULL_INT,
+            "state": {"enum": ["queued", "running"]},
+            "done": INT,
+            "total": NULL_INT,
+            "unit": {"enum": ["pages", "ns", "operations"]},
+            "since": {"type": "string", "format": "date-time"},
+        },
+        doc="A call that waits for its turn or runs. `done` of `total` is told while it is long, in its `unit`.",
+    ),
+    "CallList": _list("Call"),
     "Snapshot": _object(SNAPSHOT),
     "SnapshotList": _list("Snapshot"),
     "Spawned": _object({"pid": NULL_INT, **ANSWER}),
@@ -227,7 +239,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
     "FileAnswer": _object({"path": STR, "size": INT, **ANSWER}),
-    "Cgroup": CGROUP,
+    "Cgroup": _object({**CGROUP, "children": STRINGS}, doc="One cgroup's limits and counters, and the paths of the groups below it. Sizes in bytes."),
+    "CgroupTree": _object(
+        {**CGROUP, "children": {"type": "array", "items": ref("CgroupTree")}},
+        doc="A cgroup's limits and counters, and the groups below it with theirs. Sizes in bytes.",
+    ),
     "CgroupCreate": {
         "type": "object",
         "properties": {"path": {"type": "string", "examples": ["/app"]}},
@@ -289,7 +305,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Calibration": _object({"items": {"type": "array", "items": _object({
         "name": STR, "value": INT, "unit": STR, "how": {"type": "string", "enum": ["measured", "fitted", "assumed"]}, "source": STR,
     })}, "next_page_token": _or_null(STR)}),
-    "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE, "steps": {"type": "array"}})},
+    "ReadyPrograms": _object({"items": {"type": "array", "items": _object({"name": STR, "doc": STR, "parameters": FREE,
+                                                                               "steps": {"type": "array", "items": FREE}})},
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
     "Status": _object({"status": STR}),
@@ -316,18 +333,18 @@ NOTHING: Final[dict[int | str, Any]] = {204: {"description": "Done."}}
 
 
 def text(media: str, description: str) -> dict[int | str, Any]:
-    """200 with text of a media type."""
-    return {200: _response(description, media, STR)}
+    """200 with text of a media type, which `Accept: text/plain` may call plain text."""
+    return {200: {"description": description, "content": {media: {"schema": STR}, "text/plain": {"schema": STR}}}}
 
 
 def binary(media: str, description: str) -> dict[int | str, Any]:
-    """200 with bytes of a media type."""
-    return {200: {"description": description, "content": {media: {}}}}
+    """200 with bytes of a media type, which `Accept: application/octet-stream` may call mere bytes."""
+    return {200: {"description": description, "content": {media: {}, "application/octet-stream": {"schema": BYTES}}}}
 
 
 def file() -> dict[int | str, Any]:
     """A file: whole or a part."""
-    content: Schema = {"text/plain": {"schema": STR}, "application/octet-stream": {}}
+    content: Schema = {"text/plain": {"schema": STR}, "application/octet-stream": {"schema": BYTES}}
     return {200: {"description": "The file.", "content": content}, 206: {"description": "The part that Range names.", "content": content}}
 
 
@@ -365,8 +382,8 @@ def replayed() -> dict[int | str, Any]:
 
 
 def raw_body() -> Schema:
-    """A body of plain text or bytes."""
-    return {"requestBody": {"required": True, "content": {"text/plain": {"schema": STR, "example": "50M"}}}}
+    """A body of bytes, whatever it says that they are; what is written to most files is text, such as `50M`."""
+    return {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BYTES, "example": "50M"}}}}
 
 
 def model_schemas() -> dict[str, Schema]:

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from app.schemas import docs
 from app.schemas.calls import render_schema
 from app.schemas.events import event_schemas
+from app.schemas.links import add_links
 from app.schemas.policy import POLICY_QUERY, policy_messages
 from core import CALLS, FILES
 
@@ -55,6 +56,9 @@ def document(app: FastAPI) -> dict[str, Any]:
     built["components"]["schemas"] = dict(sorted(schemas.items()))
     built["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     built["security"] = [{}, {"token": []}]
+    if root := app.state.registry.settings.root_path:
+        built["servers"] = [{"url": root}]
+    add_links(built)
     app.openapi_schema = built
     return built
 

@@ -57,11 +57,15 @@ def _control(name: str, doc: str, members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def event_schemas() -> dict[str, dict[str, Any]]:
-    """Each type of event, and the two that tell about the stream itself."""
+    """Each type of event, and those that tell about the stream and the service."""
     number = {"type": "integer"}
     gap = {"from": number, "to": number, "reason": {"enum": ["slow", "rewind"]}}
+    maybe = {"anyOf": [number, {"type": "null"}]}
+    unit = {"enum": ["pages", "ns", "operations"]}
+    progress = {"call": number, "op": {"type": "string"}, "pid": maybe, "done": number, "total": maybe, "unit": unit}
     control = {
         "gap": _control("gap", "Events that this reader will not get: it was too slow, or the session went back in time. Read the state again.", gap),
+        "progress": _control("progress", "How far a long call is; told while it runs, to those who listen, and not kept.", progress),
         "bookmark": _control("bookmark", "Nothing to tell up to this id; resume after it.", {}),
     }
     return {name: _event_schema(name, kind) for name, kind in EVENTS.items()} | control

@@ -2,7 +2,7 @@
 
 Every event is encoded once, whoever reads it. A reader that falls behind the ring is told `gap {from, to}`; a reader whose filter hides
 much is told `bookmark`, so that it can resume near the present; a reader of a session that went back in time is told a gap with reason
-`rewind`.
+`rewind`. A reader at the present is told `progress` of a long call, which has the id of the last event that the reader knows.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,8 @@ from app.host.session import Session
 from core import EVENTS
 
 BATCH: Final = 256
-CONTROL: Final = frozenset({"gap", "bookmark"})
+NEVER: Final = 1 << 62
+CONTROL: Final = frozenset({"gap", "bookmark", "progress"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,16 @@ class Subscription:
         Which of them.
     after : int
         The number of the last event the reader knows.
+    progress : bool
+        Whether to tell how far long calls are.
     """
 
-    def __init__(self, session: Session, wanted: Filter, after: int) -> None:
+    def __init__(self, session: Session, wanted: Filter, after: int, progress: bool = True) -> None:
         self.session, self.filter = session, wanted
         self._ring = session.ring
         self._cursor = self._told = after
         self._generation = self._ring.generation
+        self._shown = self._ring.nr_shown if progress else NEVER
 
     async def batches(self, heartbeat: float) -> AsyncIterator[list[Message]]:
         """Messages as they come, some at a time; an empty list after `heartbeat` seconds of silence. Ends with the session."""
@@ -120,13 +124,18 @@ class Subscription:
         return self._cursor
 
     @property
+    def lag(self) -> int:
+        """Events that happened and were not looked at yet."""
+        return max(self._ring.last - self._cursor, 0)
+
+    @property
     def behind(self) -> bool:
         """True when there is something to tell."""
         return self._cursor < self._ring.last or self._generation != self._ring.generation
 
     async def arrived(self, timeout: float) -> bool:
         """Wait until there is something to tell; False when `timeout` seconds passed first."""
-        return await self._ring.wait(self._cursor, self._generation, timeout)
+        return await self._ring.wait(self._cursor, self._generation, self._shown, timeout)
 
     def take(self, limit: int = BATCH) -> list[Message]:
         """What can be told now of the next `limit` events; never waits."""
@@ -142,7 +151,17 @@ class Subscription:
             self._told = messages[-1].id
         if self._cursor - self._told >= BATCH:
             messages += self.bookmark()
+        if self._shown < self._ring.nr_shown and self._cursor >= self._ring.last:
+            messages += self._progress()
         return messages
+
+    def _progress(self) -> list[Message]:
+        """How far a long call is, for those who want to know."""
+        self._shown, shown, wanted = self._ring.nr_shown, self._ring.shown, self.filter
+        asked = "progress" in wanted.types if wanted.types is not None else wanted.cgroup is None
+        if not asked or (wanted.pid is not None and wanted.pid != shown["pid"]):
+            return []
+        return [Message(self._cursor, orjson.dumps({"id": self._cursor, "seq": self.session.seq, **shown}))]
 
     def _gap(self, reason: str) -> Message:
         """Tell what was missed, and go on from where the ring is."""

@@ -24,6 +24,7 @@ def jsonl_frame(messages: list[Message]) -> bytes:
 async def _frames(subscription: Subscription, frame: Callable[[list[Message]], bytes], heartbeat: float) -> AsyncIterator[bytes]:
     session = subscription.session
     session.streams += 1
+    session.meter.readers.add(subscription)
     try:
         if frame is sse_frame:
             yield b"retry: 1000\n\n"
@@ -31,6 +32,7 @@ async def _frames(subscription: Subscription, frame: Callable[[list[Message]], b
             yield frame(messages if messages or frame is sse_frame else subscription.bookmark())
     finally:
         session.streams -= 1
+        session.meter.readers.discard(subscription)
 
 
 def require_place(subscription: Subscription) -> None:

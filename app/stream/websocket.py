@@ -58,6 +58,7 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
     session = subscription.session
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
     session.streams += 1
+    session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription))
     receiver = asyncio.create_task(_receive(websocket, subscription))
     try:
@@ -67,7 +68,10 @@ async def serve(websocket: WebSocket, subscription: Subscription) -> None:
         for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
-    await _finish(websocket, session, outcomes)
+    try:
+        await _finish(websocket, session, outcomes)
+    finally:
+        session.meter.readers.discard(subscription)
 
 
 async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[BaseException | None]) -> None:
@@ -80,6 +84,7 @@ async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[Bas
             await _close(websocket, 4400, str(outcome), timeout)
             return
         if isinstance(outcome, TimeoutError):
+            session.meter.slow_readers += 1
             await _close(websocket, 4429, "the reader took nothing any more: resume with after=<last id>", timeout)
             return
         if isinstance(outcome, Exception):

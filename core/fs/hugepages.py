@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.hugetlb_types import Hstate
     from core.mm.memcontrol import Cgroup
+    from core.sched.task import Task
 
 SIZES = (("hugepages-1048576kB", 0), ("hugepages-2048kB", 1))  # directory, index in k.hstates
 CGROUP_SIZES = (("1GB", 0), ("2MB", 1))
 MOST = (1 << 63) - 1
-OWN_POLICY = "whoever writes has no memory policy here: as nr_hugepages"
+OWN_POLICY = "`put` says by whom (`by`); the file tree itself is written by root, who has no policy: as nr_hugepages"
 
 
 # ---------------------------------------------------------------- /sys
@@ -43,6 +44,43 @@ def write_count(size: int, k: Kernel, text: str) -> None:
 def write_node_count(size: int, k: Kernel, node: int, text: str) -> None:
     """nr_hugepages of one node."""
     hugetlb.set_max_huge_pages(k, k.hstates[size], parse_int(text, 0, MOST, "nr_hugepages"), node)
+
+
+def set_by_policy(k: Kernel, path: str, text: str, task: Task) -> None:
+    """nr_hugepages_mempolicy, written by a process: the pool grows and shrinks on the nodes of its memory policy only."""
+    size = next((size for directory, size in SIZES if directory in path), None)
+    h = k.hstates[size] if size is not None else k.default_hstate
+    hugetlb.set_max_huge_pages(k, h, parse_int(text, 0, MOST, "nr_hugepages_mempolicy"), allowed=hugetlb.nodes_of_policy(k, task))
+
+
+def write_demote(size: int, k: Kernel, text: str) -> None:
+    """demote: break so many free pages up."""
+    hugetlb.demote(k, k.hstates[size], parse_int(text, 0, MOST, "demote"))
+
+
+def write_node_demote(size: int, k: Kernel, node: int, text: str) -> None:
+    """demote, of one node."""
+    hugetlb.demote(k, k.hstates[size], parse_int(text, 0, MOST, "demote"), node)
+
+
+def read_demote_size(k: Kernel, *node: int) -> str:
+    """What they become."""
+    return "2048kB\n"
+
+
+def write_demote_size(k: Kernel, *words: int | str) -> None:
+    """Only 2 MiB is smaller than 1 GiB."""
+    if str(words[-1]).strip().upper() not in ("2M", "2048K", "2097152"):
+        raise bad("pages of 1 GiB can become pages of 2M only")
+
+
+def demote_rows(at: str, *, node: bool) -> tuple[Row, ...]:
+    """demote and demote_size: of 1 GiB pages only."""
+    write = partial(write_node_demote if node else write_demote, 0)
+    return (
+        Row(at + "demote", 0o200, "break so many free pages up into smaller ones", None, write),
+        Row(at + "demote_size", 0o644, "what demoted pages become", read_demote_size, write_demote_size),
+    )
 
 
 def write_overcommit(size: int, k: Kernel, text: str) -> None:
@@ -71,6 +109,7 @@ def sysfs_rows(base: str) -> tuple[Row, ...]:
             row("free_hugepages", 0o444, "pages not in use", "free_huge_pages"),
             row("resv_hugepages", 0o444, "pages promised to mappings that have not touched them", "resv_huge_pages"),
             row("surplus_hugepages", 0o444, "pages above nr_hugepages: they leave the pool when freed", "surplus_huge_pages"),
+            *(demote_rows(f"{base}hugepages/{directory}/", node=False) if size == 0 else ()),
         )  # fmt: skip
     return tuple(out)
 
@@ -84,6 +123,7 @@ def node_rows(base: str) -> tuple[Row, ...]:
             Row(at + "nr_hugepages", 0o644, "huge pages of the node", partial(read_node_count, size, "nr_node"), partial(write_node_count, size)),
             Row(at + "free_hugepages", 0o444, "of them not in use", partial(read_node_count, size, "free_node")),
             Row(at + "surplus_hugepages", 0o444, "of them surplus", partial(read_node_count, size, "surplus_node")),
+            *(demote_rows(at, node=True) if size == 0 else ()),
         )  # fmt: skip
     return tuple(out)
 

@@ -34,8 +34,19 @@ from core.abi.page_flags import (
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages, zone_stat
 from core.fs.node import FsError, bad
-from core.mm import memcontrol, mmzone, page_writeback, pcp
-from core.mm.mm_types import CTL_MAX_PFN, MAX_ORDER, WMARK_HIGH, WMARK_LOW, WMARK_MIN, ZONE_NAMES, ZONES_PER_NODE
+from core.mm import memcontrol, mmzone, page_alloc, page_writeback, pcp
+from core.mm.mm_types import (
+    CTL_MAX_PFN,
+    MAX_ORDER,
+    PAGEBLOCK_ORDER,
+    PAGEBLOCK_PAGES,
+    PAGEBLOCK_TYPE,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    ZONE_NAMES,
+    ZONES_PER_NODE,
+)
 from core.mm.mmzone import cpu_to_node
 from core.mm.util import vm_commit_limit
 from core.sched import fair, psi
@@ -157,34 +168,48 @@ def node_values(k: Kernel, node: int | None) -> list[tuple[str, int]]:
 
 def buddyinfo(k: Kernel) -> str:
     """Free blocks by order of each populated zone (mm/vmstat.c:frag_show_print)."""
-    return "".join(f"{_zone_title(k, zid)} " + "".join(f"{int(n):6d} " for n in k.s.zones["nr_free"][zid]) + "\n" for zid in k.populated)
+    return "".join(f"{zone_title(k, zid)} " + "".join(f"{int(n):6d} " for n in k.s.zones["nr_free"][zid]) + "\n" for zid in k.populated)
 
 
-MIGRATE_TYPES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+MIGRATE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+FREE_LIST_CAP = 100_000
 
 
 def pagetypeinfo(k: Kernel) -> str:
-    """Free blocks by migrate type: there is one type here, so every block is listed as Movable."""
+    """Free blocks by migrate type and order, and how many pageblocks are of each type (mm/vmstat.c:pagetypeinfo_show)."""
     out = ["Page block order: 9\n", "Pages per block:  512\n\n", f"{'Free pages count per migrate type at order':<43} "]
     out += [f"{order:6d} " for order in range(MAX_ORDER)] + ["\n"]
     for zid in k.populated:
-        for kind in MIGRATE_TYPES:
-            counts = k.s.zones["nr_free"][zid] if kind == "Movable" else [0] * MAX_ORDER
-            node, name = _zone_name(zid)
-            out.append(f"Node {node:4d}, zone {name:>8}, type {kind:>12} " + "".join(f"{int(n):6d} " for n in counts) + "\n")
-    out.append("\n" + f"{'Number of blocks type':<23}" + "".join(f"{kind:>12} " for kind in MIGRATE_TYPES) + "\n")
+        counts = np.zeros((len(MIGRATE_NAMES), MAX_ORDER), np.int64)
+        page_alloc.count_free_blocks(k.s, zid, counts)
+        node, name = _zone_name(zid)
+        for kind, row in zip(MIGRATE_NAMES, counts.tolist(), strict=True):
+            out.append(f"Node {node:4d}, zone {name:>8}, type {kind:>12} " + "".join(map(_capped, row)) + "\n")
+    out.append("\n" + f"{'Number of blocks type':<23}" + "".join(f"{kind:>12} " for kind in MIGRATE_NAMES) + "\n")
     for zid in k.populated:
         node, name = _zone_name(zid)
-        blocks = [-(-int(k.s.zones["spanned"][zid]) // 512) if kind == "Movable" else 0 for kind in MIGRATE_TYPES]
-        out.append(f"Node {node}, zone {name:>8} " + "".join(f"{n:12d} " for n in blocks) + "\n")
+        out.append(f"Node {node}, zone {name:>8} " + "".join(f"{n:12d} " for n in _pageblocks(k, zid)) + "\n")
     return "".join(out)
+
+
+def _capped(blocks: int) -> str:
+    """A list is counted up to 100,000."""
+    return f"{blocks:6d} " if blocks < FREE_LIST_CAP else f">{FREE_LIST_CAP:6d} "
+
+
+def _pageblocks(k: Kernel, zid: int) -> list[int]:
+    """A zone's pageblocks by migrate type; a block that begins in the zone below counts there."""
+    first, spanned = int(k.s.zones["start_pfn"][zid]), int(k.s.zones["spanned"][zid])
+    blocks = k.s.pageblocks[np.arange(first, first + spanned, PAGEBLOCK_PAGES) >> PAGEBLOCK_ORDER] & PAGEBLOCK_TYPE
+    return [int(n) for n in np.bincount(blocks, minlength=len(MIGRATE_NAMES))]
 
 
 def _zone_name(zid: int) -> tuple[int, str]:
     return zid // ZONES_PER_NODE, ZONE_NAMES[zid % ZONES_PER_NODE]
 
 
-def _zone_title(k: Kernel, zid: int) -> str:
+def zone_title(k: Kernel, zid: int) -> str:
+    """How every line about a zone begins."""
     node, name = _zone_name(zid)
     return f"Node {node}, zone {name:>8}"
 
@@ -199,7 +224,7 @@ def _node_zones(k: Kernel, node: int) -> Iterator[str]:
     for kind in range(ZONES_PER_NODE):
         zid = node * ZONES_PER_NODE + kind
         populated = bool(k.s.zones["present"][zid])
-        yield _zone_title(k, zid) + "\n"
+        yield zone_title(k, zid) + "\n"
         if populated and first:
             yield "  per-node stats\n" + "".join(f"      {name:<12} {value}\n" for name, value in node_values(k, node))
             first = False

@@ -9,23 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.abi.mman import (
-    PMD_PAGES,
     TASK_SIZE,
     VM_EXEC,
     VM_FLAG_LETTERS,
-    VM_HUGEPAGE,
     VM_HUGETLB,
     VM_MAYSHARE,
-    VM_NOHUGEPAGE,
     VM_READ,
-    VM_SPECIAL,
     VM_WRITE,
 )
 from core.abi.signal import SIGNALS
 from core.fs import derived
 from core.fs.derived import CLOCK_TICK_NS, PAGE
 from core.fs.node import FsError, bit_list, bit_map, escape, parse_int
-from core.mm import cpuset, mmzone, oom_kill, smaps
+from core.mm import cpuset, huge_memory, mempolicy, mmzone, oom_kill, smaps
 from core.mm.util import capable, total_swap_pages, totalram_pages
 from core.sched.task import PROTECTED
 
@@ -126,16 +122,7 @@ def vm_flags(vma: Vma) -> str:
 
 def thp_eligible(k: Kernel, mm: Mm, vma: Vma) -> bool:
     """Whether a huge page might be mapped in this mapping (mm/huge_memory.c:hugepage_vma_check)."""
-    if vma.flags & (VM_NOHUGEPAGE | VM_SPECIAL | VM_HUGETLB) or mm.thp_disable:
-        return False
-    last = (vma.end - PMD_PAGES) & ~(PMD_PAGES - 1)
-    if last < vma.start:
-        return False
-    if vma.file is not None and vma.file.shmem:
-        shmem = k.thp["shmem_enabled"]
-        return shmem in ("always", "force") or (shmem in ("within_size", "advise") and bool(vma.flags & VM_HUGEPAGE))
-    mode = k.thp["enabled"]
-    return vma.file is None and (mode == "always" or (mode == "madvise" and bool(vma.flags & VM_HUGEPAGE)))
+    return huge_memory.hugepage_vma_check(k, vma, smaps=True)
 
 
 def smaps_rollup(k: Kernel, task: Task) -> str:
@@ -159,7 +146,7 @@ def numa_maps(k: Kernel, task: Task) -> str:
 
 def _numa_map(k: Kernel, task: Task, vma: Vma) -> str:
     assert task.mm is not None
-    words = [f"{vma.start << 12:08x}", policy(vma.policy or task.policy)]
+    words = [f"{vma.start << 12:08x}", policy(mempolicy.policy_of(task, vma))]
     if vma.file:
         words.append("file=" + escape(vma.file.path, "\n\t= "))
     elif is_heap(task.mm, vma):

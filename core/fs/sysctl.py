@@ -9,13 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.fs.node import FsError, Row, bad, parse_int, show
-from core.mm import filemap, mmzone
+from core.fs.node import Row, bad, parse_int, show
+from core.mm import compaction, filemap, mmzone
 from core.sysctl import BY_NAME, DEFAULT_RATIO, INT_MAX, LOWMEM_RESERVE_RATIO, POOL, SYSCTLS
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+
+
+MIN_PERCPU_PAGELIST_HIGH_FRACTION = 8
 
 
 def get(k: Kernel, name: str) -> int:
@@ -45,8 +48,24 @@ def _watermarks(k: Kernel) -> None:
     mmzone.setup_per_zone_wmarks(k, get(k, "vm.min_free_kbytes"))
 
 
+def _kcompactd(k: Kernel) -> None:
+    """A new compaction_proactiveness wakes kcompactd at once."""
+    for node in range(k.nr_nodes):
+        compaction.kcompactd(k, node)
+
+
+def _high_fraction(k: Kernel) -> None:
+    """0 is off, 8 the least: an eighth of a zone."""
+    if 0 < get(k, "vm.percpu_pagelist_high_fraction") < MIN_PERCPU_PAGELIST_HIGH_FRACTION:
+        k.sysctl["vm.percpu_pagelist_high_fraction"] = 0
+        raise bad("vm.percpu_pagelist_high_fraction is 0 or at least 8")
+
+
 ACTIONS: dict[str, Callable[[Kernel], None]] = {
+    "vm.compaction_proactiveness": _kcompactd,
     "vm.min_free_kbytes": _watermarks,
+    "vm.percpu_pagelist_high_fraction": _high_fraction,
+    "vm.watermark_boost_factor": mmzone.setup_boost,
     "vm.watermark_scale_factor": _watermarks,
     "vm.dirty_bytes": partial(_exclusive, "vm.dirty_ratio"),
     "vm.dirty_ratio": partial(_exclusive, "vm.dirty_bytes"),
@@ -84,9 +103,8 @@ def drop_caches(k: Kernel, text: str) -> None:
 
 
 def compact_memory(k: Kernel, text: str) -> None:
-    """1 compacts every node."""
-    parse_int(text, 1, 1, "vm.compact_memory")
-    raise FsError("EOPNOTSUPP", "there is no compaction in this kernel yet")
+    """Whatever is written compacts every node."""
+    compaction.compact_nodes(k)
 
 
 def _path(name: str) -> str:
@@ -103,5 +121,5 @@ def rows() -> tuple[Row, ...]:
             lowmem_reserve_ratio, write_lowmem_reserve_ratio),
         Row("/proc/sys/vm/drop_caches", 0o200, "1 page cache, 2 slab, 3 both", None, drop_caches,
             "partial", "slab objects are not simulated one by one: 2 only counts"),
-        Row("/proc/sys/vm/compact_memory", 0o200, "compact every node", None, compact_memory, "none", "there is no compaction yet"),
+        Row("/proc/sys/vm/compact_memory", 0o200, "compact every node", None, compact_memory),
     )  # fmt: skip

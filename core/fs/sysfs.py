@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from core.fs import derived, hugepages
 from core.fs.derived import free_pages, managed_pages
 from core.fs.node import Row, bad, bit_list, bit_map, choice, parse_choice, parse_int, show
-from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters
-from core.mm import huge_memory, mmzone, numa_balancing, swapon
+from core.fs.proc import huge_pages, lru_pages, slab_pages, vmstat_counters, zone_title
+from core.mm import compaction, huge_memory, mmzone, numa_balancing, swapon
+from core.mm.mm_types import MAX_ORDER
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -24,6 +25,39 @@ NOT_YET = "the setting is kept; the mechanism is not simulated yet"
 ENABLED = ("always", "madvise", "never")
 DEFRAG = ("always", "defer", "defer+madvise", "madvise", "never")
 SHMEM_ENABLED = ("always", "within_size", "advise", "never", "deny", "force")
+
+
+# ---------------------------------------------------------------- fragmentation
+
+def compact_node(k: Kernel, node: int, text: str) -> None:
+    """Whatever is written compacts the node."""
+    compaction.compact_node(k, node)
+
+
+def extfrag_index(k: Kernel) -> str:
+    """By zone and order: -1.000 where a block is free, towards 0 for lack of memory, towards 1 for fragmentation (extfrag_show_print)."""
+    return "".join(
+        f"{zone_title(k, zid)} " + "".join(_thousandths(compaction.fragmentation_index(k.s.zones["nr_free"][zid], order)) for order in range(MAX_ORDER)) + "\n"
+        for zid in k.populated
+    )
+
+
+def unusable_index(k: Kernel) -> str:
+    """By zone and order: the share of free memory that is in smaller blocks (unusable_show_print)."""
+    return "".join(
+        f"{zone_title(k, zid)} " + "".join(_share(compaction.unusable_free_index(k.s.zones["nr_free"][zid], order)) for order in range(MAX_ORDER)) + "\n"
+        for zid in k.populated
+    )
+
+
+def _thousandths(index: int) -> str:
+    """Whole and remainder as C divides: -1000 is -1.000, 996 is  0.996."""
+    sign = -1 if index < 0 else 1
+    return f"{sign * (abs(index) // 1000):2d}.{sign * (abs(index) % 1000):03d} "
+
+
+def _share(index: int) -> str:
+    return f"{index // 1000}.{index % 1000:03d} "
 
 
 # ---------------------------------------------------------------- switches
@@ -101,7 +135,7 @@ def rows() -> tuple[Row, ...]:
         Row(THP + "enabled", 0o644, "where faults may use huge pages; switching it on raises min_free_kbytes",
             partial(read_choice, "enabled", ENABLED), write_enabled),
         thp("defrag", DEFRAG, "how hard a fault tries for a huge page"),
-        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory", "the setting is kept and shows in THPeligible; shared memory has 4 KiB pages"),
+        thp("shmem_enabled", SHMEM_ENABLED, "huge pages in shared memory", "of shared anonymous memory; there is no tmpfs mount that it could be of"),
         Row(THP + "use_zero_page", 0o644, "map a huge zero page on a read", partial(read_number, "thp", "use_zero_page"),
             partial(write_number, "thp", "use_zero_page", 0, 1)),
         Row(THP + "hpage_pmd_size", 0o444, "bytes of a huge page", hpage_pmd_size),

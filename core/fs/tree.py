@@ -47,7 +47,8 @@ ROWS: tuple[Row, ...] = (
     Row("/proc/meminfo", 0o444, "memory by use, kB", proc.meminfo, support="partial", note="Buffers and Zswap are 0"),
     Row("/proc/vmstat", 0o444, "counters and events of the whole machine", proc.vmstat),
     Row("/proc/buddyinfo", 0o444, "free blocks by zone and order 0..10", proc.buddyinfo),
-    Row("/proc/pagetypeinfo", 0o400, "free blocks by migrate type", proc.pagetypeinfo, support="partial", note="every block is Movable"),
+    Row("/proc/pagetypeinfo", 0o400, "free blocks by migrate type", proc.pagetypeinfo, support="partial",
+        note="HighAtomic and Isolate are empty: nobody asks in an interrupt, no memory goes offline"),
     Row("/proc/zoneinfo", 0o444, "zones: watermarks, reserves, counters", proc.zoneinfo,
         support="partial", note="per-CPU lists stay as boot left them"),
     Row("/proc/swaps", 0o444, "swap areas, kB", proc.swaps),
@@ -98,6 +99,10 @@ ROWS: tuple[Row, ...] = (
     Row(MM + "swap/vma_ra_enabled", 0o644, "swap read-ahead by address, if no swap area rotates", sysfs.vma_ra_enabled, sysfs.write_vma_ra_enabled),
     *lru_gen.rows(),
     Row(MM + "numa/demotion_enabled", 0o444, "demote instead of reclaim", sysfs.numa_demotion, support="partial", note="always off"),
+    # ---- /sys/kernel/debug
+    Row("/sys/kernel/debug/extfrag/extfrag_index", 0o444, "by zone and order: lack of memory (0) or fragmentation (1); -1: a block is free",
+        sysfs.extfrag_index),
+    Row("/sys/kernel/debug/extfrag/unusable_index", 0o444, "by zone and order: share of free memory in smaller blocks", sysfs.unusable_index),
     # ---- /sys/devices/system
     Row(NODES + "/online", 0o444, "nodes that are there", sysfs.node_list),
     Row(NODES + "/possible", 0o444, "nodes that could be", sysfs.node_list),
@@ -110,6 +115,7 @@ ROWS: tuple[Row, ...] = (
     Row(NODE + "distance", 0o444, "distance to each node", sysfs.distance),
     Row(NODE + "cpulist", 0o444, "its CPUs", sysfs.cpulist),
     Row(NODE + "cpumap", 0o444, "its CPUs as a mask", sysfs.cpumap),
+    Row(NODE + "compact", 0o200, "compact the node", None, sysfs.compact_node),
     *hugepages.node_rows(NODE),
     *sysfs.balancing_rows(),
     Row("/sys/devices/system/cpu/online", 0o444, "CPUs that are there", sysfs.cpu_list),

@@ -36,8 +36,11 @@ from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
 from core.mm.huge_memory import (
     FALL_BACK,
     HUGE,
+    HUGE_FILE,
     HUGE_REUSE,
+    HUGE_SHMEM,
     THP_FAULT,
+    THP_FILE,
     copy_huge_pmd,
     do_huge_pmd_anonymous_page,
     do_huge_pmd_wp_page,
@@ -60,7 +63,9 @@ from core.mm.page_ops import (
     BALANCE,
     DONE,
     GFP_USER,
+    MAPPED_AROUND,
     MISS,
+    NEW_PAGES,
     NUMA_HINT,
     OUT_OF_VMA,
     OVER_HIGH,
@@ -102,6 +107,7 @@ from core.mm.pgtable import (
     huge_entry,
     table_of,
 )
+from core.mm.shmem_huge import do_huge_pmd_file_page, may_fill_huge, policy_known, shmem_get_huge
 from core.mm.shmem_swap import shmem_swapin_folio
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_readahead import ZRAM, note_hit, swapin_readahead
@@ -114,9 +120,8 @@ V_ANON, V_FILE, V_SHMEM = range(3)
 # what a fault was (index of vmf.count; a run has one of these)
 HIT, ANON, ZERO, COW, ZERO_COW, REUSE, FILE, FILE_COW, SHMEM, NOTIFY = range(10)
 SWAP_IN = 10
-KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap", "thp", "zero", "reuse")
-READ_IN = 14  # no fault: reads from swap
-MAPPED_AROUND, NEW_PAGES = 14, 15  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
+KIND_NAMES = ("hit", "anon", "zero", "cow", "cow", "reuse", "file", "cow", "shmem", "write_notify", "swap", "thp", "zero", "reuse", "thp", "file")
+READ_IN = 16  # no fault: reads from swap
 # vmf.flags
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
@@ -207,10 +212,10 @@ def access_pages(s: State, perm) -> None:
         else:
             end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
             run_kind, run_vpn, run_n = kind, vpn, 1
+            run_step = huge_step(step) if kind >= HUGE else step
         if kind == REUSE and tid and s.ctl[CTL_POLICY] == LRU:
             old = (pte & PFN_MASK) >> 12
             mark_page_accessed(s, zone_of(s, old), old)
-            run_step = huge_step(step) if kind >= HUGE else step
         run_last = vpn
         i += 1
         if v["major"]:
@@ -268,14 +273,16 @@ def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
     entry = s.pt[tid, (vpn >> 9) & 511] if tid else 0
     kind = FALL_BACK
     if entry == 0:
-        if v["thp"] & THP_FAULT:
+        if v["kind"] == V_SHMEM:
+            kind = do_huge_pmd_file_page(s, v, vpn, write)
+        elif v["thp"] & THP_FAULT:
             kind = do_huge_pmd_anonymous_page(s, v, vpn, write)
     elif entry & PTE_PS:
         if not write or entry & PTE_RW:
             s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
             return HUGE_REUSE
         kind = do_huge_pmd_wp_page(s, v, tid, entry, vpn)
-    if write and kind in (HUGE, HUGE_REUSE):
+    if write and kind in (HUGE, HUGE_REUSE, HUGE_SHMEM, HUGE_FILE):
         page = s.mem[((huge_entry(s, pgd, vpn) & PFN_MASK) >> 12) + (vpn & 511)]
         page["content"] = stored(page["content"], content)
     return kind
@@ -362,7 +369,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
         return ZERO_COW
     flags = s.mem[old]["flags"]
-    if flags & PG_COMPOUND:
+    if flags & PG_COMPOUND and flags & PG_ANON:
         if reuse_subpage(s, v, old):
             s.mem[old]["content"] = stored(s.mem[old]["content"], content)
             s.pt[tid, vpn & 511] = pte | PTE_A | DIRTIED
@@ -371,7 +378,7 @@ def do_wp_page(s: State, v, tid: int, pte: int, vpn: int, content: int) -> int:
     elif flags & PG_SWAPCACHE and not flags & (PG_ANON_EXCLUSIVE | PG_KSM) and s.mem[old]["refcount"] == 2:
         free_swap(s, zone_of(s, old), old)
         flags = s.mem[old]["flags"]  # in no swap cache any more
-    if flags & PG_COMPOUND:
+    if flags & PG_COMPOUND and flags & PG_ANON:
         pass
     elif flags & PG_ANON:
         if flags & PG_ANON_EXCLUSIVE or (s.mem[old]["refcount"] == 1 and not flags & PG_KSM):
@@ -523,7 +530,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
             v["reason"] = MISS
             return 0
         swapped = pfn < 0
-        pfn = shmem_get_swapped(s, v, leaf, index, -pfn, vpn) if swapped else shmem_get_page(s, v, index)
+        pfn = shmem_get_swapped(s, v, leaf, index, -pfn, vpn) if swapped else shmem_get_page(s, v, index, vpn)
         if pfn == 0:
             return 0
         kind = kind if private_write else (SWAP_IN if swapped else SHMEM)
@@ -541,7 +548,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         return kind
     zid = zone_of(s, pfn)
     page_add_file_rmap(s, zid, pfn)
-    if v["vm_flags"] & VM_LOCKED:
+    if v["vm_flags"] & VM_LOCKED and not s.mem[pfn]["flags"] & PG_COMPOUND:
         mlock_page(s, zid, pfn)
     count_rss(s, v["mm"], MM_SHMEMPAGES if s.mem[pfn]["flags"] & PG_SHMEM else MM_FILEPAGES, 1)
     if write:
@@ -549,7 +556,7 @@ def do_fault(s: State, v, tid: int, vpn: int, write: bool, content: int) -> int:
         if v["kind"] == V_FILE:
             v["dirtied"] += set_dirty(s, zid, pfn, v["block_heads"])
         else:
-            s.mem[pfn]["flags"] |= PG_DIRTY
+            s.mem[compound_head(s, pfn)]["flags"] |= PG_DIRTY
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"] | DIRTIED
     else:
         s.pt[tid, vpn & 511] = (pfn << 12) | v["prot"]
@@ -582,7 +589,7 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
         if s.pt[tid, page & 511] != 0:
             continue
         page_add_file_rmap(s, zone_of(s, pfn), pfn)
-        if v["vm_flags"] & VM_LOCKED:
+        if v["vm_flags"] & VM_LOCKED and not s.mem[pfn]["flags"] & PG_COMPOUND:
             mlock_page(s, zone_of(s, pfn), pfn)
         s.pt[tid, page & 511] = (pfn << 12) | v["prot"]
         mapped += 1
@@ -595,11 +602,16 @@ def do_fault_around(s: State, v, tid: int, vpn: int, index: int) -> bool:
 
 
 @step
-def shmem_get_page(s: State, v, index: int) -> int:
-    """A hole of a shared-memory object gets a zeroed page (shmem_get_folio); 0 with vmf.reason if there is none.
+def shmem_get_page(s: State, v, index: int, vpn: int) -> int:
+    """A hole of a shared-memory object gets a zeroed page (shmem_get_folio), maybe a huge one; 0 with vmf.reason if there is none.
 
     Interleaving counts from the inode number, so that not every object begins on the same node.
     """
+    if v["thp"] & THP_FILE and may_fill_huge(s, v, index, vpn):
+        head = shmem_get_huge(s, v, index)
+        return head + (index & 511) if head else 0
+    if not policy_known(v, index):
+        return 0
     pfn = alloc_charged(s, v, GFP_USER, index + v["ino"] + v["vm_start"] - v["vm_pgoff"])
     if pfn:
         add_to_page_cache(s, v, xa_leaf_create(s, v["root"], index), index, pfn, True)
@@ -637,6 +649,9 @@ def copy_pages(s: State) -> None:
         stop = min(end, (at | 511) + 1)
         if tid == 0:
             if huge_entry(s, s.mms[src]["pgd"], at):
+                if v["kind"] != V_ANON:  # the child faults it in again
+                    at = stop
+                    continue
                 if not copy_huge_pmd(s, v, dst, at):
                     break
                 v["count"][0] += 1

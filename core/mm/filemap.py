@@ -26,6 +26,8 @@ from core.abi.page_flags import PG_DIRTY, PG_MLOCKED, PG_PRIVATE, PG_READAHEAD, 
 from core.events import Fault, Writeback
 from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
+from core.mm.compound import compound_head, compound_nr
+from core.mm.fault import F_POPULATE
 from core.mm.gfp_types import GFP_KERNEL
 from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
@@ -34,6 +36,7 @@ from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
     GFP_USER,
+    NEW_PAGES,
     NO_PAGE,
     add_to_page_cache,
     alloc_charged,
@@ -90,7 +93,7 @@ def make_root(k: Kernel, inode: Inode) -> None:
 def fill_pages(s: State, mark: int) -> None:
     """Cache the pages vmf.first .. vmf.n of vmf.file that are not cached yet; page `mark` gets PG_readahead.
 
-    Answers `done` (pages looked at), `count[15]` (pages added), and a reason where a frame cannot be had.
+    Answers `done` (pages looked at), `count[NEW_PAGES]` (pages added), and a reason where a frame cannot be had.
     """
     v = s.vmf[0]
     v["reason"] = DONE
@@ -102,7 +105,7 @@ def fill_pages(s: State, mark: int) -> None:
             if pfn == 0:
                 break
             add_to_page_cache(s, v, leaf, at, pfn, v["kind"] == 2)
-            v["count"][15] += 1
+            v["count"][NEW_PAGES] += 1
             if at == mark:
                 s.mem[pfn]["flags"] |= PG_READAHEAD
         at += 1
@@ -228,14 +231,14 @@ def invalidate_pages(s: State, root: int, start: int, end: int, block_heads: int
 
 @njit
 def truncate_pages(s: State, root: int, start: int, block_heads: int) -> int:
-    """Drop every page from `start` on, dirty or not; they must not be mapped any more: how many."""
+    """Drop every page from `start` on, dirty or not, a huge one whole; they must not be mapped any more: how many."""
     dropped = 0
     at = next_cached(s, root, start, MAX_FILE_PAGES)
     while at >= 0:
         leaf = xa_leaf(s, root, at)
         pfn = s.xa[leaf, at & 511]
+        dropped += compound_nr(s, compound_head(s, pfn))
         remove_from_page_cache(s, zone_of(s, pfn), leaf, pfn, block_heads)
-        dropped += 1
         at = next_cached(s, root, at + 1, MAX_FILE_PAGES)
     return dropped
 
@@ -290,9 +293,9 @@ def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: 
     added, restored = 0, int(k.s.node_stat[:, RESTORE_FILE].sum())
     while True:
         fill_pages(k.s, mark)
-        added += int(v["count"][15])
-        inode.nr_pages += int(v["count"][15])  # before anything is reclaimed, these pages may be among it
-        v["count"][15] = 0
+        added += int(v["count"][NEW_PAGES])
+        inode.nr_pages += int(v["count"][NEW_PAGES])  # before anything is reclaimed, these pages may be among it
+        v["count"][NEW_PAGES] = 0
         if int(v["reason"]) == DONE:
             break
         at = start + int(v["done"])
@@ -401,10 +404,11 @@ def retry_major(k: Kernel, task: Task, vpn: int) -> None:
     """The fault let go of its locks for the disk and starts again: two entries into the fault path, one major fault.
 
     Any fault that is tried a second time counts as major for its task, also when it only started the next read-ahead window
-    (FAULT_FLAG_TRIED, mm_account_fault); pgmajfault counts true misses only.
+    (FAULT_FLAG_TRIED, mm_account_fault); pgmajfault counts true misses only. mlock and populate come back as a new fault, a minor one.
     """
-    task.majflt += 1
-    task.minflt -= 1  # the loop counts the second try as minor
+    if not int(k.s.vmf["flags"][0]) & F_POPULATE:
+        task.majflt += 1
+        task.minflt -= 1  # the loop counts the second try as minor
     k.s.vmf["major"][0] = 1
     k.s.vm_event[PGFAULT] += 1
     k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1

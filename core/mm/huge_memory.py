@@ -24,7 +24,8 @@ swaps a huge page out whole where the swap device hands out runs of 512 slots (t
 
 **Fork** shares the huge page: both entries read-only. **mremap** moves the huge entry if both places are aligned, else splits.
 
-Simplified: shared memory gets no huge pages (`shmem_enabled` is kept only), files neither.
+Huge pages of shared memory have rules of their own: `shmem_huge`. Files of the disk have none (CONFIG_READ_ONLY_THP_FOR_FS is off in the kernel
+that was recorded, as in Debian's).
 
 Source: mm/huge_memory.c of 6.1; facts TH-01..TH-13, PF-19.
 """
@@ -38,6 +39,7 @@ from core.abi.mman import PMD_PAGES, VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHU
 from core.abi.page_flags import (
     PG_ANON,
     PG_ANON_EXCLUSIVE,
+    PG_DIRTY,
     PG_HEAD,
     PG_LRU,
     PG_SWAPBACKED,
@@ -58,12 +60,14 @@ from core.mm.compound import (
     total_mapcount,
     undefer,
 )
-from core.mm.huge_pmd import NR_ANON_THPS, split_huge_pmd
-from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, WMARK_MIN, State
+from core.mm.huge_pmd import NR_ANON_THPS, page_remove_file_rmap_huge, split_huge_pmd
+from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MIGRATE_MOVABLE, MM_ANONPAGES, MM_SHMEMPAGES, SHMEM_DEV, WMARK_MIN, State
 from core.mm.page_alloc import free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import uncharge
 from core.mm.page_ops import (
     GFP_USER,
+    HUGE_XA_SHARE,
+    XA_NODE_SHARE,
     alloc_table,
     charge_block,
     free_page,
@@ -72,7 +76,9 @@ from core.mm.page_ops import (
     lru_add_new,
     nth_node,
     put_page,
+    remove_from_page_cache,
     stat_add,
+    xa_leaf,
 )
 from core.mm.pgtable import (
     PFN_MASK,
@@ -87,10 +93,11 @@ from core.mm.pgtable import (
     pmd_frame,
     withdraw,
 )
-from core.mm.rmap_walk import Rmap, split_all_pmds
+from core.mm.rmap_walk import Rmap, split_all_pmds, unmap_small_entries
+from core.mm.slab import account_slab
 from core.mm.swap import lruvec_of, mlock_page, munlock_page, page_lru
 from core.mm.swap_state import free_swap, free_swap_cache
-from core.vmstat import EVENT, MEMCG, NR_ANON_MAPPED, NUMA_INTERLEAVE_HIT
+from core.vmstat import EVENT, MEMCG, NR_ANON_MAPPED, NR_SHMEM_THPS, NUMA_INTERLEAVE_HIT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -99,9 +106,12 @@ if TYPE_CHECKING:
 
 # what a fault may do about huge pages (vmf.thp)
 THP_FAULT, THP_ZERO, THP_DIRECT, THP_KSWAPD = 1, 2, 4, 8
+THP_SUITED = 16  # one came to a place where a huge page would fit
+# and of shared memory: one entry may map a huge page of the object; a hole gets one; a hole gets one if it ends within the object
+THP_FILE, THP_SHMEM, THP_WITHIN = 32, 64, 128
 # what a fault by the huge way came to (access_pages): a kind, or one of these
 STOP, FALL_BACK = 0, -1
-HUGE, HUGE_ZERO, HUGE_REUSE = 11, 12, 13
+HUGE, HUGE_ZERO, HUGE_REUSE, HUGE_SHMEM, HUGE_FILE = 11, 12, 13, 14, 15
 # further reasons why a page loop stopped
 NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO = 20, 21, 22
 
@@ -136,7 +146,7 @@ def why_not(k: Kernel, vma: Vma, *, fault: bool = False, enforce_sysfs: bool = T
     if not fault and vma.end - (vma.start + -vma.start % PMD_PAGES) < PMD_PAGES:
         return "the mapping holds no whole 2 MiB between addresses that are multiples of 2 MiB"
     if vma.file is not None:
-        return "only private anonymous memory gets huge pages here"
+        return why_no_file_pages(k, vma, fault=fault, force=not enforce_sysfs)
     if enforce_sysfs and k.thp["enabled"] == "never":
         return NEVER
     if enforce_sysfs and k.thp["enabled"] == "madvise" and not vma.flags & VM_HUGEPAGE:
@@ -144,21 +154,53 @@ def why_not(k: Kernel, vma: Vma, *, fault: bool = False, enforce_sysfs: bool = T
     return None
 
 
+def why_no_file_pages(k: Kernel, vma: Vma, *, fault: bool, force: bool) -> str | None:
+    """The same for a mapping of a file: shared memory, by `shmem_enabled` (shmem_is_huge); `force`: whatever it says, but for deny."""
+    file, setting = vma.file, k.thp["shmem_enabled"]
+    assert file is not None
+    if not file.shmem or file.dev != SHMEM_DEV:
+        return "files of the disk have no huge pages (CONFIG_READ_ONLY_THP_FOR_FS is off)"
+    if not fault and (vma.start - vma.pgoff) % PMD_PAGES:
+        return "mapping and object do not lie alike: address and offset must differ by a multiple of 2 MiB"
+    if setting == "deny":
+        return "transparent_hugepage/shmem_enabled is deny"
+    if force or setting in ("always", "force") or (setting in ("advise", "within_size") and vma.flags & VM_HUGEPAGE):
+        return None
+    if setting == "within_size" and vma.pgoff + PMD_PAGES - vma.pgoff % PMD_PAGES <= file.nr_file_pages:
+        return None
+    return f"transparent_hugepage/shmem_enabled is {setting}" + (" and the mapping was not advised MADV_HUGEPAGE" if setting == "advise" else "")
+
+
 def hugepage_vma_check(k: Kernel, vma: Vma, *, smaps: bool = False, enforce_sysfs: bool = True) -> bool:
-    """May a mapping have huge pages? For khugepaged it must have had a page of its own, too (an anon_vma)."""
-    return why_not(k, vma, enforce_sysfs=enforce_sysfs) is None and (smaps or vma.anon_vma is not None)
+    """May a mapping have huge pages? For khugepaged one of anonymous memory must have had a page of its own, too (an anon_vma)."""
+    return why_not(k, vma, enforce_sysfs=enforce_sysfs) is None and (smaps or vma.anon_vma is not None or vma.file is not None)
 
 
 def fault_flags(k: Kernel, vma: Vma) -> int:
-    """What a fault in this mapping may do about huge pages (vmf.thp), by `enabled`, `defrag` and `use_zero_page`."""
-    if vma.file is not None or k.thp["enabled"] == "never" or why_not(k, vma, fault=True) is not None:
-        return 0
+    """What a fault in this mapping may do about huge pages (vmf.thp), by `enabled`, `shmem_enabled`, `defrag` and `use_zero_page`."""
     advised = bool(vma.flags & VM_HUGEPAGE)
-    flags = THP_FAULT | (THP_ZERO if k.thp["use_zero_page"] else 0)
+    if vma.file is not None:
+        if not vma.file.shmem or vma.file.dev != SHMEM_DEV:
+            return 0
+        flags = THP_FILE | shmem_flags(k, vma)
+    elif k.thp["enabled"] == "never" or why_not(k, vma, fault=True) is not None:
+        return 0
+    else:
+        flags = THP_FAULT | (THP_ZERO if k.thp["use_zero_page"] else 0)
     defrag = k.thp["defrag"]
     if defrag == "always" or (advised and defrag in ("madvise", "defer+madvise")):
         return flags | THP_DIRECT | (THP_KSWAPD if defrag == "always" else 0)
     return flags | (THP_KSWAPD if defrag in ("defer", "defer+madvise") else 0)
+
+
+def shmem_flags(k: Kernel, vma: Vma) -> int:
+    """When a hole that a fault of this mapping finds in its shared-memory object gets a huge page (shmem_is_huge)."""
+    setting = k.thp["shmem_enabled"]
+    if vma.flags & VM_NOHUGEPAGE or vma.mm.thp_disable or setting in ("deny", "never"):
+        return 0
+    if setting in ("always", "force") or vma.flags & VM_HUGEPAGE:
+        return THP_SHMEM
+    return THP_WITHIN if setting == "within_size" else 0
 
 
 # ---------------------------------------------------------------- the fault
@@ -187,15 +229,21 @@ def pmd_alloc(s: State, v, mm: int, vpn: int) -> int:
 @step
 def huge_page_on(s: State, v, node: int, nodes: int) -> int:
     """A block of order 9, above the low mark or else above the min mark."""
-    pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, v["mark"], GFP_USER, nodes, v["node"])
+    pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, v["mark"], GFP_USER, nodes, v["node"], MIGRATE_MOVABLE)
     if pfn == 0 and v["mark"] != WMARK_MIN:
-        pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, WMARK_MIN, GFP_USER, nodes, v["node"])
+        pfn = get_page_from_freelist(s, node, HPAGE_PMD_ORDER, WMARK_MIN, GFP_USER, nodes, v["node"], MIGRATE_MOVABLE)
     return pfn
 
 
 @step
-def alloc_hugepage_vma(s: State, v, vpn: int) -> int:
-    """512 frames where the memory policy wants them, 0 if there are none (vma_alloc_folio with hugepage set).
+def il_place(v, vpn: int) -> int:
+    """Which 2 MiB of its mapping, and of what that maps, a page lies in: its turn among interleaved nodes."""
+    return (v["vm_pgoff"] >> HPAGE_PMD_ORDER) + (((vpn & ~511) - v["vm_start"]) >> HPAGE_PMD_ORDER)
+
+
+@step
+def alloc_hugepage_vma(s: State, v, place: int) -> int:
+    """512 frames where the memory policy wants them, 0 if there are none (vma_alloc_folio with hugepage set). `place`: see `il_place`.
 
     On the preferred node only: a remote huge page is slower than local small ones. A fault that may compact and reclaim goes elsewhere in the end.
     """
@@ -203,7 +251,7 @@ def alloc_hugepage_vma(s: State, v, vpn: int) -> int:
     if v["policy"]:
         mode = v["mode"]
     if mode == MPOL_INTERLEAVE:
-        node = nth_node(v["nodes"], (v["vm_pgoff"] >> HPAGE_PMD_ORDER) + (((vpn & ~511) - v["vm_start"]) >> HPAGE_PMD_ORDER))
+        node = nth_node(v["nodes"], place)
         pfn = huge_page_on(s, v, node, 0)
         if pfn:
             zid = zone_of(s, pfn)
@@ -228,12 +276,12 @@ def alloc_hugepage_vma(s: State, v, vpn: int) -> int:
 
 
 @step
-def alloc_charged_huge(s: State, v, vpn: int) -> int:
+def alloc_charged_huge(s: State, v, place: int) -> int:
     """512 frames, charged to vmf.memcg at once: the first one with refcount 1, or 0 with vmf.reason NO_HUGE or HUGE_LIMIT."""
     pfn = v["ready"]
     v["ready"] = 0
     if pfn == 0:
-        pfn = alloc_hugepage_vma(s, v, vpn)
+        pfn = alloc_hugepage_vma(s, v, place)
     if pfn == 0:
         v["reason"] = NO_HUGE
         return 0
@@ -259,6 +307,7 @@ def do_huge_pmd_anonymous_page(s: State, v, vpn: int, write: bool) -> int:
     first = vpn & ~511
     if first < v["vm_start"] or first + HPAGE_PMD_NR > v["vm_end"] or first == v["no_thp"]:
         return FALL_BACK
+    v["thp"] |= THP_SUITED
     zero = not write and v["thp"] & THP_ZERO
     if zero and s.ctl[CTL_HUGE_ZERO] == 0:
         v["reason"] = NO_HUGE_ZERO
@@ -269,7 +318,7 @@ def do_huge_pmd_anonymous_page(s: State, v, vpn: int, write: bool) -> int:
         return STOP
     head = s.ctl[CTL_HUGE_ZERO]
     if not zero:
-        head = alloc_charged_huge(s, v, vpn)
+        head = alloc_charged_huge(s, v, il_place(v, vpn))
         if head == 0:
             return STOP
     table = alloc_table(s, v)
@@ -361,6 +410,9 @@ def zap_huge_pmd(s: State, mm: int, vpn: int, vm_flags: int, others) -> None:
     pmd = pmd_frame(s, s.mms[mm]["pgd"], vpn)
     tid, slot = s.mem[pmd]["private"], (vpn >> 9) & 511
     head = (s.pt[tid, slot] & PFN_MASK) >> 12
+    if head != s.ctl[CTL_HUGE_ZERO] and not s.mem[head]["flags"] & PG_ANON:
+        zap_file_pmd(s, mm, tid, slot, vm_flags, others)
+        return
     s.pt[tid, slot] = 0
     zap_deposited_table(s, mm, pmd)
     if head == s.ctl[CTL_HUGE_ZERO]:
@@ -372,6 +424,22 @@ def zap_huge_pmd(s: State, mm: int, vpn: int, vm_flags: int, others) -> None:
         munlock_page(s, zid, head)
     if not put_page(s, zid, head):
         free_swap_cache(s, zid, head)
+
+
+@step
+def zap_file_pmd(s: State, mm: int, tid: int, slot: int, vm_flags: int, others) -> None:
+    """Empty a huge entry of shared memory: no table was put by for it, and the page stays in its object."""
+    entry = s.pt[tid, slot]
+    head = (entry & PFN_MASK) >> 12
+    zid = zone_of(s, head)
+    s.pt[tid, slot] = 0
+    s.mms[mm]["rss"][MM_SHMEMPAGES] -= HPAGE_PMD_NR
+    page_remove_file_rmap_huge(s, zid, head)
+    if entry & PTE_D:
+        s.mem[head]["flags"] |= PG_DIRTY
+    if vm_flags & VM_LOCKED and not locked_elsewhere(s, others, head):
+        munlock_page(s, zid, head)
+    put_page(s, zid, head)
 
 
 @step
@@ -412,7 +480,9 @@ def move_huge_pmd(s: State, v, vpn: int, to: int) -> bool:
     entry = s.pt[tid, (vpn >> 9) & 511]
     s.pt[tid, (vpn >> 9) & 511] = 0
     s.mms[mm]["tlb_gen"] += 1
-    deposit(s, target, withdraw(s, source))
+    head = (entry & PFN_MASK) >> 12
+    if head == s.ctl[CTL_HUGE_ZERO] or s.mem[head]["flags"] & PG_ANON:
+        deposit(s, target, withdraw(s, source))
     s.pt[s.mem[target]["private"], (to >> 9) & 511] = entry | PTE_SOFT_DIRTY
     return True
 
@@ -428,6 +498,8 @@ def split_huge_page(s: State, r: Rmap, head: int) -> bool:
     frame 1, 2, ...; an isolated page's frames are isolated, too.
     """
     page = s.mem[head]
+    if not page["flags"] & PG_ANON:
+        return split_shmem_page(s, r, head)
     zid = zone_of(s, head)
     mapped = total_mapcount(s, head)
     pins = HPAGE_PMD_NR if page["flags"] & PG_SWAPCACHE else 0
@@ -443,9 +515,7 @@ def split_huge_page(s: State, r: Rmap, head: int) -> bool:
     undefer(s, head)
     flags = page["flags"] & ~(PG_HEAD | PG_ANON_EXCLUSIVE)
     cached = 1 if flags & PG_SWAPCACHE else 0
-    lruvec = lruvec_of(s, page["memcg"], s.zones[zid]["node"])
-    older = head
-    newer = page["prev"]
+    queue_tails(s, zid, head, flags)
     for pfn in range(head + 1, head + HPAGE_PMD_NR):
         tail = s.mem[pfn]
         tail["flags"] = flags | (tail["flags"] & PG_ANON_EXCLUSIVE)
@@ -454,18 +524,6 @@ def split_huge_page(s: State, r: Rmap, head: int) -> bool:
         tail["mapping"] = page["mapping"]
         tail["index"] = page["index"] + (pfn - head)
         tail["private"] = page["private"] + (pfn - head) if cached else 0
-        tail["next"] = 0
-        tail["prev"] = 0
-        if flags & PG_LRU:
-            tail["next"] = older
-            s.mem[older]["prev"] = pfn
-            older = pfn
-    if flags & PG_LRU:
-        s.mem[older]["prev"] = newer
-        if newer:
-            s.mem[newer]["next"] = older
-        else:
-            s.lruvecs[lruvec]["head"][page_lru(flags)] = older
     page["flags"] &= ~PG_HEAD
     page["refcount"] = page["mapcount"] + cached
     s.vm_event[THP_SPLIT_PAGE] += 1
@@ -478,6 +536,65 @@ def split_huge_page(s: State, r: Rmap, head: int) -> bool:
         for pfn in range(head, head + HPAGE_PMD_NR):
             if s.mem[pfn]["mapcount"]:
                 mlock_page(s, zid, pfn)
+    return True
+
+
+@step
+def queue_tails(s: State, zid: int, head: int, flags: int) -> None:
+    """The tails of a page that comes apart follow it on its list, the head being the oldest; they have no links if it is on none."""
+    lruvec = lruvec_of(s, s.mem[head]["memcg"], s.zones[zid]["node"])
+    older, newer = head, s.mem[head]["prev"]
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        tail = s.mem[pfn]
+        tail["next"] = 0
+        tail["prev"] = 0
+        if flags & PG_LRU:
+            tail["next"] = older
+            s.mem[older]["prev"] = pfn
+            older = pfn
+    if not flags & PG_LRU:
+        return
+    s.mem[older]["prev"] = newer
+    if newer:
+        s.mem[newer]["next"] = older
+    else:
+        s.lruvecs[lruvec]["head"][page_lru(flags)] = older
+
+
+@step
+def split_shmem_page(s: State, r: Rmap, head: int) -> bool:
+    """A huge page of shared memory becomes 512 pages of its object, mapped nowhere: faults come again. True unless somebody else holds it.
+
+    What lies beyond the end of the object is dropped (`Rmap.file_lost` says how much).
+    """
+    page = s.mem[head]
+    zid = zone_of(s, head)
+    if page["refcount"] != total_mapcount(s, head) + HPAGE_PMD_NR:
+        s.vm_event[THP_SPLIT_PAGE_FAILED] += 1
+        return False
+    split_all_pmds(s, r, head)
+    unmap_small_entries(s, r, zid, head)
+    flags = page["flags"] & ~PG_HEAD
+    queue_tails(s, zid, head, flags)
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        tail = s.mem[pfn]
+        tail["flags"] = flags
+        tail["refcount"] = 1
+        tail["memcg"] = page["memcg"]
+        tail["mapping"] = page["mapping"]
+        tail["index"] = page["index"] + (pfn - head)
+        tail["private"] = 0
+    page["flags"] = flags
+    page["refcount"] = 1
+    stat_add(s, zid, page["memcg"], NR_SHMEM_THPS, -HPAGE_PMD_NR)
+    account_slab(s, page["memcg"], HPAGE_PMD_NR * XA_NODE_SHARE - HUGE_XA_SHARE)
+    s.vm_event[THP_SPLIT_PAGE] += 1
+    inode = page["mapping"]
+    leaf = xa_leaf(s, r.file_root[inode], page["index"])
+    for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        if s.mem[pfn]["index"] >= r.file_end[inode]:
+            remove_from_page_cache(s, zid, leaf, pfn, 0)
+            r.file_lost[inode] += 1
     return True
 
 
@@ -617,6 +734,7 @@ def khugepaged_exit(k: Kernel, mm: Mm) -> None:
         if k.khugepaged["mm"] == mm.id:
             next_slot(k)
         k.khugepaged["mms"].remove(mm.id)
+        k.khugepaged["pte_mapped"] = [place for place in k.khugepaged["pte_mapped"] if place[0] != mm.id]
         mm.khugepaged = False
 
 

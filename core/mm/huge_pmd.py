@@ -8,7 +8,7 @@ so that going back to small entries can never fail:
 
 The page itself stays one page of 512 frames: other processes may go on mapping it whole. Only its counts change: one big entry less, one
 small entry more for each frame, 511 references more. Dirty is remembered by the page, not by the new entries. The huge zero
-page becomes 512 entries of the small zero page.
+page becomes 512 entries of the small zero page. A huge page of shared memory has no table put by: its entry is emptied, and faults come again.
 
 When. Whatever changes part of 2 MiB splits first: munmap, mprotect, mremap or madvise of a part, a write to a shared page, and every change of
 mappings whose new border lies inside (`vma_adjust_trans_huge`). Worked example: munmap of 1 MiB .. 3 MiB of a region of huge
@@ -22,10 +22,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.abi.mman import PMD_PAGES, VM_LOCKED
-from core.abi.page_flags import PG_ANON_EXCLUSIVE, PG_DIRTY
+from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_REFERENCED
 from core.jit import njit, step
 from core.mm.compound import add_compound_mapcount
-from core.mm.mm_types import CTL_HUGE_ZERO, CTL_ZERO_PFN, HPAGE_PMD_NR, State
+from core.mm.mm_types import CTL_HUGE_ZERO, CTL_ZERO_PFN, HPAGE_PMD_NR, MM_SHMEMPAGES, State
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import (
     PFN_MASK,
@@ -40,7 +40,7 @@ from core.mm.pgtable import (
     withdraw,
 )
 from core.mm.swap import munlock_page, stat_add
-from core.vmstat import EVENT, NODE
+from core.vmstat import EVENT, NODE, NR_FILE_MAPPED, NR_SHMEM_PMDMAPPED
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -51,14 +51,69 @@ NR_ANON_THPS = NODE["nr_anon_transparent_hugepages"]
 
 
 @step
+def frames_without_small_entries(s: State, head: int) -> int:
+    """How many frames of a huge page no small entry maps."""
+    n = 0
+    for pfn in range(head, head + HPAGE_PMD_NR):
+        if s.mem[pfn]["mapcount"] == 0:
+            n += 1
+    return n
+
+
+@step
+def page_add_file_rmap_huge(s: State, zid: int, head: int) -> None:
+    """One more huge entry maps a page of shared memory (page_add_file_rmap, compound)."""
+    page = s.mem[head]
+    page["refcount"] += 1
+    if add_compound_mapcount(s, head, 1) > 1:
+        return
+    stat_add(s, zid, page["memcg"], NR_SHMEM_PMDMAPPED, HPAGE_PMD_NR)
+    stat_add(s, zid, page["memcg"], NR_FILE_MAPPED, frames_without_small_entries(s, head))
+
+
+@step
+def page_remove_file_rmap_huge(s: State, zid: int, head: int) -> None:
+    """One huge entry less maps it; the reference is the caller's to drop (page_remove_file_rmap, compound)."""
+    if add_compound_mapcount(s, head, -1) > 0:
+        return
+    memcg = s.mem[head]["memcg"]
+    stat_add(s, zid, memcg, NR_SHMEM_PMDMAPPED, -HPAGE_PMD_NR)
+    stat_add(s, zid, memcg, NR_FILE_MAPPED, -frames_without_small_entries(s, head))
+
+
+@step
+def unmap_file_pmd(s: State, mm: int, vpn: int, vm_flags: int) -> None:
+    """The huge entry around `vpn`, of shared memory, is emptied; the page remembers what the entry knew."""
+    pmd = pmd_frame(s, s.mms[mm]["pgd"], vpn)
+    tid, slot = s.mem[pmd]["private"], (vpn >> 9) & 511
+    entry = s.pt[tid, slot]
+    head = (entry & PFN_MASK) >> 12
+    zid = zone_of(s, head)
+    s.pt[tid, slot] = 0
+    page = s.mem[head]
+    if entry & PTE_D:
+        page["flags"] |= PG_DIRTY
+    if entry & PTE_A:
+        page["flags"] |= PG_REFERENCED
+    s.mms[mm]["rss"][MM_SHMEMPAGES] -= HPAGE_PMD_NR
+    page_remove_file_rmap_huge(s, zid, head)
+    if vm_flags & VM_LOCKED:
+        munlock_page(s, zid, head)
+    page["refcount"] -= 1
+
+
+@step
 def split_huge_pmd(s: State, mm: int, vpn: int, vm_flags: int) -> None:
-    """Replace the huge entry around `vpn` by small ones; of anonymous memory (shared memory is unmapped and faults again)."""
+    """Replace the huge entry around `vpn` by small ones; that of shared memory by none."""
     pmd = pmd_frame(s, s.mms[mm]["pgd"], vpn)
     tid, slot = s.mem[pmd]["private"], (vpn >> 9) & 511
     entry = s.pt[tid, slot]
     head = (entry & PFN_MASK) >> 12
     s.vm_event[THP_SPLIT_PMD] += 1
     s.mms[mm]["tlb_gen"] += 1
+    if head != s.ctl[CTL_HUGE_ZERO] and not s.mem[head]["flags"] & PG_ANON:
+        unmap_file_pmd(s, mm, vpn, vm_flags)
+        return
     table = withdraw(s, pmd)
     s.pt[tid, slot] = (table << 12) | TABLE_ENTRY
     row = s.mem[table]["private"]
@@ -96,5 +151,5 @@ def split_at(s: State, mm: int, vpn: int, vm_flags: int) -> bool:
 
 def vma_adjust_trans_huge(k: Kernel, vma: Vma, vpn: int) -> None:
     """A border of mappings is about to lie at `vpn` within `vma`: no huge entry may reach over it."""
-    if vpn % PMD_PAGES and vma.file is None and vma.start <= vpn - vpn % PMD_PAGES and vpn - vpn % PMD_PAGES + PMD_PAGES <= vma.end:
+    if vpn % PMD_PAGES and vma.start <= vpn - vpn % PMD_PAGES and vpn - vpn % PMD_PAGES + PMD_PAGES <= vma.end:
         split_at(k.s, vma.mm.id, vpn, vma.flags)

@@ -145,6 +145,14 @@ def free_huge_block(s: State, pfn: int, order: int) -> None:
 
 
 @njit
+def demote_frames(s: State, pfn: int, order: int, small: int) -> None:
+    """One page of a pool becomes several of a smaller size."""
+    clear_compound_page(s, pfn, order)
+    for at in range(pfn, pfn + (1 << order), 1 << small):
+        prep_compound_page(s, at, small, PG_HUGETLB)
+
+
+@njit
 def contig_range(s: State, zid: int, order: int) -> int:
     """The lowest aligned run of 2^order frames of a zone that is free, all of it; 0 if there is none."""
     zone = s.zones[zid]
@@ -346,6 +354,42 @@ def set_max_huge_pages(k: Kernel, h: Hstate, count: int, node: int | None = None
         while count < h.persistent and adjust_pool_surplus(h, allowed, 1):
             pass
     h.max_huge_pages = h.persistent
+
+
+def nodes_of_policy(k: Kernel, task: Task) -> Sequence[int]:
+    """The nodes that a process's memory policy names for a pool (init_nodemask_of_mempolicy); all of them without one."""
+    policy = task.policy
+    if policy is None or policy.mode == "default":
+        return range(k.nr_nodes)
+    return policy.nodes if policy.nodes else (numa_mem_id(k, task),)
+
+
+def demote(k: Kernel, h: Hstate, count: int, node: int | None = None) -> None:
+    """echo count > demote: so many free pages that nobody was promised become pages of the next smaller size (demote_store)."""
+    target = next(one for one in k.hstates if one.order < h.order)
+    allowed = range(k.nr_nodes) if node is None else [node]
+    for _ in range(count):
+        free = h.free_huge_pages if node is None else h.free_node[node]
+        source = next((one for one in nodes_to_free(h, allowed) if h.free_lists[one]), None)
+        if free - h.resv_huge_pages <= 0 or source is None:
+            return
+        _demote_page(k, h, target, dequeue_huge_page(h, source))
+
+
+def _demote_page(k: Kernel, h: Hstate, target: Hstate, page: HugetlbPage) -> None:
+    """One page's frames change pools (demote_free_huge_page)."""
+    del h.pages[page.pfn]
+    h.nr_huge_pages -= 1
+    h.nr_node[page.node] -= 1
+    h.max_huge_pages -= 1
+    demote_frames(k.s, page.pfn, h.order, target.order)
+    for pfn in range(page.pfn, page.pfn + h.nr_pages, target.nr_pages):
+        small = HugetlbPage(pfn, page.node)
+        target.pages[pfn] = small
+        target.nr_huge_pages += 1
+        target.nr_node[page.node] += 1
+        enqueue_huge_page(target, small)
+    target.max_huge_pages += h.nr_pages // target.nr_pages
 
 
 # ---------------------------------------------------------------- promises of the pool

@@ -24,7 +24,9 @@ If no block can be had khugepaged waits `alloc_sleep_millisecs`, once a round. `
 **MADV_COLLAPSE** does the same at once for each whole 2 MiB of a range, on the caller's time, heeding neither `enabled` nor any max_ptes_*.
 0 if all are huge pages then; else ENOMEM without a free block, EBUSY over a memory.max, EAGAIN where a page was held, EINVAL otherwise.
 
-Simplified: memory of files and shared memory is not collapsed. khugepaged works beside the tasks and costs them no time.
+Shared memory is collapsed in its object: `collapse_file`. khugepaged works beside the tasks and costs them no time.
+
+Simplified: a collapse of shared memory happens at once, not as long after the look as the copying takes.
 
 Source: mm/khugepaged.c of 6.1: khugepaged_do_scan, hpage_collapse_scan_pmd, collapse_huge_page, madvise_collapse; facts TH-07..TH-09, MA-12.
 """
@@ -40,15 +42,15 @@ from core.abi.mman import PMD_PAGES, VM_LOCKED
 from core.abi.page_flags import PG_ANON, PG_LRU, PG_REFERENCED, PG_SWAPCACHE, PG_UPTODATE
 from core.events import Thp
 from core.jit import inline, njit
-from core.mm import gfp, memcontrol, memory
+from core.mm import collapse_file, gfp, memcontrol, memory, rmap_walk, shmem
 from core.mm.compound import PG_COMPOUND, clear_compound_page, compound_head, page_mapcount, prep_compound_page, total_mapcount
 from core.mm.fault import do_swap_page
 from core.mm.gfp_types import GFP_DIRECT_RECLAIM, GFP_TRANSHUGE, GFP_TRANSHUGE_LIGHT
-from core.mm.huge_memory import arm_khugepaged, hugepage_vma_check, map_new_huge_page, next_slot
+from core.mm.huge_memory import arm_khugepaged, hugepage_flags_enabled, hugepage_vma_check, map_new_huge_page, next_slot
 from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, State
 from core.mm.page_alloc import free_one_page, zone_of
 from core.mm.page_counter import charge_exactly, uncharge
-from core.mm.page_ops import DONE, munlock_page, page_remove_rmap, put_page
+from core.mm.page_ops import DONE, NEW_PAGES, munlock_page, page_remove_rmap, put_page
 from core.mm.pgtable import (
     PFN_MASK,
     PTE_A,
@@ -60,6 +62,38 @@ from core.mm.pgtable import (
     find_table,
     pmd_frame,
 )
+from core.mm.scan_result import (
+    ALLOC_FAIL,
+    BY_KHUGEPAGED,
+    CHARGE_FAIL,
+    ERRNO,
+    EXCEED_NONE,
+    EXCEED_SHARED,
+    EXCEED_SWAP,
+    FAIL,
+    GO_ON,
+    LACK_REFERENCED,
+    MAX_NONE,
+    MAX_SHARED,
+    MAX_SWAP,
+    NODES,
+    NON_PRESENT,
+    NONE,
+    PAGE_ANON,
+    PAGE_COUNT,
+    PAGE_LRU,
+    PAGE_RO,
+    PMD_MAPPED,
+    PMD_NONE,
+    PMD_NULL,
+    PTE_MAPPED,
+    REFERENCED,
+    RESULTS,
+    SHARED,
+    SUCCEED,
+    UNMAPPED,
+    WRITABLE,
+)
 from core.mm.swap import lru_pages
 from core.mm.swap_state import free_swap_cache
 from core.mm.vma import vma_lookup, vmas_between
@@ -70,34 +104,6 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Array, Mm, Vma
     from core.sched.task import Task
 
-# what a look came to (enum scan_result), each with a sentence
-(SUCCEED, PMD_NULL, PMD_NONE, PMD_MAPPED, EXCEED_NONE, EXCEED_SWAP, EXCEED_SHARED, NON_PRESENT, PAGE_RO, LACK_REFERENCED, PAGE_COUNT, PAGE_LRU,
- PAGE_ANON, ALLOC_FAIL, CHARGE_FAIL, FAIL) = range(16)  # fmt: skip
-RESULTS = (
-    ("succeed", "the 2 MiB can be, or were, collapsed"),
-    ("pmd_null", "there is no page table for this part of the address space: nothing was touched here"),
-    ("pmd_none", "nothing was touched in these 2 MiB"),
-    ("pmd_mapped", "a huge page is mapped already"),
-    ("exceed_none_pte", "more empty entries than max_ptes_none"),
-    ("exceed_swap_pte", "more swapped entries than max_ptes_swap"),
-    ("exceed_shared_pte", "more entries of shared pages than max_ptes_shared"),
-    ("pte_non_present", "a page is in swap and did not come back"),
-    ("page_ro", "no entry is writable"),
-    ("lack_referenced_page", "no page was used lately (or, with some in swap, fewer than 256)"),
-    ("page_count", "somebody else holds a page"),
-    ("page_lru", "a page is on no LRU list"),
-    ("page_anon", "a page of a file"),
-    ("alloc_huge_page_failed", "no free block of 2 MiB"),
-    ("cgroup_charge_failed", "512 pages more would pass a memory.max"),
-    ("failed", "it failed"),
-)  # fmt: skip
-ERRNO = {ALLOC_FAIL: Errno.ENOMEM, CHARGE_FAIL: Errno.EBUSY, PAGE_COUNT: Errno.EAGAIN, PAGE_LRU: Errno.EAGAIN}
-GO_ON = frozenset({PMD_NULL, NON_PRESENT, PAGE_RO, LACK_REFERENCED, PAGE_COUNT, PAGE_LRU})  # after which MADV_COLLAPSE tries the next 2 MiB
-
-# columns of what a look counts; from NODES on, pages by node
-REFERENCED, UNMAPPED, NONE, SHARED, WRITABLE, NODES = range(6)
-# columns of what it must heed
-BY_KHUGEPAGED, MAX_NONE, MAX_SWAP, MAX_SHARED = range(4)
 EXCEEDS = {EXCEED_NONE: EVENT["thp_scan_exceed_none_pte"], EXCEED_SWAP: EVENT["thp_scan_exceed_swap_pte"],
            EXCEED_SHARED: EVENT["thp_scan_exceed_share_pte"]}  # fmt: skip
 THP_COLLAPSE_ALLOC, THP_COLLAPSE_ALLOC_FAILED = EVENT["thp_collapse_alloc"], EVENT["thp_collapse_alloc_failed"]
@@ -183,6 +189,8 @@ def limits_of(k: Kernel, by_khugepaged: bool) -> Array:
 def look_at(k: Kernel, vma: Vma, vpn: int, limits: Array) -> tuple[int, Array]:
     """A look: the result, and what was counted."""
     found = np.zeros(NODES + k.nr_nodes, np.int64)
+    if vma.file is not None:
+        return int(collapse_file.scan_tree(k.s, vma.file.root, vpn - vma.start + vma.pgoff, limits, found)), found
     return int(scan_pmd(k.s, int(k.s.mms["pgd"][vma.mm.id]), vpn, limits, found)), found
 
 
@@ -340,7 +348,7 @@ def daemon(k: Kernel) -> None:
     state["due"] = -1
     now = k.clock.now
     result = _fill_block(k) if state["held"] else FAIL
-    if k.thp["enabled"] == "never" or not state["mms"]:
+    if not hugepage_flags_enabled(k) or not state["mms"]:
         k.clock.now = now
         return
     slept = do_scan(k, result)
@@ -396,6 +404,7 @@ def scan_mm_slot(k: Kernel, pages: int) -> tuple[int, int]:
     if not state["mm"]:
         state["mm"], state["vpn"] = state["mms"][0], 0
     mm: Mm = k.mms[state["mm"]]
+    collapse_remembered(k, mm)
     limits = limits_of(k, True)
     progress, result = 1, FAIL
     for vma in vmas_between(mm, state["vpn"], 1 << 36):
@@ -405,6 +414,10 @@ def scan_mm_slot(k: Kernel, pages: int) -> tuple[int, int]:
             continue
         state["vpn"] = max(state["vpn"], low)
         while state["vpn"] < high:
+            if vma.file is not None:  # the lock is let go for it: this look was the last of the round
+                result = scan_shared(k, vma, state["vpn"], limits)
+                state["vpn"] += PMD_PAGES
+                return progress + PMD_PAGES, result
             result, tried = scan_one(k, vma, state["vpn"], limits)
             state["vpn"] += PMD_PAGES
             progress += PMD_PAGES
@@ -438,11 +451,7 @@ def madvise_collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> N
     low, high = start + -start % PMD_PAGES, end - end % PMD_PAGES
     huge, failed = 0, FAIL
     for vpn in range(low, high, PMD_PAGES):
-        result, found = look_at(k, vma, vpn, limits)
-        if result == SUCCEED:
-            result, head = alloc_charge_hpage(k, task, vma.mm, found)
-            if head:
-                result = collapse_huge_page(k, task, vma, vpn, head, found, limits)
+        result = _collapse_now(k, task, vma, vpn, limits)
         if result in (SUCCEED, PMD_MAPPED):
             huge += 1
             continue
@@ -451,6 +460,133 @@ def madvise_collapse(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> N
             break
     if huge != (high - low) // PMD_PAGES:
         raise SysError(ERRNO.get(failed, Errno.EINVAL), RESULTS[failed][1])
+
+
+def _collapse_now(k: Kernel, task: Task, vma: Vma, vpn: int, limits: Array) -> int:
+    """MADV_COLLAPSE of one 2 MiB: a result."""
+    result, found = look_at(k, vma, vpn, limits)
+    if result == PTE_MAPPED:
+        return collapse_pte_mapped_thp(k, task, vma, vpn, install=True)
+    if result != SUCCEED:
+        return result
+    if vma.file is not None:
+        return collapse_shared(k, task, vma, vpn, found)
+    result, head = alloc_charge_hpage(k, task, vma.mm, found)
+    return collapse_huge_page(k, task, vma, vpn, head, found, limits) if head else result
+
+
+# ---------------------------------------------------------------- shared memory
+
+
+MAX_PTE_MAPPED_THP = 8  # places of an address space that khugepaged remembers to come back to
+
+
+def collapse_shared(k: Kernel, task: Task | None, vma: Vma, vpn: int, found: Array) -> int:
+    """The look at the object said yes (collapse_file). `task`: the caller of MADV_COLLAPSE, None: khugepaged. A result, for this mapping."""
+    file = vma.file
+    assert file is not None
+    result, head = alloc_charge_hpage(k, task, vma.mm, found)
+    if not head:
+        return result
+    start = vpn - vma.start + vma.pgoff
+    result = _bring_in(k, task, vma, start) if found[UNMAPPED] else SUCCEED
+    if result == SUCCEED:
+        result = int(collapse_file.collapse_tree(k.s, rmap_walk.tables(k), file.root, file.id, start, head, found))
+    if result != SUCCEED:
+        give_back(k.s, head, True)
+        return result
+    file.nr_pages += int(found[NONE])
+    _collapsed(k, task, vma, vpn, found)
+    return retract_page_tables(k, task, vma, vpn)
+
+
+def _bring_in(k: Kernel, task: Task | None, vma: Vma, start: int) -> int:
+    """Read what the object has in swap there back into it."""
+    file = vma.file
+    assert file is not None
+    memory.begin(k, task, vma, memory.READ, start, 1, start + PMD_PAGES)
+    try:
+        shmem.bring_back(k, vma, lambda s: shmem.unuse_tree(s, 1, len(k.s.slots)))
+    except SysError:
+        return FAIL
+    finally:
+        file.nr_pages += int(k.s.vmf["count"][0][NEW_PAGES])
+    return SUCCEED
+
+
+def retract_page_tables(k: Kernel, task: Task | None, vma: Vma, vpn: int) -> int:
+    """The page tables that mapped the small pages go, so that faults map the huge one: what that came to for `vma` itself.
+
+    MADV_COLLAPSE frees the caller's only, and maps; khugepaged is to come to the others.
+    """
+    file = vma.file
+    assert file is not None
+    index, own = vpn - vma.start + vma.pgoff, FAIL
+    for other in list(file.vmas):
+        at = other.start + index - other.pgoff
+        if not other.start <= at < other.end:
+            continue
+        result = _retract(k, task, other, at, other is vma)
+        if result == PTE_MAPPED and other is not vma:
+            remember(k, other.mm, at)
+        own = result if other is vma else own
+    return own
+
+
+def _retract(k: Kernel, task: Task | None, vma: Vma, at: int, target: bool) -> int:
+    if vma.anon_vma is not None:
+        return PAGE_ANON
+    if at % PMD_PAGES or vma.end < at + PMD_PAGES:
+        return FAIL
+    pgd = int(k.s.mms["pgd"][vma.mm.id])
+    if task is not None and not target:
+        result = int(collapse_file.what_is_mapped(k.s, pgd, at))
+        return PTE_MAPPED if result == SUCCEED else result
+    memory.begin(k, task, vma, memory.READ, at, 1, 1)
+    return int(collapse_file.retract_page_table(k.s, task is not None))
+
+
+def remember(k: Kernel, mm: Mm, vpn: int) -> bool:
+    """khugepaged shall take a page table away when it comes to this address space (khugepaged_add_pte_mapped_thp)."""
+    places: list[list[int]] = k.khugepaged["pte_mapped"]
+    if not mm.khugepaged or sum(1 for id, _ in places if id == mm.id) >= MAX_PTE_MAPPED_THP:
+        return False
+    places.append([mm.id, vpn])
+    return True
+
+
+def collapse_pte_mapped_thp(k: Kernel, task: Task | None, vma: Vma, vpn: int, *, install: bool) -> int:
+    """A huge page of an object that small entries map: they go with their page table; `install`: one entry takes their place."""
+    if vma.file is None or not vma.start <= vpn <= vma.end - PMD_PAGES or not hugepage_vma_check(k, vma, enforce_sysfs=False):
+        return FAIL
+    memory.begin(k, task, vma, memory.READ, vpn, 1, 1)
+    return int(collapse_file.collapse_pte_mapped(k.s, install))
+
+
+def collapse_remembered(k: Kernel, mm: Mm) -> None:
+    """The places that `remember` noted (khugepaged_collapse_pte_mapped_thps)."""
+    places = k.khugepaged["pte_mapped"]
+    for vpn in [vpn for id, vpn in places if id == mm.id]:
+        vma = vma_lookup(mm, vpn)
+        if vma is not None:
+            collapse_pte_mapped_thp(k, None, vma, vpn, install=False)
+    places[:] = [place for place in places if place[0] != mm.id]
+
+
+def scan_shared(k: Kernel, vma: Vma, vpn: int, limits: Array) -> int:
+    """khugepaged's look at 2 MiB of shared memory, and the collapse if it may be: a result."""
+    result, found = look_at(k, vma, vpn, limits)
+    if result in EXCEEDS:
+        k.s.vm_event[EXCEEDS[result]] += 1
+    if result == SUCCEED:
+        result = collapse_shared(k, None, vma, vpn, found)
+    elif result == PTE_MAPPED:
+        result = int(collapse_file.what_is_mapped(k.s, int(k.s.mms["pgd"][vma.mm.id]), vpn))
+        if result == SUCCEED and not remember(k, vma.mm, vpn):
+            return PTE_MAPPED
+    if result == SUCCEED:
+        k.thp["khugepaged.pages_collapsed"] += 1
+    return result
 
 
 # ---------------------------------------------------------------- Explain

@@ -50,7 +50,7 @@ from core.abi.mman import (
     VM_SHARED,
 )
 from core.events import Ksm
-from core.mm import gfp, memory
+from core.mm import gfp, memory, rmap_walk
 from core.mm.fault import COW
 from core.mm.ksm_trees import ROUND_OVER, UNDO, begin_full_scan, break_ksm_pages, fates, remove_all_stable_nodes, remove_trailing_items, scan_mm
 from core.mm.page_ops import DONE, NO_PAGE, NO_STORE
@@ -209,7 +209,7 @@ def scan_slot(k: Kernel, vt: Array) -> bool:
     c, mm_id = k.s.ksm[0], k.ksmd.cursor
     first, last = np.searchsorted(vt["mm"], (mm_id, mm_id + 1)).tolist()
     while True:
-        why = scan_mm(k.s, vt, first, last, np.zeros(2, np.int64))
+        why = scan_mm(k.s, rmap_walk.tables(k), vt, first, last, np.zeros(2, np.int64))
         if why == UNDO:
             item = k.s.ksm_items[int(c["undo"])]
             break_cow(k, int(item["mm"]), int(item["vpn"]))

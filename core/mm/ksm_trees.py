@@ -9,6 +9,9 @@ A stable node knows its frame and a list of rmap_items: the entries that map it.
 over a node whose frame has another owner by now takes the node out (`get_ksm_page`), as Linux does, and so `pages_shared` may count
 pages that are gone until ksmd passes there. A page with as many sharers as max_page_sharing takes no more; a second page of
 the same content is made, and the two hang as *dups* in a *chain* that takes their place in the tree.
+
+The scan looks at the frames of huge pages as at any others; a huge page comes apart (`split_huge_page`) when the first of its frames finds
+a twin. Twins within one huge page are in each other's way: the page is split, and they are merged in the next scan.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ from core.abi.page_flags import (
     PG_ANON,
     PG_ANON_EXCLUSIVE,
     PG_DIRTY,
-    PG_HEAD,
     PG_KSM,
     PG_SWAPCACHE,
-    PG_TAIL,
 )
 from core.jit import inline, njit, step
+from core.mm.compound import PG_COMPOUND, compound_head
 from core.mm.fault import COW, do_wp_page, next_block
+from core.mm.huge_memory import THP_SPLIT_PAGE_FAILED, put_split_head, split_huge_page
 from core.mm.mm_types import (
     CTL_ZERO_PFN,
     KSM_CHAIN,
@@ -36,8 +39,9 @@ from core.mm.mm_types import (
 )
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, NO_STORE, mlock_page, munlock_page, page_remove_rmap, put_page, stat_add
-from core.mm.pgtable import PFN_MASK, PTE_D, PTE_P, PTE_PRESENT, PTE_RW, PTE_SPECIAL, find_pte_table, pte_pfn
+from core.mm.pgtable import PFN_MASK, PTE_D, PTE_P, PTE_PRESENT, PTE_RW, PTE_SPECIAL, find_pte_table, huge_entry, pte_pfn
 from core.mm.rbtree import rb_erase, rb_link, rb_replace
+from core.mm.rmap_walk import Rmap
 from core.mm.swap import mark_page_accessed
 from core.mm.swap_state import free_swap
 from core.vmstat import MEMCG_PGFAULT, NR_ANON_MAPPED, PGFAULT
@@ -344,13 +348,22 @@ def find_mergeable(s: State, vt, mm: int, vpn: int) -> int:
 
 
 @step
+def entry_of_page(s: State, pgd: int, vpn: int) -> int:
+    """The entry that maps a page; of a huge one, what its small entry would be."""
+    tid = find_pte_table(s, pgd, vpn)
+    if tid:
+        return s.pt[tid, vpn & 511]
+    huge = huge_entry(s, pgd, vpn)
+    return huge + ((vpn & 511) << 12) if huge else 0
+
+
+@step
 def get_mergeable_page(s: State, vt, row: int) -> int:
     """The anonymous page that an rmap_item's address maps now, or 0."""
     mm, vpn = s.ksm_items[row]["mm"], s.ksm_items[row]["vpn"]
     if find_mergeable(s, vt, mm, vpn) < 0:
         return 0
-    tid = find_pte_table(s, s.mms[mm]["pgd"], vpn)
-    pte = s.pt[tid, vpn & 511] if tid else 0
+    pte = entry_of_page(s, s.mms[mm]["pgd"], vpn)
     if not pte & PTE_P or pte & PTE_SPECIAL:
         return 0
     pfn = pte_pfn(pte)
@@ -629,12 +642,14 @@ def replace_page(s: State, vma, tid: int, vpn: int, pfn: int, kpfn: int) -> None
 
 
 @step
-def try_to_merge_one_page(s: State, vt, at: int, vpn: int, pfn: int, kpfn: int) -> bool:
+def try_to_merge_one_page(s: State, r: Rmap, vt, at: int, vpn: int, pfn: int, kpfn: int) -> bool:
     """Let one entry of mapping `at` map `kpfn` instead of `pfn`; kpfn 0: make `pfn` itself the KSM page."""
     if pfn == kpfn:
         return True  # a KSM page that fork gave to another process
     page = s.mem[pfn]
-    if not page["flags"] & PG_ANON or page["flags"] & (PG_KSM | PG_HEAD | PG_TAIL):
+    if not page["flags"] & PG_ANON or page["flags"] & PG_KSM:
+        return False
+    if page["flags"] & PG_COMPOUND and not take_apart(s, r, pfn):
         return False
     tid = find_pte_table(s, s.mms[vt[at]["mm"]]["pgd"], vpn)
     if tid == 0 or not s.pt[tid, vpn & 511] & PTE_PRESENT or pte_pfn(s.pt[tid, vpn & 511]) != pfn:
@@ -654,10 +669,20 @@ def try_to_merge_one_page(s: State, vt, at: int, vpn: int, pfn: int, kpfn: int) 
 
 
 @step
-def try_to_merge_with_ksm_page(s: State, vt, row: int, pfn: int, kpfn: int) -> bool:
+def take_apart(s: State, r: Rmap, pfn: int) -> bool:
+    """The huge page around a frame becomes small ones, those that nothing maps are freed; False if somebody else holds it."""
+    head = compound_head(s, pfn)
+    if not split_huge_page(s, r, head):
+        return False
+    put_split_head(s, head)
+    return True
+
+
+@step
+def try_to_merge_with_ksm_page(s: State, r: Rmap, vt, row: int, pfn: int, kpfn: int) -> bool:
     """The same for an rmap_item, which is in neither tree afterwards and knows its anon_vma."""
     at = find_mergeable(s, vt, s.ksm_items[row]["mm"], s.ksm_items[row]["vpn"])
-    if at < 0 or not try_to_merge_one_page(s, vt, at, s.ksm_items[row]["vpn"], pfn, kpfn):
+    if at < 0 or not try_to_merge_one_page(s, r, vt, at, s.ksm_items[row]["vpn"], pfn, kpfn):
         return False
     remove_item_from_tree(s, row)
     s.ksm_items[row]["anon_vma"] = vt[at]["anon_vma"]
@@ -665,11 +690,16 @@ def try_to_merge_with_ksm_page(s: State, vt, row: int, pfn: int, kpfn: int) -> b
 
 
 @step
-def merge_two(s: State, vt, row: int, pfn: int, twin: int, out) -> bool:
+def merge_two(s: State, r: Rmap, vt, row: int, pfn: int, twin: int, out) -> bool:
     """Two pages of the same content become one KSM page (try_to_merge_two_pages). False: the first must be copied back."""
-    if not try_to_merge_with_ksm_page(s, vt, row, pfn, 0):
+    other = get_mergeable_page(s, vt, twin)
+    if s.mem[pfn]["flags"] & PG_COMPOUND and compound_head(s, pfn) == compound_head(s, other):
+        s.vm_event[THP_SPLIT_PAGE_FAILED] += 1  # ksmd itself holds the page twice, for each twin
+        take_apart(s, r, pfn)
         return True
-    if not try_to_merge_with_ksm_page(s, vt, twin, get_mergeable_page(s, vt, twin), pfn):
+    if not try_to_merge_with_ksm_page(s, r, vt, row, pfn, 0):
+        return True
+    if not try_to_merge_with_ksm_page(s, r, vt, twin, get_mergeable_page(s, vt, twin), pfn):
         return False
     node = stable_tree_insert(s, pfn, out)
     stable_tree_append(s, twin, node)
@@ -679,7 +709,7 @@ def merge_two(s: State, vt, row: int, pfn: int, twin: int, out) -> bool:
 
 
 @step
-def cmp_and_merge_page(s: State, vt, row: int, pfn: int, out) -> bool:
+def cmp_and_merge_page(s: State, r: Rmap, vt, row: int, pfn: int, out) -> bool:
     """One page: into the stable tree if it can, else, if unchanged, into the unstable one. False: COW must be broken (`undo`)."""
     c = s.ksm[0]
     item = s.ksm_items[row]
@@ -695,7 +725,7 @@ def cmp_and_merge_page(s: State, vt, row: int, pfn: int, out) -> bool:
         return True
     remove_item_from_tree(s, row)
     if kpfn:
-        if try_to_merge_with_ksm_page(s, vt, row, pfn, kpfn):
+        if try_to_merge_with_ksm_page(s, r, vt, row, pfn, kpfn):
             stable_tree_append(s, row, s.mem[kpfn]["mapping"])
             c["merged"] += 1
         return True
@@ -706,17 +736,17 @@ def cmp_and_merge_page(s: State, vt, row: int, pfn: int, out) -> bool:
         return True
     if c["use_zero_pages"] and content == 0:
         at = find_mergeable(s, vt, item["mm"], item["vpn"])
-        if at < 0 or try_to_merge_one_page(s, vt, at, item["vpn"], pfn, s.ctl[CTL_ZERO_PFN]):
+        if at < 0 or try_to_merge_one_page(s, r, vt, at, item["vpn"], pfn, s.ctl[CTL_ZERO_PFN]):
             return True
     twin = unstable_tree_search_insert(s, vt, row, pfn)
-    if twin and not merge_two(s, vt, row, pfn, twin, out):
+    if twin and not merge_two(s, r, vt, row, pfn, twin, out):
         c["undo"] = row
         return False
     return True
 
 
 @njit
-def scan_mm(s: State, vt, first: int, last: int, out) -> int:
+def scan_mm(s: State, r: Rmap, vt, first: int, last: int, out) -> int:
     """Go on with the scan of ksm.mm, whose mergeable mappings are the rows first .. last of `vt` (scan_get_next_rmap_item)."""
     c = s.ksm[0]
     mm = c["mm"]
@@ -731,11 +761,11 @@ def scan_mm(s: State, vt, first: int, last: int, out) -> int:
         while c["vpn"] < end:
             vpn = c["vpn"]
             tid = find_pte_table(s, pgd, vpn)
-            if tid == 0:
+            if tid == 0 and not huge_entry(s, pgd, vpn):
                 c["vpn"] = max(next_block(s, pgd, vpn, end), vpn + 1)
                 continue
-            pte = s.pt[tid, vpn & 511]
-            if not pte & PTE_PRESENT or pte & PTE_SPECIAL or s.mem[pte_pfn(pte)]["flags"] & (PG_ANON | PG_HEAD | PG_TAIL) != PG_ANON:
+            pte = s.pt[tid, vpn & 511] if tid else entry_of_page(s, pgd, vpn)
+            if not pte & PTE_PRESENT or pte & PTE_SPECIAL or not s.mem[pte_pfn(pte)]["flags"] & PG_ANON:
                 c["vpn"] = vpn + 1
                 continue
             if c["left"] == 0:
@@ -743,7 +773,7 @@ def scan_mm(s: State, vt, first: int, last: int, out) -> int:
             c["left"] -= 1
             row = get_next_item(s, mm, vpn)
             c["vpn"] = vpn + 1
-            if not cmp_and_merge_page(s, vt, row, pte_pfn(pte), out):
+            if not cmp_and_merge_page(s, r, vt, row, pte_pfn(pte), out):
                 return UNDO
     return END_OF_MM
 
@@ -869,7 +899,6 @@ def fates(s: State, mm: int, start: int, end: int, counts) -> None:
     for vpn in range(start, end):
         while row and s.ksm_items[row]["vpn"] < vpn:
             row = s.ksm_items[row]["next"]
-        tid = find_pte_table(s, s.mms[mm]["pgd"], vpn)
-        pte = s.pt[tid, vpn & 511] if tid else 0
+        pte = entry_of_page(s, s.mms[mm]["pgd"], vpn)
         mine = row if row and s.ksm_items[row]["vpn"] == vpn else 0
         counts[fate_of(s, mine, pte)] += 1

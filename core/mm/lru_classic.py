@@ -169,6 +169,10 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
             return activate(s, zid, pfn)
         add_to_swap_cache(s, zid, pfn, slot)
         page["flags"] |= PG_DIRTY
+    elif shmem and page["flags"] & PG_HEAD:
+        if not split_huge_page(s, r, pfn):
+            return KEPT
+        c["split"] = 1
     if is_mapped(s, pfn) and not try_to_unmap(s, r, zid, pfn):
         return activate(s, zid, pfn)
     nr = lru_pages(page["flags"])

@@ -54,7 +54,7 @@ from core.mm.fault import next_block
 from core.mm.filemap import next_cached
 from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
 from core.mm.mm_inline import lru_gen_enabled
-from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, State
+from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, MM_SWAPENTS, State
 from core.mm.mmap import page_align
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, remove_from_page_cache, xa_leaf
@@ -62,7 +62,7 @@ from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_tab
 from core.mm.rmap_walk import Rmap
 from core.mm.shmem_swap import next_swapped
 from core.mm.swap import lru_add, lru_del, lru_pages
-from core.mm.swap_state import read_swap_cache
+from core.mm.swap_state import free_swap, free_swap_and_cache, read_swap_cache
 from core.mm.swapfile import swap_area, swp_slot
 from core.mm.util import update_hiwater_rss
 from core.mm.vma import find_vma, set_vma
@@ -145,13 +145,15 @@ def _set_flags(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: st
     if advice in ("mergeable", "unmergeable") and not ksm.ksm_madvise(k, task, vma, start, end, advice):
         return
     new = (flags & ~clear) | add
+    if advice == "hugepage" and vma.file is not None:
+        huge_memory.khugepaged_enter(k, vma)  # by what it was advised so far: shared memory is asked before the flag is set
     if new == flags:
         return
     try:
         vma = set_vma(k, vma, start, end, new, vma.policy)
     except SysError as failure:
         raise SysError(Errno.EAGAIN, failure.why) from None
-    if advice == "hugepage":
+    if advice == "hugepage" and vma.file is None:
         huge_memory.khugepaged_enter(k, vma)
 
 
@@ -186,6 +188,8 @@ def _free(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
         raise SysError(Errno.EINVAL, "only private anonymous memory can be freed lazily")
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     lazyfree_ptes(k.s, rmap_walk.tables(k))
+    if int(k.s.vmf["count"][0, 0]):
+        memory.sync_mm_rss(k, vma.mm)
     tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_FREE) made its pages clean")
 
 
@@ -205,6 +209,9 @@ def _remove(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) 
         if low < high and other.flags & VM_SHARED:
             memory.zap_page_range(k, other, low, high)
     if file.root:
+        for border in (first, last):
+            split_at_border(k.s, rmap_walk.tables(k), file.root, border)
+        rmap_walk.settle(k)
         memory.begin(k, task, vma, memory.READ, first, 1, min(last, file.nr_file_pages))
         punch_pages(k.s)
         if file.shmem:
@@ -269,6 +276,7 @@ def _cold(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str) ->
     _check_lru(vma)
     memory.begin(k, task, vma, memory.READ, start, 1, end)
     cold_ptes(k.s, rmap_walk.tables(k))
+    rmap_walk.settle(k)
     tlb.flush_tlb_mm_range(k, vma.mm, start, end, "madvise(MADV_COLD) made its pages old")
 
 
@@ -325,9 +333,10 @@ def lazyfree_huge(s: State, pgd: int, vpn: int, pages: int) -> None:
 
 @njit
 def lazyfree_ptes(s: State, r: Rmap) -> None:
-    """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range)."""
+    """MADV_FREE on the entries of [vmf.first, vmf.n) (madvise_free_pte_range); what is in swap is dropped at once, vmf.count[0] of them."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
+    v["count"][0] = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -340,7 +349,15 @@ def lazyfree_ptes(s: State, r: Rmap) -> None:
             continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
-            if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
+            if pte == 0:
+                continue
+            if not pte & PTE_PRESENT:
+                s.pt[tid, vpn & 511] = 0
+                s.mms[v["mm"]]["rss"][MM_SWAPENTS] -= 1
+                v["count"][0] += 1
+                free_swap_and_cache(s, swp_slot(s, pte))
+                continue
+            if pte & PTE_SPECIAL:
                 continue
             pfn = pte_pfn(pte)
             if s.mem[pfn]["flags"] & PG_COMPOUND:
@@ -348,14 +365,23 @@ def lazyfree_ptes(s: State, r: Rmap) -> None:
                 if page_mapcount(s, pfn) != 1 or not split_huge_page(s, r, head):
                     break
                 put_split_head(s, head)
-            if s.mem[pfn]["flags"] & PG_DIRTY:
-                if s.mem[pfn]["mapcount"] != 1:
-                    continue
-                s.mem[pfn]["flags"] &= ~PG_DIRTY
+            if not clean_alone(s, pfn):
+                continue
             s.pt[tid, vpn & 511] = pte & ~(PTE_A | PTE_D)
             zid = zone_of(s, pfn)
             mark_page_lazyfree(s, zid, pfn)
         at = stop
+
+
+@inline
+def clean_alone(s: State, pfn: int) -> bool:
+    """Make a page of MADV_FREE clean and without a slot, False where others have it too and its content must stay."""
+    page = s.mem[pfn]
+    if page["flags"] & (PG_SWAPCACHE | PG_DIRTY):
+        if page["mapcount"] != 1 or (page["flags"] & PG_SWAPCACHE and not free_swap(s, zone_of(s, pfn), pfn)):
+            return False
+        page["flags"] &= ~PG_DIRTY
+    return True
 
 
 @inline
@@ -388,6 +414,7 @@ def cold_ptes(s: State, r: Rmap) -> None:
     """MADV_COLD on [vmf.first, vmf.n) (madvise_cold_or_pageout_pte_range, deactivate_page)."""
     v = s.vmf[0]
     pgd, at, end = s.mms[v["mm"]]["pgd"], v["first"], v["n"]
+    v["count"][0] = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -455,6 +482,15 @@ def swap_in_slot(s: State, v, slot: int, vpn: int) -> bool:
 
 
 @njit
+def split_at_border(s: State, r: Rmap, root: int, border: int) -> None:
+    """A huge page of shared memory across page `border` of its object comes apart (truncate_inode_partial_folio)."""
+    leaf = xa_leaf(s, root, border)
+    pfn = s.xa[leaf, border & 511] if leaf and border & 511 else 0
+    if pfn > 0 and s.mem[pfn]["flags"] & PG_COMPOUND:
+        split_huge_page(s, r, compound_head(s, pfn))
+
+
+@njit
 def punch_pages(s: State) -> None:
     """Drop the cached pages vmf.first .. vmf.n that nobody maps; `count`: pages, and how many of them were dirty."""
     v = s.vmf[0]
@@ -463,7 +499,12 @@ def punch_pages(s: State) -> None:
     while at >= 0:
         leaf = xa_leaf(s, v["root"], at)
         pfn = s.xa[leaf, at & 511]
-        if s.mem[pfn]["mapcount"] == 0:
+        if s.mem[pfn]["flags"] & PG_COMPOUND:
+            if total_mapcount(s, compound_head(s, pfn)) == 0:
+                remove_from_page_cache(s, zone_of(s, pfn), leaf, pfn, 0)
+                dropped += HPAGE_PMD_NR
+            at |= 511
+        elif s.mem[pfn]["mapcount"] == 0:
             zid = zone_of(s, pfn)
             if s.mem[pfn]["flags"] & PG_DIRTY and not s.mem[pfn]["flags"] & PG_SHMEM:
                 dirty += 1

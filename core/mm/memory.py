@@ -41,8 +41,9 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_WRITE,
 )
+from core.abi.page_flags import PG_TAIL
+from core.direct import Direct
 from core.events import Fault, SwapIn, Thp
-from core.jit import Direct
 from core.mm import (
     filemap,
     gfp,
@@ -66,8 +67,6 @@ from core.mm.fault import (
     F_PERM,
     F_POPULATE,
     KIND_NAMES,
-    MAPPED_AROUND,
-    NEW_PAGES,
     READ_IN,
     V_ANON,
     V_FILE,
@@ -76,13 +75,14 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
-from core.mm.huge_memory import HUGE, HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
+from core.mm.huge_memory import HUGE, HUGE_LIMIT, HUGE_SHMEM, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import (
     CTL_DIRTY_POLL,
     CTL_IN_LRU_FAULT,
     CTL_RA_ADDR,
     CTL_RA_HITS,
     CTL_VMA_RA,
+    EVERYWHERE,
     WMARK_LOW,
     Answer,
     answer,
@@ -90,9 +90,26 @@ from core.mm.mm_types import (
     back_with_huge_pages,
 )
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_ops import BALANCE, DONE, LIMIT, MISS, NO_PAGE, NO_STORE, NUMA_HINT, OUT_OF_VMA, OVER_HIGH, READAHEAD, RUNS_FULL, SIGBUS, SLEPT
+from core.mm.page_ops import (
+    ASK_OBJECT,
+    BALANCE,
+    DONE,
+    LIMIT,
+    MAPPED_AROUND,
+    MISS,
+    NEW_PAGES,
+    NO_PAGE,
+    NO_STORE,
+    NUMA_HINT,
+    OUT_OF_VMA,
+    OVER_HIGH,
+    READAHEAD,
+    RUNS_FULL,
+    SIGBUS,
+    SLEPT,
+)
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
-from core.mm.swap_readahead import read_slot
+from core.mm.swap_readahead import ZRAM, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import NR_FILE_DIRTY
@@ -159,7 +176,8 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
     ask(  # in the order of its parameters: naming them costs as much again
         k.s, mm.id, k.s.mms["memcg"][mm.id], cpu_to_node(k, cpu), cpu, vma.start, vma.end, vma.pgoff, vma.flags, vma_kind(vma), vma_prot(vma),
         anon_id, file_id, root, file_pages, access, first, step, n, content, WMARK_LOW, flags, other, k.machine.storage.buffers, anon_root,
-        mempolicy.in_force(task, vma), ino, thp, 1 << int(k.sysctl["vm.page-cluster"]), k.clock.slice_end >= 0, done,
+        mempolicy.in_force(task, vma), ino, thp, 1 << int(k.sysctl["vm.page-cluster"]), k.clock.slice_end >= 0,
+        0 if file is not None and file.policies else EVERYWHERE, done,
     )  # fmt: skip
 
 
@@ -198,6 +216,8 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
                 outcome.touched += done
                 return outcome
         outcome.touched += n
+        if k.watch is not None:
+            k.watch(outcome.touched)
     return outcome
 
 
@@ -241,8 +261,6 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         return reached
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
-    if thp:
-        huge_memory.khugepaged_enter(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
     if by_address := bool(k.swap_devices and k.s.ctl[CTL_VMA_RA]):  # without swap nothing is read ahead
@@ -264,10 +282,14 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         if k.nr_nodes > 1:
             numa_access.spend(k, task, done, order)
+        if thp and not vma.mm.khugepaged and int(k.s.vmf["thp"][0]) & huge_memory.THP_SUITED:
+            huge_memory.khugepaged_enter(k, vma)
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
         decide(k, task, vma, end, order, outcome)
+        if k.watch is not None:
+            k.watch(outcome.touched + done)
         if k.clock.over():
             if end.reason == SLEPT:
                 return done
@@ -320,7 +342,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
             if kind in (COW, ZERO_COW):
                 k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
-            if kind == HUGE:
+            if kind in (HUGE, HUGE_SHMEM):
                 k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
             continue
         if stall:  # everything before it has had its time: the stall begins then
@@ -333,8 +355,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
-        task.majflt += n
-        task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][device] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+            task.majflt += n
+            task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults
     outcome.faults += faults
     if vma.file is not None:
@@ -360,7 +383,7 @@ def fault_price(k: Kernel, kind: int) -> int:
     """Nanoseconds of one fault beyond the trap itself, by kind."""
     c = k.costs
     return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
-            c.clear_huge_page, c.zero_page, c.reuse)[kind]  # fmt: skip
+            c.clear_huge_page, c.zero_page, c.reuse, c.clear_huge_page, c.map_file)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
@@ -393,6 +416,8 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
     elif reason == SIGBUS:
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
+    elif reason == ASK_OBJECT:
+        mempolicy.ask_object(k, task, vma, end.victim)
     elif reason == NUMA_HINT:
         outcome.faults += numa_balancing.hint_faults(k, task, end, order)
     elif reason in (NO_HUGE, HUGE_LIMIT, NO_HUGE_ZERO):
@@ -409,6 +434,8 @@ def held(k: Kernel, vma: Vma, vpn: int) -> Iterator[None]:
     """
     file = vma.file
     pfn = int(filemap.find(k.s, file.root, vpn - vma.start + vma.pgoff)) if file is not None and file.root else 0
+    if k.s.mem["flags"][pfn] & PG_TAIL:
+        pfn = int(k.s.mem["private"][pfn])
     if pfn:
         k.s.mem["refcount"][pfn] += 1
     try:
@@ -507,11 +534,11 @@ def zap_page_range(k: Kernel, vma: Vma, start: int, end: int, gather: list[int] 
         else:
             gather += (start, end)
         return
-    if k.current is not None and k.current.mm is vma.mm:
-        sync_mm_rss(k, vma.mm)
     begin(k, None, vma, READ, start, 1, end)
     zap.zap_pages(k.s, rmap.other_locked(k, vma) if vma.flags & VM_LOCKED else rmap.NOBODY)
     v = k.s.vmf[0]
+    if int(v["count"][zap.TABLES]) and k.current is not None and k.current.mm is vma.mm:
+        sync_mm_rss(k, vma.mm)  # whoever goes through a page table settles his counts; huge entries have none
     k.clock.spend(int(v["count"][0]) * k.costs.zap_pte)
     if vma.file is not None:
         vma.file.nr_dirty += int(v["dirtied"])
@@ -604,6 +631,7 @@ def truncate(k: Kernel, inode: Inode, size: int) -> None:
         if low < vma.end:
             zap_page_range(k, vma, low, vma.end)
     inode.size = size
+    k.rmap = None  # it knows where the file ends
     if inode.root:
         dirty = k.s.node_stat[:, NR_FILE_DIRTY].sum()
         inode.nr_pages -= int(filemap.truncate_pages(k.s, inode.root, first, k.machine.storage.buffers))

@@ -29,8 +29,13 @@ order, own node first, and the statistics compare with the first that may give:
 When the nodes of a `bind` are full, only their kswapds run, only they are reclaimed, and the OOM killer passes over tasks that are
 bound to other nodes. `preferred_many` gives its nodes up before it reclaims.
 
-Simplified: the policy of shared memory stays with the mapping and is inherited by fork; in Linux it belongs to the object and is seen
-by those who map it later, too. Moving pages: `numa_migrate`.
+Shared memory keeps the policies that `mbind` gives to parts of it in the object (`policy_at`): whoever faults a page in next follows it, whatever
+he himself was told. A mapping's own policy counts for nothing there; where the object has none the process's own holds. A page loop asks the
+object when it comes to a hole outside the range that it knows of (`page_ops.ASK_OBJECT`).
+
+    A, B share 16M; A: mbind 0..8M bind 1; B, on node 0, touches 12M     8M on node 1, 4M on node 0
+
+Moving pages: `numa_migrate`.
 
 Source: mm/mempolicy.c:vma_alloc_folio, alloc_pages, interleave_nid, policy_node, policy_nodemask, mempolicy_in_oom_domain; facts NU-01..08.
 """
@@ -44,11 +49,12 @@ from typing import TYPE_CHECKING
 from core.abi.errno import Errno, SysError
 from core.abi.mempolicy import MODES
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
+from core.mm.mm_types import EVERYWHERE
 from core.mm.vma import set_vma, vmas_between
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Vma
+    from core.mm.mm_types import Inode, Vma
     from core.sched.task import Task
 
 
@@ -71,10 +77,56 @@ def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, in
     """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own; its cpuset's nodes."""
     own = task.policy if task is not None else None
     mems = task.mems if task is not None else 0
-    of_vma = (vma.policy if vma is not None else None) or own
+    of_vma = (vma.policy if vma is not None and not keeps_policies(vma) else None) or own
     if of_vma is None:
         return 0, 0, 0, 0, 0, mems
     return 1, MODES[of_vma.mode], of_vma.mask, MODES[own.mode] if own else 0, own.mask if own else 0, mems
+
+
+# ---------------------------------------------------------------- shared memory keeps its policies itself
+
+
+def keeps_policies(vma: Vma) -> bool:
+    """Is it the object behind a mapping that has the policies (vm_ops->set_policy): shared memory?"""
+    return vma.file is not None and vma.file.shmem
+
+
+def policy_at(inode: Inode, index: int) -> tuple[int, int, Mempolicy | None]:
+    """The policy of a page of an object, None for none, and the pages [first, last) it holds for (mpol_shared_policy_lookup)."""
+    low, high = 0, EVERYWHERE
+    for first, last, policy in inode.policies:
+        if first <= index < last:
+            return first, last, policy
+        low, high = (max(low, last), high) if last <= index else (low, min(high, first))
+    return low, high, None
+
+
+def set_shared_policy(inode: Inode, start: int, end: int, policy: Mempolicy | None) -> None:
+    """The pages [start, end) of an object have this policy from now on, for whoever faults them in (mpol_set_shared_policy)."""
+    pieces = [(first, min(last, start), old) for first, last, old in inode.policies if first < start]
+    pieces += [(max(first, end), last, old) for first, last, old in inode.policies if last > end]
+    if policy is not None:
+        pieces.append((start, end, policy))
+    inode.policies = sorted((piece for piece in pieces if piece[0] < piece[1]), key=lambda piece: piece[0])
+
+
+def policy_of(task: Task, vma: Vma) -> Mempolicy | None:
+    """What a mapping's first page goes by: its object's policy, or its own, or the task's (get_vma_policy)."""
+    own = policy_at(vma.file, vma.pgoff)[2] if vma.file is not None and keeps_policies(vma) else vma.policy
+    return own or task.policy
+
+
+def ask_object(k: Kernel, task: Task | None, vma: Vma, index: int) -> None:
+    """A page loop is about to fill a hole of an object: the policy for it, and for how many pages around, into `State.vmf`."""
+    assert vma.file is not None
+    first, last, policy = policy_at(vma.file, index)
+    own = task.policy if task is not None else None
+    v = k.s.vmf[0]
+    v["of_start"], v["of_end"] = first, last
+    chosen = policy or own
+    v["policy"] = int(chosen is not None)
+    v["mode"], v["nodes"] = (MODES[chosen.mode], chosen.mask) if chosen is not None else (0, 0)
+    v["task_mode"], v["task_nodes"] = (MODES[own.mode], own.mask) if own is not None else (0, 0)
 
 
 def make_policy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:
@@ -134,6 +186,8 @@ def do_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes:
             break
         vma = inside[0]
         low, high = max(vma.start, at), min(vma.end, end)
+        if vma.file is not None and keeps_policies(vma):
+            set_shared_policy(vma.file, low - vma.start + vma.pgoff, high - vma.start + vma.pgoff, policy)
         if vma.policy != policy:
             set_vma(k, vma, low, high, vma.flags, policy)
         at = high

@@ -7,12 +7,12 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.pt        one row a page table          512 entries in x86-64's own bits (int64, bit 63 = NX)
     State.xa        one row a radix node          512 slots of a file's page cache
     State.buddy     free-list links by order      see page_alloc
+    State.pageblocks  one byte a 2 MiB block      its migrate type, compaction's skip mark
     State.zones     one row a zone                struct zone, row = node * ZONES_PER_NODE + type
     State.sections  one row per 4 MiB of frames   the zone they belong to, -1 for none (see zone_of)
     State.lruvecs   one row a (cgroup, node)      struct lruvec, row = memcg * nr_nodes + node
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
-    State.pcp       one row a zone                what its CPUs hold of it on lists of their own (pcp)
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
@@ -57,6 +57,10 @@ HPAGE_PMD_ORDER = 9
 HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER  # frames of a huge page that a PMD entry maps
 SECTION_SHIFT = 10  # a node has a multiple of 4 MiB, so no 1,024 frames belong to two zones
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC = range(4)
+MIGRATE_TYPES = 4  # those that have free lists
+PAGEBLOCK_ORDER = 9  # the unit of migrate types: a huge page
+PAGEBLOCK_PAGES = 1 << PAGEBLOCK_ORDER
+PAGEBLOCK_TYPE, PAGEBLOCK_SKIP = 7, 8  # State.pageblocks: the migrate type, and compaction's mark
 NR_LRU = 5
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = range(5)
 WMARK_MIN, WMARK_LOW, WMARK_HIGH, WMARK_PROMO = range(4)
@@ -69,16 +73,20 @@ PAGE = np.dtype([
     ("next", "i4"), ("prev", "i4"), ("private", "i4"), ("index", "i8"), ("content", "i8"),
 ])  # fmt: skip
 
-# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp)
+# compact_*: where compaction's scanners left off and how it fared (`compaction`).
+# huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp).
+# boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
+# the zone below than steal part of a pageblock here.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
     ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
-    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MAX_ORDER,)), ("stat", "i8", (len(vmstat.ZONE_STATS),)),
+    ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
+    ("compact_considered", "i8"), ("compact_defer_shift", "i8"), ("compact_order_failed", "i8"), ("compact_cached_free_pfn", "i8"),
+    ("compact_cached_migrate_pfn", "i8", (2,)), ("compact_init_migrate_pfn", "i8"), ("compact_init_free_pfn", "i8"),
+    ("compact_blockskip_flush", "i8"),
+    ("nr_free", "i8", (MAX_ORDER,)), ("head", "i8", (MIGRATE_TYPES, MAX_ORDER)), ("tail", "i8", (MIGRATE_TYPES, MAX_ORDER)),
+    ("stat", "i8", (len(vmstat.ZONE_STATS),)),
 ])  # fmt: skip
-
-# State.pcp: of a zone, what was counted of `free`, `huge_taken` and `huge_freed` already; the least that a CPU's list may hold, what boot left
-# on each; then the small pages on each CPU's list, then the huge ones.
-PCP_FREE, PCP_TAKEN, PCP_FREED, PCP_FLOOR, PCP_BOOT, PCP_FIRST = range(6)
 
 # tree: the list lengths of the cgroup and all below it. cost, refaults: anonymous, file. age: evictions and activations.
 LRUVEC = np.dtype([
@@ -124,6 +132,7 @@ TASK_RSS_EVENTS_THRESH = 64
 
 # The operation at hand (Linux: struct vm_fault plus scan_control's idea of one context object).
 # policy: 0 if no memory policy is in force; mode, nodes (a mask): the mapping's, which may be the task's; task_*: the task's own.
+# of_start, of_end: the pages of a shared-memory object that mode and nodes are of; elsewhere the object is asked first.
 # mems: the nodes that the task's cpuset allows, as a mask (0: all).
 # thp: what a fault may use huge pages for (huge_memory.THP_*); no_thp: the 2 MiB where this access must do without;
 # ready: a block of 512 frames that was found for it meanwhile (0: neither).
@@ -141,13 +150,13 @@ VMF = np.dtype([
     ("major", "i8"), ("flags", "i8"), ("other", "i8"),
     ("block_heads", "i8"), ("anon_root", "i8"),
     ("policy", "i8"), ("mode", "i8"), ("nodes", "i8"), ("task_mode", "i8"), ("task_nodes", "i8"), ("mems", "i8"), ("ino", "i8"), ("thp", "i8"),
-    ("cluster", "i8"), ("sliced", "i8"),
+    ("cluster", "i8"), ("sliced", "i8"), ("of_start", "i8"), ("of_end", "i8"),
     # answered
     ("done", "i8"), ("reason", "i8"), ("vpn", "i8"), ("victim", "i8"), ("nr_runs", "i8"), ("dirtied", "i8"), ("tried", "i8"),
     ("ra_slot", "i8"), ("ra_next", "i8"), ("ra_last", "i8"), ("ra_pages", "i8"), ("ra_mark", "i8"),
     ("read_slot", "i8"), ("reads", "i8"), ("read_pages", "i8"), ("read_ns", "i8"), ("read_stall", "i8"), ("read_run", "i8"),
     ("no_thp", "i8"), ("ready", "i8"), ("cache_hits", "i8"),
-    ("count", "i8", (16,)),
+    ("count", "i8", (20,)),
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
@@ -155,15 +164,18 @@ _ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x
 _ANSWERED: Any = struct.Struct("9q")
 
 
+EVERYWHERE = 1 << 62  # beyond any page of a file
+
+
 def ask(s: State, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
-        thp: int = 0, cluster: int = 1, sliced: bool = False, done: int = 0) -> None:  # fmt: skip
+        thp: int = 0, cluster: int = 1, sliced: bool = False, of_end: int = EVERYWHERE, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
     _ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
-        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, done,
+        access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, 0, of_end, done,
     )  # fmt: skip
 
 
@@ -245,6 +257,16 @@ KSM_NEITHER, KSM_UNSTABLE, KSM_STABLE = range(3)
 KSM_CHAIN = -1024
 
 
+# struct compact_control: one compaction of a zone, asked and answered (`compaction`).
+CC = np.dtype([
+    ("zid", "i8"), ("order", "i8"), ("migratetype", "i8"), ("sync", "i8"), ("sync_full", "i8"), ("direct", "i8"), ("whole_zone", "i8"),
+    ("ignore_skip_hint", "i8"), ("ignore_block_suitable", "i8"), ("rescan", "i8"), ("unevictable", "i8"),
+    ("migrate_pfn", "i8"), ("free_pfn", "i8"), ("fast_start_pfn", "i8"), ("fast_search_fail", "i8"), ("search_order", "i8"),
+    ("nr_migratepages", "i8"), ("left", "i8"), ("nr_freepages", "i8"), ("migrated", "i8"), ("failed", "i8"),
+    ("total_migrate_scanned", "i8"), ("total_free_scanned", "i8"),
+])  # fmt: skip
+
+
 class State(NamedTuple):
     """Every column of one simulated machine; passed whole to each page loop."""
 
@@ -252,6 +274,7 @@ class State(NamedTuple):
     pt: Array
     xa: Array
     buddy: Array
+    pageblocks: Array
     zones: Array
     sections: Array
     zonelists: Array
@@ -268,6 +291,7 @@ class State(NamedTuple):
     slots: Array
     swaps: Array
     sc: Array
+    cc: Array
     looks: Array
     ksm: Array
     ksm_items: Array
@@ -276,7 +300,6 @@ class State(NamedTuple):
     lrugens: Array
     blooms: Array
     stamps: Array
-    pcp: Array
 
 
 # ctl columns
@@ -295,6 +318,8 @@ CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
+# the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
+CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 56, 57, 58
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given
@@ -368,6 +393,9 @@ class AnonVma:
         self.children = 0
 
 
+SHMEM_DEV = (0, 1)  # the mount that nobody sees, of shared anonymous memory
+
+
 class Inode:
     """A file of the simulated disk, or a shmem object: its size and its page cache.
 
@@ -377,7 +405,7 @@ class Inode:
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
                  "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
-                 "hstate", "spool", "resv_map", "huge_pages")  # fmt: skip
+                 "hstate", "spool", "resv_map", "huge_pages", "policies")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -405,6 +433,7 @@ class Inode:
         self.spool: Subpool | None = None
         self.resv_map: ResvMap | None = None
         self.huge_pages: dict[int, int] = {}
+        self.policies: list[tuple[int, int, Mempolicy]] = []  # of shared memory: pages [first, last), in order (shared_policy)
 
     @property
     def nr_file_pages(self) -> int:

@@ -60,7 +60,7 @@ from core.abi.mman import (
 )
 from core.events import VmaChange
 from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, ksm, memory, shmem, tlb
-from core.mm.mm_types import Vma
+from core.mm.mm_types import SHMEM_DEV, Vma
 from core.mm.rmap import anon_vma_fork
 from core.mm.util import (
     can_do_mlock,
@@ -171,7 +171,7 @@ def _map(
         raise SysError(Errno.ENOMEM, "length wraps around the address space")
     if mm.map_count > int(k.sysctl["vm.max_map_count"]):
         raise SysError(Errno.ENOMEM, "more mappings than vm.max_map_count")
-    start = _place(task, mm, address, pages, fixed, align, file, pgoff)
+    start = _place(k, task, mm, address, pages, fixed, align, file, 0 if file is None else pgoff, "shared" in flags)
     if "fixed_noreplace" in flags and find_vma_intersection(mm, start, start + pages):
         raise SysError(Errno.EEXIST, "MAP_FIXED_NOREPLACE, and something is mapped there")
     vm_flags = prot | mm.def_flags | VM_MAY
@@ -214,7 +214,9 @@ def _round_hint(address: int) -> int:
     return MMAP_MIN_ADDR if 0 < address < MMAP_MIN_ADDR else address
 
 
-def _place(task: Task, mm: Mm, address: int, pages: int, fixed: bool, align: int, file: Inode | None, pgoff: int) -> int:
+def _place(
+    k: Kernel, task: Task, mm: Mm, address: int, pages: int, fixed: bool, align: int, file: Inode | None, pgoff: int, shared: bool
+) -> int:
     """Where the mapping goes, as a page number (get_unmapped_area)."""
     if pages > TASK_VPNS:
         raise SysError(Errno.ENOMEM, "longer than the address space")
@@ -226,7 +228,9 @@ def _place(task: Task, mm: Mm, address: int, pages: int, fixed: bool, align: int
         raise SysError(Errno.EINVAL, "align is not a power of two")
     if align > PAGE_SIZE and not address:
         return get_unmapped_area_aligned(mm, pages, align >> PAGE_SHIFT)
-    return place_like(mm, address >> PAGE_SHIFT, pages, file, pgoff)
+    if file is None and shared:
+        return place_shmem(k, mm, address >> PAGE_SHIFT, pages, 0)
+    return place_like(k, mm, address >> PAGE_SHIFT, pages, file, pgoff)
 
 
 def check_fixed(task: Task, address: int, pages: int) -> int:
@@ -253,8 +257,10 @@ def place_hugetlb(task: Task, mm: Mm, address: int, pages: int, fixed: bool, hug
     return (get_unmapped_area(mm, 0, pages + huge - 1) + huge - 1) & ~(huge - 1)
 
 
-def place_like(mm: Mm, hint: int, pages: int, file: Inode | None, pgoff: int) -> int:
+def place_like(k: Kernel, mm: Mm, hint: int, pages: int, file: Inode | None, pgoff: int) -> int:
     """A free range for a mapping of `file`: a file of the disk gets one that huge pages could map, if it is that long."""
+    if file is not None and file.dev == SHMEM_DEV:
+        return place_shmem(k, mm, hint, pages, pgoff)
     if file is not None and not file.shmem and not file.kernel:
         end, first = pgoff + pages, -(-pgoff // PMD_PAGES) * PMD_PAGES
         if end - first >= PMD_PAGES and not (hint and get_unmapped_area(mm, hint, pages) == hint):
@@ -263,6 +269,21 @@ def place_like(mm: Mm, hint: int, pages: int, file: Inode | None, pgoff: int) ->
             except SysError:
                 pass  # no room for both: any place will do
     return get_unmapped_area(mm, hint, pages)
+
+
+def place_shmem(k: Kernel, mm: Mm, hint: int, pages: int, pgoff: int) -> int:
+    """A free range for shared memory: one that huge pages could map, if it may have any and is that long (shmem_get_unmapped_area)."""
+    start = get_unmapped_area(mm, hint, pages)
+    if k.thp["shmem_enabled"] in ("deny", "never") or pages < PMD_PAGES or (hint and start == hint):
+        return start
+    offset = pgoff % PMD_PAGES
+    if (offset and offset + pages < 2 * PMD_PAGES) or start % PMD_PAGES == offset:
+        return start
+    try:
+        wide = get_unmapped_area(mm, hint, pages + PMD_PAGES - 1)
+    except SysError:
+        return start
+    return wide + (offset - wide) % PMD_PAGES
 
 
 def _check_locked(task: Task, mm: Mm, vm_flags: int, asked: bool, pages: int) -> None:
@@ -324,6 +345,7 @@ def mmap_region(k: Kernel, task: Task, start: int, pages: int, flags: int, pgoff
         if flags & VM_HUGETLB:
             hugetlbfs.file_mmap(k, task, vma)
         link_vma(vma)
+    huge_memory.khugepaged_enter(k, vma)
     vm_stat_account(mm, flags, pages)
     if flags & VM_LOCKED:
         if flags & VM_SPECIAL:
@@ -497,6 +519,7 @@ def brk_region(k: Kernel, task: Task, start: int, pages: int, flags: int = 0) ->
     if below is not None and below.end == start and can_merge_after(below, flags, None, None, start, None):
         vma = below
         adjust(vma, vma.start, start + pages)
+        huge_memory.khugepaged_enter(k, vma)
     else:
         vma = Vma(mm, start, start + pages, flags, start)
         link_vma(vma)

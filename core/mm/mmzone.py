@@ -34,6 +34,7 @@ from math import isqrt
 from typing import TYPE_CHECKING
 
 from core.mm.mm_types import (
+    PAGEBLOCK_PAGES,
     WMARK_HIGH,
     WMARK_LOW,
     WMARK_MIN,
@@ -139,6 +140,20 @@ def setup_per_zone_wmarks(k: Kernel, min_free_kb: int | None = None, *, early: d
         marks[WMARK_LOW] = low_step + step
         marks[WMARK_HIGH] = low_step + 2 * step
         marks[WMARK_PROMO] = low_step + 3 * step
+        zones["boost"][zid] = 0
+    setup_boost(k)
+
+
+def setup_boost(k: Kernel) -> None:
+    """How far thefts of pageblocks may raise each zone's marks (boost_watermark): watermark_boost_factor/10000 of high, WM-05.
+
+    15000: half as much again as high. At least one pageblock, but nothing in a zone of less than four.
+    """
+    zones, factor = k.s.zones, int(k.sysctl["vm.watermark_boost_factor"])
+    for zid in k.populated:
+        most = int(zones["wmark"][zid][WMARK_HIGH]) * factor // 10000
+        usable = most and int(zones["managed"][zid]) >= 4 * PAGEBLOCK_PAGES
+        zones["max_boost"][zid] = max(PAGEBLOCK_PAGES, most) if usable else 0
 
 
 def recommended_min_free_kb(nr_zones: int, lowmem: int) -> int:
@@ -177,6 +192,8 @@ def build_zonelists(k: Kernel) -> None:
     """Per node the order in which zones are asked: the nodes in `fallback_order`, each node Normal, DMA32, DMA (NU-01)."""
     s = k.s
     s.zonelists[:] = -1
+    for zid in k.populated:
+        s.zones["nofragment"][zid] = int(s.zones["type"][zid]) == ZONE_NORMAL and s.zones["managed"][zid - 1] > 0
     for node, nodes in enumerate(fallback_orders(k)):
         order = [n * ZONES_PER_NODE + kind for n in nodes for kind in (ZONE_NORMAL, ZONE_DMA32, ZONE_DMA)]
         usable = [zid for zid in order if s.zones["managed"][zid]]
@@ -225,8 +242,13 @@ def cpu_to_node(k: Kernel, cpu: int) -> int:
 
 
 def pcp_high(k: Kernel, zid: int) -> int:
-    """How many pages each CPU may keep to itself: the zone's low mark shared by the node's CPUs (zone_highsize); `pcp` counts them."""
-    low = int(k.s.zones["wmark"][zid, WMARK_LOW])
+    """How many pages each CPU may keep to itself: the zone's low mark, or the share of percpu_pagelist_high_fraction, by CPUs (zone_highsize).
+
+    For figures only: per-CPU lists are not simulated but for what boot leaves on them.
+    """
+    low = int(k.s.zones["wmark"][zid][WMARK_LOW])
+    if fraction := int(k.sysctl["vm.percpu_pagelist_high_fraction"]):
+        low = int(k.s.zones["managed"][zid]) // fraction
     cpus = max(1, k.nr_cpus // k.nr_nodes)
     return max(low // cpus, pcp_batch(k, zid) * 4) if low else 0
 
@@ -244,6 +266,7 @@ def pcp_batch(k: Kernel, zid: int) -> int:
 # Boot's own use, pages, as recorded on 256M, 512M and 1G machines (they differ by less than 2 %).
 BOOT_DMA = 32
 BOOT_KERNEL, BOOT_SWAP, BOOT_NODE = 8180, 220, 1700
+BOOT_SPARE_BLOCKS = 3  # free pageblocks that are Unmovable (the last one: Reclaimable) when boot is over
 BOOT_PCP_SHARE = 3  # a third of each CPU's limit stands on its list when boot is over
 
 

@@ -123,7 +123,7 @@ def _grow(k: Kernel, task: Task, vma: Vma, start: int, old: int, new: int, may_m
         return start
     if not may_move:
         raise SysError(Errno.ENOMEM, "no room to grow in place, and it may not move")
-    to = place_like(mm, 0, new, vma.file, vma.pgoff + start - vma.start)
+    to = place_like(k, mm, 0, new, vma.file, vma.pgoff + start - vma.start)
     return _move_vma(k, task, vma, start, old, new, to, False)
 
 
@@ -165,7 +165,7 @@ def _mremap_to(k: Kernel, task: Task, start: int, old: int, new_address: int | N
     if new_address is not None:
         to = check_fixed(task, new_address, new)
     else:
-        to = place_like(mm, 0, new, vma.file, vma.pgoff + start - vma.start)
+        to = place_like(k, mm, 0, new, vma.file, vma.pgoff + start - vma.start)
     return _move_vma(k, task, vma, start, old, new, to, dontunmap)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from core.abi.errno import Errno, SysError
 from core.abi.page_flags import PG_HEAD, PG_LRU, PG_MLOCKED, PG_WRITEBACK
 from core.jit import njit, step
-from core.mm import memory
+from core.mm import memory, mempolicy
 from core.mm.compound import (
     PG_COMPOUND,
     add_compound_mapcount,
@@ -32,7 +32,7 @@ from core.mm.compound import (
     prep_compound_page,
     undefer,
 )
-from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on
+from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on, il_place
 from core.mm.huge_pmd import NR_ANON_THPS
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, State
 from core.mm.numa_move import move_page
@@ -68,7 +68,7 @@ def move_huge(s: State, v, pgd: int, vpn: int, sources: int, target: int) -> int
         return stop
     new = 0
     if s.mem[old]["refcount"] == 1:
-        new = huge_page_on(s, v, target, 1 << target) if target >= 0 else alloc_hugepage_vma(s, v, vpn)
+        new = huge_page_on(s, v, target, 1 << target) if target >= 0 else alloc_hugepage_vma(s, v, il_place(v, vpn))
     if new == 0:
         v["count"][FAILED] += 1
         s.vm_event[PGMIGRATE_FAIL] += HPAGE_PMD_NR
@@ -150,6 +150,8 @@ def move_range(s: State, sources: int, target: int) -> None:
 def migrate(k: Kernel, task: Task, vma: Vma, start: int, end: int, sources: int, target: int = BY_POLICY) -> int:
     """Move pages [start, end) of a mapping off the nodes of the mask `sources`: how many could not be moved."""
     memory.begin(k, task, vma, memory.READ, start, 1, end)
+    if mempolicy.keeps_policies(vma):
+        mempolicy.ask_object(k, task, vma, start - vma.start + vma.pgoff)
     move_range(k.s, sources, target)
     v = k.s.vmf[0]
     k.clock.spend(int(v["count"][MOVED]) * (k.costs.copy_page + k.costs.zap_pte))

@@ -176,6 +176,8 @@ def out_of_memory(k: Kernel, task: Task | None, gfp: str, order: int = 0, memcg:
         return True
     oc = OomControl(task, gfp, order, memcg, nodes)
     constrained_alloc(k, oc)
+    if any(victim.oom_victim and victim.mm is not None and not victim.mm.oom_skip for victim in domain(k, oc)):
+        return True  # one of them is dying: its memory comes first (oom_evaluate_task)
     k.clock.spend(k.costs.oom_kill)
     first_line = len(k.dmesg)
     _panic_on_oom(k, oc)

@@ -50,7 +50,10 @@ from core.mm.compound import (
 from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
+    HPAGE_PMD_NR,
     MAX_NUMNODES,
+    MIGRATE_MOVABLE,
+    MIGRATE_UNMOVABLE,
     MM_ANONPAGES,
     MM_FILEPAGES,
     MM_SHMEMPAGES,
@@ -78,6 +81,7 @@ from core.vmstat import (
     NR_MLOCK,
     NR_PAGETABLE,
     NR_SHMEM,
+    NR_SHMEM_THPS,
     NR_ZONE_WRITE_PENDING,
     NUMA_INTERLEAVE_HIT,
     UNEVICTABLE_PGCLEARED,
@@ -87,7 +91,7 @@ from core.vmstat import (
 
 # why a page loop stopped (vmf.reason)
 DONE, OUT_OF_VMA, NO_PAGE, LIMIT, MISS, READAHEAD, SIGBUS, RUNS_FULL, OVER_HIGH, BALANCE, SLEPT = range(11)
-NUMA_HINT = 24
+NUMA_HINT, ASK_OBJECT = 24, 25
 
 NO_STORE = -1000  # an access for writing that stores nothing: get_user_pages, a copy made ahead of the write
 
@@ -95,6 +99,8 @@ GFP_USER, GFP_KERNEL = 3, 2  # highest zone a request may use: ZONE_MOVABLE for 
 
 BUFFER_HEAD = 104  # bytes of slab per block of a page that carries buffers (struct buffer_head)
 XA_NODE_SHARE = 9  # bytes of slab per cached page: a 576-byte radix node serves 64 of them
+HUGE_XA_SHARE = 72  # of a huge page: 8 slots of one node
+MAPPED_AROUND, NEW_PAGES = 16, 17  # vmf.count: pages mapped by fault-around, for their cost; pages that a file gained
 
 
 @inline
@@ -113,10 +119,16 @@ def file_content(file: int, index: int) -> int:
     return ((file << 30) + index + 1) << 16
 
 
+@inline
+def migratetype_of(classzone: int) -> int:
+    """User pages and the page cache can move, page tables and the kernel's own cannot."""
+    return MIGRATE_MOVABLE if classzone == GFP_USER else MIGRATE_UNMOVABLE
+
+
 @step
 def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -> int:
     """A frame by `node`'s zonelist from the nodes of a mask (0: all), on behalf of vmf's CPU."""
-    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"])
+    return get_page_from_freelist(s, node, 0, mark, classzone, nodes, v["node"], migratetype_of(classzone))
 
 
 @step
@@ -224,7 +236,7 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     """
     if v["policy"] == 0:
         v["tried"] = cpuset_nodes(v, classzone, 0)
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"])
+        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"], migratetype_of(classzone))
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:
@@ -357,9 +369,21 @@ def page_add_file_rmap(s: State, zid: int, pfn: int) -> None:
     """One more entry maps a page-cache page."""
     page = s.mem[pfn]
     page["mapcount"] += 1
+    if page["flags"] & PG_COMPOUND:
+        file_subpage_mapped(s, zid, pfn)
+        return
     page["refcount"] += 1
     if page["mapcount"] == 1:
         stat_add(s, zid, page["memcg"], NR_FILE_MAPPED, 1)
+
+
+@step
+def file_subpage_mapped(s: State, zid: int, pfn: int) -> None:
+    """A small entry more maps this frame of a huge page of shared memory."""
+    head = compound_head(s, pfn)
+    s.mem[head]["refcount"] += 1
+    if s.mem[pfn]["mapcount"] == 1 and compound_mapcount(s, head) == 0:
+        stat_add(s, zid, s.mem[head]["memcg"], NR_FILE_MAPPED, 1)
 
 
 @step
@@ -516,6 +540,9 @@ def add_to_page_cache(s: State, v, leaf: int, index: int, pfn: int, shmem: bool)
 def remove_from_page_cache(s: State, zid: int, leaf: int, pfn: int, block_heads: int) -> None:
     """Page `index` is cached no more: unaccounted, its buffers gone, the cache's reference dropped."""
     page = s.mem[pfn]
+    if page["flags"] & PG_COMPOUND:
+        remove_huge_from_page_cache(s, zid, leaf, compound_head(s, pfn))
+        return
     memcg = page["memcg"]
     s.xa[leaf, page["index"] & 511] = 0
     stat_add(s, zid, memcg, NR_FILE_PAGES, -1)
@@ -527,6 +554,20 @@ def remove_from_page_cache(s: State, zid: int, leaf: int, pfn: int, block_heads:
         drop_buffers(s, pfn, block_heads)
     account_slab(s, memcg, -XA_NODE_SHARE)
     put_page(s, zid, pfn)
+
+
+@step
+def remove_huge_from_page_cache(s: State, zid: int, leaf: int, head: int) -> None:
+    """A huge page of shared memory leaves its object whole."""
+    page = s.mem[head]
+    memcg = page["memcg"]
+    for i in range(HPAGE_PMD_NR):
+        s.xa[leaf, i] = 0
+    for counter in (NR_FILE_PAGES, NR_SHMEM, NR_SHMEM_THPS):
+        stat_add(s, zid, memcg, counter, -HPAGE_PMD_NR)
+    account_slab(s, memcg, -HUGE_XA_SHARE)
+    page["refcount"] -= HPAGE_PMD_NR - 1
+    put_page(s, zid, head)
 
 
 @step

@@ -23,7 +23,7 @@ from core.mm.compound import total_mapcount
 from core.mm.huge_pmd import split_huge_pmd
 from core.mm.lru_gen_walk import lru_gen_look_around
 from core.mm.mm_inline import lru_gen_enabled
-from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SWAPENTS, Array, State
+from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, Array, State
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import (
     PFN_MASK,
@@ -52,6 +52,9 @@ class Rmap(NamedTuple):
     av_rows: Array
     file_start: Array
     file_rows: Array
+    file_root: Array  # by file: its tree, its pages up to the end, and (answered) pages that it lost by splits
+    file_end: Array
+    file_lost: Array
 
 
 def tables(k: Kernel) -> Rmap:
@@ -75,7 +78,21 @@ def _build(k: Kernel) -> Rmap:
             rows.append((mm.id, vma.start, vma.end, vma.pgoff, vma.flags))
     anon = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.anon_vmas.values()]
     files = [(one.id, [numbers[id(vma)] for vma in one.vmas if id(vma) in numbers]) for one in k.inodes.values()]
-    return Rmap(np.array([*rows, (0, 0, 0, 0, 0)], VT), *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode))
+    roots, ends, lost = np.zeros((3, k.next_inode + 1), np.int64)
+    for one in k.inodes.values():
+        roots[one.id], ends[one.id] = one.root, one.nr_file_pages
+    tree = np.array([*rows, (0, 0, 0, 0, 0)], VT)
+    return Rmap(tree, *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode), roots, ends, lost)
+
+
+def settle(k: Kernel) -> None:
+    """Tell the files how many pages they lost, beyond their ends, by splits of huge pages."""
+    if k.rmap is None:
+        return
+    lost = k.rmap[1].file_lost
+    for id in np.flatnonzero(lost).tolist():
+        k.inodes[id].nr_pages -= int(lost[id])
+        lost[id] = 0
 
 
 def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:
@@ -150,8 +167,10 @@ def page_referenced_huge(s: State, r: Rmap, head: int, target: int) -> int:
     """`page_referenced` of a huge page: each mapping counts once, be it for its huge entry or for any of 512 (folio_referenced_one)."""
     young, flags = 0, 0
     mapping = s.mem[head]["mapping"]
-    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
-        row = r.av_rows[i]
+    starts = r.av_start if s.mem[head]["flags"] & PG_ANON else r.file_start
+    rows = r.av_rows if s.mem[head]["flags"] & PG_ANON else r.file_rows
+    for i in range(starts[mapping], starts[mapping + 1]):
+        row = rows[i]
         vma = r.vt[row]
         ours = target == 0 or belongs(s, s.mms[vma["mm"]]["memcg"], target)
         seen, used = 0, 0
@@ -199,9 +218,11 @@ def subpage_entry(s: State, r: Rmap, row: int, head: int, sub: int) -> int:
 def split_all_pmds(s: State, r: Rmap, head: int) -> int:
     """Every huge entry that maps this page becomes 512 small ones; the flags of their mappings, together."""
     mapping = s.mem[head]["mapping"]
+    starts = r.av_start if s.mem[head]["flags"] & PG_ANON else r.file_start
+    rows = r.av_rows if s.mem[head]["flags"] & PG_ANON else r.file_rows
     flags = 0
-    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
-        row = r.av_rows[i]
+    for i in range(starts[mapping], starts[mapping + 1]):
+        row = rows[i]
         if maps_whole(s, r, row, head):
             vma = r.vt[row]
             flags |= vma["flags"]
@@ -214,10 +235,13 @@ def try_to_unmap_huge(s: State, r: Rmap, zid: int, head: int) -> bool:
     """`try_to_unmap` of a huge page (TTU_SPLIT_HUGE_PMD): entry by entry; its 512 slots follow each other."""
     split_all_pmds(s, r, head)
     page = s.mem[head]
+    if not page["flags"] & PG_ANON:
+        return unmap_small_entries(s, r, zid, head)
     lazy = not page["flags"] & PG_SWAPBACKED
     mapping = page["mapping"]
-    for i in range(r.av_start[mapping], r.av_start[mapping + 1]):
-        row = r.av_rows[i]
+    starts, rows = r.av_start, r.av_rows
+    for i in range(starts[mapping], starts[mapping + 1]):
+        row = rows[i]
         mm = r.vt[row]["mm"]
         for sub in range(HPAGE_PMD_NR):
             at = subpage_entry(s, r, row, head, sub)
@@ -249,6 +273,27 @@ def try_to_unmap_huge(s: State, r: Rmap, zid: int, head: int) -> bool:
     for pfn in range(head, head + HPAGE_PMD_NR):
         s.mem[pfn]["flags"] &= ~PG_ANON_EXCLUSIVE
     return True
+
+
+@step
+def unmap_small_entries(s: State, r: Rmap, zid: int, head: int) -> bool:
+    """The small entries that map a huge page of shared memory are emptied; True if nothing maps it then."""
+    page = s.mem[head]
+    for i in range(r.file_start[page["mapping"]], r.file_start[page["mapping"] + 1]):
+        row = r.file_rows[i]
+        for sub in range(HPAGE_PMD_NR):
+            at = subpage_entry(s, r, row, head, sub)
+            if at < 0:
+                continue
+            if s.pt[at >> 9, at & 511] & PTE_D:
+                page["flags"] |= PG_DIRTY
+            s.pt[at >> 9, at & 511] = 0
+            mm = r.vt[row]["mm"]
+            s.mms[mm]["tlb_gen"] += 1
+            s.mms[mm]["rss"][MM_SHMEMPAGES] -= 1
+            page_remove_rmap(s, zid, head + sub)
+            page["refcount"] -= 1
+    return total_mapcount(s, head) == 0
 
 
 @step

@@ -19,6 +19,8 @@ from core.mm.mm_types import (
     CTL_SLABU_BYTES,
     CTL_SLABU_LIST,
     CTL_SLABU_PAGES,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMOVABLE,
     State,
 )
 from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
@@ -35,7 +37,7 @@ from core.vmstat import (
 
 
 @step
-def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes):
+def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes, mt):
     """The machine's side of slab: `nbytes` more (or fewer) in use, frames taken or given back as needed.
 
     Frames come without regard to watermarks (a slab allocation is a part of something already let through); when none is free
@@ -45,7 +47,7 @@ def slab_frames(s, bytes_at, pages_at, list_at, item, nbytes):
     wanted = (s.ctl[bytes_at] + 4095) >> 12
     node = s.vmf[0].node
     while s.ctl[pages_at] < wanted:
-        pfn = get_page_from_freelist(s, node, 0, -1, 2, 0, node)
+        pfn = get_page_from_freelist(s, node, 0, -1, 2, 0, node, mt)
         if pfn == 0:
             return
         page = s.mem[pfn]
@@ -74,10 +76,10 @@ def charge_slab(s, memcg, nbytes, reclaimable):
     charge of a page feels the excess.
     """
     if reclaimable:
-        slab_frames(s, CTL_SLAB_BYTES, CTL_SLAB_PAGES, CTL_SLAB_LIST, NR_SLAB_RECLAIMABLE, nbytes)
+        slab_frames(s, CTL_SLAB_BYTES, CTL_SLAB_PAGES, CTL_SLAB_LIST, NR_SLAB_RECLAIMABLE, nbytes, MIGRATE_RECLAIMABLE)
         s.memcgs[memcg].stat[MEMCG_SLAB_RECLAIMABLE_B] += nbytes
     else:
-        slab_frames(s, CTL_SLABU_BYTES, CTL_SLABU_PAGES, CTL_SLABU_LIST, NR_SLAB_UNRECLAIMABLE, nbytes)
+        slab_frames(s, CTL_SLABU_BYTES, CTL_SLABU_PAGES, CTL_SLABU_LIST, NR_SLAB_UNRECLAIMABLE, nbytes, MIGRATE_UNMOVABLE)
         s.memcgs[memcg].stat[MEMCG_SLAB_UNRECLAIMABLE_B] += nbytes
     row = s.memcgs[memcg]
     before = (row.kmem_bytes + 4095) >> 12

@@ -58,10 +58,10 @@ PAGE_PSS = 4096 << PSS_SHIFT
 
 # columns of the sums: bytes, Pss in fixed point
 (RSS, PSS, PSS_DIRTY, SHARED_CLEAN, SHARED_DIRTY, PRIVATE_CLEAN, PRIVATE_DIRTY, REFERENCED, ANONYMOUS, LAZYFREE, SWAP, SWAP_PSS,
- PSS_ANON, PSS_FILE, PSS_SHMEM, ANON_HUGE) = range(16)  # fmt: skip
-NR_SUMS = 16
+ PSS_ANON, PSS_FILE, PSS_SHMEM, ANON_HUGE, SHMEM_PMD) = range(17)  # fmt: skip
+NR_SUMS = 17
 NAMES = ("Rss", "Pss", "Pss_Dirty", "Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty", "Referenced", "Anonymous", "LazyFree",
-         "Swap", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem", "AnonHugePages")  # fmt: skip
+         "Swap", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem", "AnonHugePages", "ShmemPmdMapped")  # fmt: skip
 FIXED_POINT = frozenset({"Pss", "Pss_Dirty", "SwapPss", "Pss_Anon", "Pss_File", "Pss_Shmem"})
 
 # columns of numa_maps: pages; from NUMA_NODES on, pages of each node
@@ -96,10 +96,15 @@ def account(k: Kernel, vma: Vma) -> dict[str, int]:
     if vma.file is not None and vma.file.shmem and vma.file.root:
         out["Swap"] += count_swapped(k.s, vma.file.root, vma.pgoff, vma.pgoff + vma.pages) << 12
     out["Locked"] = out["Pss"] if vma.flags & VM_LOCKED else 0
-    for huge in ("ShmemPmdMapped", "FilePmdMapped"):
-        out[huge] = 0
+    out["FilePmdMapped"] = 0
     out["Shared_Hugetlb"], out["Private_Hugetlb"] = hugetlb
     return out
+
+
+@inline
+def share_of(mapcount: int) -> int:
+    """The part of a page that each of its users bears, in fixed point."""
+    return PAGE_PSS // int(mapcount) if mapcount > 1 else PAGE_PSS
 
 
 @njit
@@ -135,7 +140,7 @@ def gather(s: State, pgd: int, start: int, end: int, sums) -> None:
             if flags & PG_COMPOUND:
                 flags, mapcount = s.mem[compound_head(s, pfn)]["flags"], page_mapcount(s, pfn)
             dirty = pte & PTE_D or flags & PG_DIRTY
-            share = PAGE_PSS // mapcount if mapcount > 1 else PAGE_PSS
+            share = share_of(mapcount)
             rss += 1
             pss += share
             if pte & PTE_A or flags & PG_REFERENCED:
@@ -184,18 +189,20 @@ def account_huge(s: State, pgd: int, vpn: int, pages: int, sums) -> None:
         return
     flags, size = s.mem[head]["flags"], pages << 12
     dirty = entry & PTE_D or flags & PG_DIRTY
+    anon = flags & PG_ANON
     sums[RSS] += size
-    sums[ANONYMOUS] += size
-    sums[ANON_HUGE] += size
+    if anon:
+        sums[ANONYMOUS] += size
+    sums[ANON_HUGE if anon else SHMEM_PMD] += size
     if entry & PTE_A or flags & PG_REFERENCED:
         sums[REFERENCED] += size
-    if not flags & PG_SWAPBACKED and not dirty:
+    if anon and not flags & PG_SWAPBACKED and not dirty:
         sums[LAZYFREE] += size
     for pfn in range(head + (vpn & 511), head + (vpn & 511) + pages):
         mapcount = s.mem[pfn]["mapcount"] + compound_mapcount(s, head)
-        share = PAGE_PSS // mapcount if mapcount > 1 else PAGE_PSS
+        share = share_of(mapcount)
         sums[PSS] += share
-        sums[PSS_ANON] += share
+        sums[PSS_ANON if anon else PSS_SHMEM] += share
         if dirty:
             sums[PSS_DIRTY] += share
             sums[SHARED_DIRTY if mapcount > 1 else PRIVATE_DIRTY] += 4096
@@ -328,8 +335,8 @@ def fill_huge(s: State, huge: int, first: int, stop: int, start: int, soft_dirty
     if huge & PTE_SOFT_DIRTY:
         bits |= PM_SOFT_DIRTY
     if not s.mem[head]["flags"] & PG_ANON:
-        bits |= PM_FILE  # the huge zero page
-    elif page_mapcount(s, head) == 1:
+        bits |= PM_FILE  # shared memory, or the huge zero page
+    if head != s.ctl[CTL_HUGE_ZERO] and page_mapcount(s, head) == 1:
         bits |= PM_MMAP_EXCLUSIVE
     for vpn in range(first, stop):
         out[vpn - start] = bits | (head + (vpn & 511))

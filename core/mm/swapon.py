@@ -19,27 +19,25 @@ memory is read back page by page, without read-ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SIZE
 from core.jit import njit
 from core.machine import ROTATIONAL, STORAGE_NS, SWAP_KINDS, SwapDevice
-from core.mm import filemap, memory, util
-from core.mm.fault import NEW_PAGES, do_swap_page, in_swap_cache
+from core.mm import filemap, memory, shmem, util
+from core.mm.fault import do_swap_page
 from core.mm.mm_types import CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
 from core.mm.page_alloc import zone_of
-from core.mm.page_ops import DONE, xa_leaf
+from core.mm.page_ops import DONE, NEW_PAGES
 from core.mm.pgtable import PTE_A, PTE_PRESENT, find_pte_table
-from core.mm.shmem_swap import next_swapped, shmem_swapin_folio
 from core.mm.swap_state import free_swap
 from core.mm.swapfile import swp_slot
-from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Inode, Vma
+    from core.mm.mm_types import Inode
     from core.sched.task import Task
 
 HIGHEST_PRIORITY = 32767
@@ -166,7 +164,7 @@ def try_to_unuse(k: Kernel, task: Task, device: dict[str, Any]) -> None:
         for vma in list(mm.vmas):
             if vma.anon_vma is not None:
                 memory.begin(k, task, vma, memory.READ, vma.start, 1, vma.end)
-                bring_back(k, vma, lambda s: unuse_ptes(s, low, high))
+                shmem.bring_back(k, vma, lambda s: unuse_ptes(s, low, high))
         memory.sync_mm_rss(k, mm)
     drop_cached(k.s, low, high)
 
@@ -174,17 +172,8 @@ def try_to_unuse(k: Kernel, task: Task, device: dict[str, Any]) -> None:
 def unuse_object(k: Kernel, task: Task, inode: Inode, low: int, high: int) -> None:
     """The swapped pages of one shared-memory object (shmem_unuse_inode)."""
     filemap.begin(k, task, inode, 0, inode.nr_file_pages)
-    bring_back(k, None, lambda s: unuse_tree(s, low, high))
+    shmem.bring_back(k, None, lambda s: shmem.unuse_tree(s, low, high))
     inode.nr_pages += int(k.s.vmf["count"][0][NEW_PAGES])
-
-
-def bring_back(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
-    """Run a loop that reads pages back until it is done: its reads take time, and are nobody's major faults."""
-    v = k.s.vmf[0]
-    memory.finish(k, vma, loop)
-    k.clock.spend(int(v["read_ns"]))
-    k.s.vm_event[PGMAJFAULT] -= int(v["major"])
-    k.s.memcgs["stat"][int(v["memcg"]), MEMCG_PGMAJFAULT] -= int(v["major"])
 
 
 @njit
@@ -210,26 +199,6 @@ def unuse_ptes(s: State, low: int, high: int) -> None:
                 free_swap(s, zone_of(s, pfn), pfn)
         at += 1
     v["done"] = min(at, end) - v["first"]
-
-
-@njit
-def unuse_tree(s: State, low: int, high: int) -> None:
-    """Bring the pages of vmf.file that are in the slots low .. high back into it (shmem_unuse_swap_entries)."""
-    v = s.vmf[0]
-    v["reason"] = DONE
-    end = v["n"]
-    at = next_swapped(s, v["root"], v["first"] + v["done"], end)
-    while at >= 0:
-        leaf = xa_leaf(s, v["root"], at)
-        slot = -s.xa[leaf, at & 511]
-        v["done"] = at - v["first"]
-        if low <= slot <= high:
-            if not in_swap_cache(s, v, slot, at):
-                return
-            shmem_swapin_folio(s, v["file"], leaf, at, slot)
-            v["count"][NEW_PAGES] += 1
-        at = next_swapped(s, v["root"], at + 1, end)
-    v["done"] = end - v["first"]
 
 
 @njit

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import huge_memory, lru_gen, memcontrol, policy, rmap_walk
+from core.mm import compaction, huge_memory, lru_gen, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import CTL_LOOKS, HPAGE_PMD_NR, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import CTL_LOOKS, HPAGE_PMD_NR, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
 from core.record import keep
 from core.vmstat import EVENT, NODE
 
@@ -54,16 +54,12 @@ class Workspace:
     def __init__(self, k: Kernel) -> None:
         self.batch = np.zeros(BATCH + HPAGE_PMD_NR, np.int64)
         self.nr = np.zeros(8, np.int64)
-        self.roots = np.zeros(k.next_inode + 1, np.int64)
-        self.dropped = np.zeros(k.next_inode + 1, np.int64)
-        for inode in k.inodes.values():
-            self.roots[inode.id] = inode.root
+        tables = rmap_walk.tables(k)
+        self.roots, self.dropped = tables.file_root, tables.file_lost
 
     def settle(self, k: Kernel) -> None:
         """Tell the files how many pages they lost."""
-        for id in np.flatnonzero(self.dropped).tolist():
-            k.inodes[id].nr_pages -= int(self.dropped[id])
-        self.dropped[:] = 0
+        rmap_walk.settle(k)
 
 
 def workspace(k: Kernel) -> Workspace:
@@ -236,10 +232,11 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
-        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False)
+        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
         k.s.vm_event[EVENT["pageoutrun"]] += 1
     space, age = workspace(k), policy.policy_of(k).age
     if pgdat_balanced(k, node):
+        boost_reclaim(k, node, space)
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
         zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
@@ -262,10 +259,47 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     return False
 
 
+def watermark_boosts(k: Kernel, node: int) -> dict[int, int]:
+    """What thefts of pageblocks have added to the marks of the node's zones: it goes when kswapd is done."""
+    zids = range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE)
+    return {zid: int(k.s.zones["boost"][zid]) for zid in zids if int(k.s.zones["boost"][zid])}
+
+
+def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
+    """Make as many pages free as the marks were raised by, with little effort: no writing, no swapping, few rounds (balance_pgdat)."""
+    left = sum(k.kswapd[node]["boosts"].values())
+    if not left:
+        return
+    c = begin(k, 0, left, may_swap=False, kswapd=True)
+    c["node"], c["may_writepage"] = node, 0
+    while left > 0 and c["priority"] >= 1:
+        before = int(c["nr_reclaimed"])
+        shrink_node(k, node, k.root_cgroup, space, "kswapd")
+        got = int(c["nr_reclaimed"]) - before
+        left -= got
+        if not got or c["priority"] > DEF_PRIORITY - 2:
+            c["priority"] -= 1
+
+
+def release_boosts(k: Kernel, node: int) -> None:
+    """What kswapd was woken for is done: those boosts go, and kcompactd is to make the pageblocks whole that thefts have torn.
+
+    Where compaction has gone through a whole zone, it may look everywhere again.
+    """
+    boosts = k.kswapd[node]["boosts"]
+    for zid, boost in boosts.items():
+        k.s.zones["boost"][zid] -= min(boost, int(k.s.zones["boost"][zid]))
+    if boosts:
+        compaction.wakeup_kcompactd(k, node, PAGEBLOCK_ORDER)
+    for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE):
+        compaction.flush_skip_marks(k, zid)
+
+
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
     """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
     state = k.kswapd[node]
     state["awake"], state["cause"] = False, 0
+    release_boosts(k, node)
     state["failures"] = 0 if useful else state["failures"] + 1
     if useful and pgdat_balanced(k, node):
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1

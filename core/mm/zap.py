@@ -13,7 +13,7 @@ from __future__ import annotations
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch
-from core.mm.compound import PG_COMPOUND
+from core.mm.compound import PG_COMPOUND, compound_head
 from core.mm.fault import AHEAD, next_block
 from core.mm.huge_memory import move_huge_pmd, zap_huge_pmd
 from core.mm.huge_pmd import split_huge_pmd
@@ -54,7 +54,7 @@ from core.vmstat import EVENT
 NUMA_HUGE_PTE_UPDATES = EVENT["numa_huge_pte_updates"]
 CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT_DIRTY  # what mprotect keeps
 
-LOW, HIGH = 1, 2  # vmf.count: the first page whose entry was changed, and the one after the last
+LOW, HIGH, TABLES = 1, 2, 3  # vmf.count: the first page whose entry was changed, and the one after the last; page tables gone through
 
 
 @inline
@@ -85,7 +85,7 @@ def zap_pages(s: State, others) -> None:
     pgd = s.mms[mm]["pgd"]
     rss = s.mms[mm]["rss"]
     at = v["first"]
-    zapped, low, high = 0, end, 0
+    zapped, low, high, tables = 0, end, 0, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -101,6 +101,7 @@ def zap_pages(s: State, others) -> None:
             else:
                 split_huge_pmd(s, mm, at, flags)
             continue
+        tables += 1
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if vpn + 2 * AHEAD < stop:
@@ -125,7 +126,7 @@ def zap_pages(s: State, others) -> None:
             if not held & PG_ANON:
                 if pte & PTE_D:
                     if held & PG_SHMEM:
-                        s.mem[pfn]["flags"] |= PG_DIRTY
+                        s.mem[compound_head(s, pfn)]["flags"] |= PG_DIRTY
                     else:
                         v["dirtied"] += set_dirty(s, zid, pfn, v["block_heads"])
                 if pte & PTE_A and not flags & VM_SEQ_READ:
@@ -136,7 +137,7 @@ def zap_pages(s: State, others) -> None:
             if not put_page(s, zid, pfn) and held & (PG_SWAPCACHE | PG_COMPOUND):
                 free_swap_cache(s, zid, pfn)
         at = stop
-    v["count"][0], v["count"][LOW], v["count"][HIGH] = zapped, low, high
+    v["count"][0], v["count"][LOW], v["count"][HIGH], v["count"][TABLES] = zapped, low, high, tables
     v["reason"] = DONE
 
 

@@ -26,6 +26,7 @@ from core.mm.lru_classic import inactive_is_low, shrink_lruvec
 from core.mm.lru_gen_walk import reset_bloom_filter, walk_mm
 from core.mm.mm_types import (
     BLOOM_WORDS,
+    CC,
     CLASSIC,
     CLOCK,
     CTL_IN_LRU_FAULT,
@@ -49,7 +50,7 @@ from core.mm.mm_types import (
     NR_CTL,
     NR_LOOKS,
     PAGE,
-    PCP_FIRST,
+    PAGEBLOCK_ORDER,
     RUN,
     SC,
     SECTION_SHIFT,
@@ -81,13 +82,14 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     rows = frames + tables + 1
     s = State(
         mem=arena((rows,), PAGE), pt=arena((tables + 1, 512), "i8"), xa=arena((tables + 1, 512), "i8"), buddy=arena((1, 2), "i4"),
+        pageblocks=arena(((rows >> PAGEBLOCK_ORDER) + 2,), "i1"),
         zones=arena((ZONES_PER_NODE,), ZONE), sections=arena(((rows >> SECTION_SHIFT) + 1,), "i2"), zonelists=arena((1, 3), "i8"),
         lruvecs=arena((1,), LRUVEC), memcgs=arena((1,), MEMCG), mms=arena((2,), MM), node_stat=arena((1, len(NODE_STATS)), "i8"),
         numa_stat=arena((ZONES_PER_NODE, len(NUMA_STATS)), "i8"), vm_event=arena((len(EVENTS),), "i8"), stock=arena((1, 2), "i8"),
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
-        sc=arena((1,), SC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
+        sc=arena((1,), SC), cc=arena((1,), CC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
         ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
-        stamps=arena((rows,), "i8"), pcp=arena((1, PCP_FIRST), "i8"),
+        stamps=arena((rows,), "i8"),
     )  # fmt: skip
     s.ctl[CTL_NR_NODES], s.ctl[CTL_POLICY], s.ctl[CTL_MAX_PFN], s.ctl[CTL_TRACE_TABLES] = 1, policy, frames + 1, 1
     s.ctl[CTL_RANDOM], s.ctl[CTL_IN_LRU_FAULT] = seed * 2654435761 + 88172645463325252 & (1 << 62) - 1 or 1, 1
@@ -98,9 +100,9 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     s.mem["next"][1:frames] = np.arange(2, frames + 1)
     s.ctl[CTL_TRACE_FREE] = 1
     _hang_tables(s, frames, leaves, middles)
-    r = Rmap(
-        np.array([(1, 0, pages, 0, 0)], VT), np.array([0, 0, 1], np.int64), np.array([0], np.int64), np.array([0, 0], np.int64), np.zeros(1, np.int64)
-    )
+    none = np.zeros(1, np.int64)
+    starts = np.array([0, 0, 1], np.int64)
+    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none)
     return s, r, np.array([(s.mms["pgd"][1], 0, pages)], np.int64)
 
 

@@ -241,6 +241,8 @@ def run_until(k: Kernel, until: int) -> None:
         reached = max(reached, min(at, due))
         if k.work_left <= 0:
             break
+        if k.watch is not None:
+            k.watch(0)
         if k.nr_events - k.nr_ordered >= MANY_EVENTS:
             clock.now = reached
             k.order_events()

@@ -255,8 +255,10 @@ def _set_up_mm(s: State, mm_id: int, pfn: int, memcg: int) -> None:
     row.new = -1
     for i in range(4):
         row.rss[i] = 0
+        row.lag[i] = 0
     for i in range(3):
         row.nr_tables[i] = 0
+    row.events = row.huge_zero = row.used = 0
     row.ksm_list = row.ksm_items = row.ksm_merging = 0
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
-from core.fs import disk, tree
-from core.fs.node import FsError
+from core.fs import disk, hugepages, tree
+from core.fs.node import FsError, decode
 from core.mm import filemap, hugetlbfs, memory
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def lookup(k: Kernel, path: str) -> Inode:
     return inode
 
 
-def _as_errno(function: Callable[..., None], *arguments: Any) -> None:
+def _as_errno(function: Callable[..., object], *arguments: Any) -> None:
     try:
         function(*arguments)
     except FsError as refusal:
@@ -112,9 +112,16 @@ def sys_fallocate(k: Kernel, task: Task, path: str, length: int, offset: int = 0
 # ---------------------------------------------------------------- by the operator
 
 
-def put(k: Kernel, path: str, data: bytes) -> None:
-    """echo data > path."""
-    _as_errno(tree.write, k, path, data)
+def put(k: Kernel, path: str, data: bytes, by: int | None = None) -> None:
+    """echo data > path. `by`: the process that does it; only nr_hugepages_mempolicy asks who that is. ESRCH if there is none."""
+    if by is None or not path.endswith("/nr_hugepages_mempolicy"):
+        _as_errno(tree.write, k, path, data)
+        return
+    task = k.tasks.get(by)
+    if task is None:
+        raise SysError(Errno.ESRCH, f"there is no process {by}")
+    _as_errno(tree.resolve, k, path)
+    _as_errno(hugepages.set_by_policy, k, path, decode(data, path), task)
 
 
 def mkdir(k: Kernel, path: str) -> None:

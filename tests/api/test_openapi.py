@@ -74,7 +74,7 @@ def test_tables_hold_every_row():
     made = {name: (OPENAPI / name).read_text() for name in ("calls.md", "files.md", "events.md")}
     assert all(f"| `{name}` |" in made["calls.md"] for name in CALLS)
     assert all(f"| `{row.pattern}` |" in made["files.md"] for row in FILES)
-    assert all(f"\n## {name}\n" in made["events.md"] for name in [*EVENTS, "gap", "bookmark"])
+    assert all(f"\n## {name}\n" in made["events.md"] for name in [*EVENTS, "gap", "bookmark", "progress"])
 
 
 def test_close_codes_are_documented():

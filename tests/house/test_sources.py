@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = sorted(path for top in ("core", "app", "tests", "benchmarks") for path in (ROOT / top).rglob("*.py"))
+PYTHON = sorted(path for top in ("core", "app", "pagewalk", "tests", "benchmarks") for path in (ROOT / top).rglob("*.py"))
 CORE = sorted((ROOT / "core").rglob("*.py"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "core").rglob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
 

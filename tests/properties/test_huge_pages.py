@@ -23,7 +23,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("touch", {"access": "write", "order": "reverse"}), ("munmap", {}), ("mprotect", {"prot": "r"}), ("mprotect", {"prot": "rw"}),
     ("mlock", {}), ("munlock", {}),
     *(("madvise", {"advice": advice}) for advice in ("dontneed", "free", "cold", "pageout", "collapse", "hugepage", "nohugepage", "willneed")),
-    ("mincore", {}), ("mbind", {"mode": "interleave", "nodes": [0]}),
+    ("madvise", {"advice": "remove"}), ("mincore", {}), ("mbind", {"mode": "interleave", "nodes": [0]}),
 )  # fmt: skip
 
 
@@ -31,14 +31,15 @@ class HugePages(RuleBasedStateMachine):
     """A few processes over one region of 8 MiB and its copies; `verify` after each call."""
 
     swap: Any = "24M"
+    flags = ("private", "anonymous")
 
     def __init__(self) -> None:
         super().__init__()
         self.p = Program(small_machine("80M", swap=self.swap))
-        for name, value in (("enabled", "always"), ("khugepaged/scan_sleep_millisecs", "10")):
+        for name, value in (("enabled", "always"), ("shmem_enabled", "always"), ("khugepaged/scan_sleep_millisecs", "10")):
             self.p.call("put", path=THP + name, data=value.encode())
         self.pids = [int(self.p.call("spawn", comm="a", catch_signals=True).result["pid"])]  # type: ignore[index]
-        made = self.p.call("mmap", self.pids[0], length=8 * MIB, prot="rw", flags=["private", "anonymous"], align=2 * MIB)
+        made = self.p.call("mmap", self.pids[0], length=8 * MIB, prot="rw", flags=list(self.flags), align=2 * MIB)
         self.at = int(made.result["address"])  # type: ignore[index]
 
     def alive(self, a: int) -> int | None:
@@ -69,7 +70,7 @@ class HugePages(RuleBasedStateMachine):
     @rule(a=NUMBER)
     def remap(self, a: int) -> None:
         if (pid := self.alive(a)) is not None:
-            self.p.call("mmap", pid, address=self.at, length=8 * MIB, prot="rw", flags=["private", "anonymous", "fixed"])
+            self.p.call("mmap", pid, address=self.at, length=8 * MIB, prot="rw", flags=[*self.flags, "fixed"])
 
     @rule(ms=st.integers(1, 60))
     def time(self, ms: int) -> None:
@@ -84,6 +85,14 @@ class HugePages(RuleBasedStateMachine):
         if (pid := self.alive(a)) is not None:
             self.p.call("put", path="/sys/fs/cgroup/g/cgroup.procs", data=str(pid).encode())
 
+    @rule(path=st.sampled_from(("/proc/sys/vm/compact_memory", "/sys/devices/system/node/node0/compact")))
+    def compact(self, path: str) -> None:
+        self.p.call("put", path=path, data=b"1")
+
+    @rule(defrag=st.sampled_from((b"always", b"defer", b"madvise", b"never")))
+    def defrag(self, defrag: bytes) -> None:
+        self.p.call("put", path=THP + "defrag", data=defrag)
+
     @rule(kind=st.sampled_from((b"1", b"4", b"5")), a=NUMBER)
     def clear_refs(self, kind: bytes, a: int) -> None:
         if (pid := self.alive(a)) is not None:
@@ -94,9 +103,9 @@ class HugePages(RuleBasedStateMachine):
         self.p.k.verify()
 
 
-@pytest.mark.parametrize("kind", ["virtio", "nvme"])
-def test_random_calls_on_huge_pages(kind: str) -> None:
-    machine = type("HugePages_" + kind, (HugePages,), {"swap": [{"size": "24M", "kind": kind}]})
+@pytest.mark.parametrize(("kind", "sharing"), [("virtio", "private"), ("nvme", "private"), ("virtio", "shared")])
+def test_random_calls_on_huge_pages(kind: str, sharing: str) -> None:
+    machine = type(f"HugePages_{kind}_{sharing}", (HugePages,), {"swap": [{"size": "24M", "kind": kind}], "flags": (sharing, "anonymous")})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine, settings=settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None)
     )

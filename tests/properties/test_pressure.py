@@ -22,7 +22,8 @@ LIMITS = (
     ("/two/memory.low", b"8M"), ("/one/memory.reclaim", b"2M"), ("/two/memory.reclaim", b"2M"),
 )  # fmt: skip
 SETTINGS = (("vm/swappiness", b"0"), ("vm/swappiness", b"60"), ("vm/swappiness", b"200"), ("vm/drop_caches", b"1"), ("vm/drop_caches", b"3"),
-            ("vm/page-cluster", b"0"), ("vm/page-cluster", b"3"), ("vm/dirty_bytes", b"1048576"), ("vm/dirty_ratio", b"20"))  # fmt: skip
+            ("vm/page-cluster", b"0"), ("vm/page-cluster", b"3"), ("vm/dirty_bytes", b"1048576"), ("vm/dirty_ratio", b"20"),
+            ("vm/compact_memory", b"1"), ("vm/compaction_proactiveness", b"100"))  # fmt: skip
 OPS = ("touch", "touch", "touch", "read", "write", "map", "share", "fork", "exit", "advise", "limit", "setting", "fsync", "advance", "move")
 NUMBER = st.integers(0, (1 << 12) - 1)
 STEP = st.tuples(st.sampled_from(OPS), NUMBER, NUMBER, NUMBER)

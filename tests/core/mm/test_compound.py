@@ -9,6 +9,7 @@ from core import Kernel, Machine
 from core.abi.page_flags import PG_ANON, PG_HEAD, PG_TAIL
 from core.jit import njit
 from core.mm import compound
+from core.mm.mm_types import MIGRATE_MOVABLE
 from core.mm.page_alloc import alloc_block, free_block
 
 
@@ -32,7 +33,7 @@ def forget(s, pfn, order):
 @pytest.mark.parametrize("order", [2, 9])
 def test_head_and_tails(order: int) -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "64M"}))
-    pfn = int(alloc_block(k.s, 0, order, 0, 2, 0))
+    pfn = int(alloc_block(k.s, 0, order, 0, 2, 0, MIGRATE_MOVABLE))
     out = np.zeros(5, np.int64)
     facts(k.s, pfn, order, out)
     assert out.tolist() == [pfn, 1 << order, 7, 2, 7]

@@ -170,3 +170,50 @@ def test_frames_of_a_pool_say_so() -> None:
     flags = [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
     head, tail, huge = 1 << 15, 1 << 16, 1 << 17
     assert flags[0] & (head | tail | huge) == head | huge and flags[511] & (head | tail | huge) == tail | huge and not flags[512] & huge
+
+
+# ---------------------------------------------------------------- nr_hugepages_mempolicy, demote
+
+PER_NODE = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
+
+# the writer's policy, and where a pool of 8 lies on a machine of four nodes, the writer on node 1
+BY_POLICY = [
+    (None, [2, 2, 2, 2]),
+    (("bind", [2]), [0, 0, 8, 0]),
+    (("interleave", [0, 3]), [4, 0, 0, 4]),
+    (("preferred", [3]), [0, 0, 0, 8]),
+    (("local", []), [0, 8, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("path", ["/proc/sys/vm/nr_hugepages_mempolicy", "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages_mempolicy"])
+@pytest.mark.parametrize(("policy", "expected"), BY_POLICY)
+def test_the_pool_grows_on_the_nodes_of_the_writers_policy(path: str, policy: tuple[str, list[int]] | None, expected: list[int]) -> None:
+    k = Kernel.boot(Machine.from_dict({"memory": "256M", "nodes": 4, "cpus": 4, "swap": "0"}))
+    pid = k.call("spawn", comm="a").result["pid"]
+    k.call("sched_setaffinity", pid, cpus=[1])
+    if policy is not None:
+        assert k.call("set_mempolicy", pid, mode=policy[0], nodes=policy[1]).errno is None
+    assert k.call("put", path=path, data=b"8", by=pid).errno is None
+    k.verify()
+    assert [int(k.read(PER_NODE.format(node))) for node in range(4)] == expected
+    assert k.call("put", path=path, data=b"8", by=pid + 1000).errno == "ESRCH"
+    assert k.call("put", path=path, data=b"x", by=pid).errno == "EINVAL"
+
+
+def test_a_free_page_of_1g_is_demoted_to_512_of_2m() -> None:
+    k = Kernel.boot(Machine.from_dict({"memory": "4G", "swap": "0"}))
+    big, small = (f"/sys/kernel/mm/hugepages/hugepages-{kb}kB/" for kb in (1048576, 2048))
+    k.call("put", path=big + "nr_hugepages", data=b"2")
+    had = int(k.read(big + "nr_hugepages"))
+    assert had and k.read(big + "demote_size") == b"2048kB\n"
+    pid = k.call("spawn", comm="a").result["pid"]
+    made = k.call("mmap", pid, length=1 << 30, prot="rw", flags=["shared", "anonymous", "hugetlb"], huge_size=1 << 30)
+    assert made.errno is None
+    assert k.call("put", path=big + "demote", data=b"5").errno is None  # one is promised: it stays
+    k.verify()
+    assert int(k.read(big + "nr_hugepages")) == 1
+    assert [int(k.read(small + name)) for name in ("nr_hugepages", "free_hugepages")] == [512 * (had - 1)] * 2
+    k.call("put", path=small + "nr_hugepages", data=b"0")
+    k.verify()
+    assert k.call("put", path=big + "demote_size", data=b"4M").errno == "EINVAL"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core import Kernel
 from core.kernel import Result
-from core.vmstat import NR_SLAB_UNRECLAIMABLE
+from core.vmstat import EVENT, NR_SLAB_UNRECLAIMABLE
 from tests.core.mm.space import ANON, PAGE, SHARED, K, M, Space
 
 KSM = "/sys/kernel/mm/ksm/"
@@ -627,3 +627,40 @@ def test_random_programs_keep_every_rule(steps: list[tuple[str, int, int, int, i
                 machine.k.call("put", path="/sys/fs/cgroup/g/memory.reclaim", data=f"{who * 64 * K}".encode())
         regions = [one for one in regions if one[0] in machine.k.tasks and machine.k.tasks[one[0]].mm is not None]
         machine.k.verify()
+
+
+# ---------------------------------------------------------------- huge pages
+
+
+def huge_region(machine: Merger) -> int:
+    machine.ok_put("/sys/kernel/mm/transparent_hugepage/enabled", "always")
+    return machine.mmap(4 * 1024 * K, align=2048 * K)
+
+
+def test_a_huge_page_comes_apart_when_one_of_its_frames_finds_a_twin() -> None:
+    """One frame of a huge page is full of fives, as 16 small pages are; the other 511 are zeros."""
+    machine = Merger(sharing=2000)
+    heap = huge_region(machine)
+    machine.touch(heap + 7 * PAGE, PAGE, fill=5)
+    small = machine.mmap(16 * PAGE)
+    machine.touch(small, 16 * PAGE, fill=5)
+    for address, length in ((heap, 2048 * K), (small, 16 * PAGE)):
+        machine.ok("madvise", address=address, length=length, advice="mergeable")
+    split = int(machine.k.s.vm_event[EVENT["thp_split_page"]])
+    machine.scans(4)
+    assert machine.counts()[:2] == (2, 16 + 510)
+    assert int(machine.k.s.vm_event[EVENT["thp_split_page"]]) == split + 1
+    machine.k.verify()
+
+
+def test_twins_within_one_huge_page_are_merged_a_scan_later() -> None:
+    machine = Merger()
+    heap = huge_region(machine)
+    machine.touch(heap, 2048 * K, fill=9)
+    machine.ok("madvise", address=heap, length=2048 * K, advice="mergeable")
+    failed = int(machine.k.s.vm_event[EVENT["thp_split_page_failed"]])
+    machine.scans(2)  # the second finds them unchanged, and splits
+    assert int(machine.k.s.vm_event[EVENT["thp_split_page_failed"]]) == failed + 1
+    machine.scans(2)
+    assert machine.get("pages_shared") + machine.get("pages_sharing") == 512
+    machine.k.verify()

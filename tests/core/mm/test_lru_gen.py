@@ -93,7 +93,7 @@ def test_enabled_refuses_words() -> None:
 
 def test_where_new_pages_go() -> None:
     """Faulted in: the youngest; read(2): the second oldest. A recorded kernel showed the same."""
-    space = limited()
+    space = limited("128M")
     put(space, ENABLED, "y")
     space.ok("create_file", path="/data/f", size=4 * M)
     heap(space, 8 * M)

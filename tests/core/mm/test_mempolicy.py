@@ -318,3 +318,50 @@ def test_migrate_pages_moves_the_whole_process() -> None:
     space.ok("migrate_pages", old_nodes=[1, 0], new_nodes=[0])
     assert nodes_of(space, address, 4) == [0, 0, 0, 0]
     assert space.errno("migrate_pages", old_nodes=[0], new_nodes=[7]) == "EINVAL"
+
+
+# ---------------------------------------------------------------- shared memory keeps its policies
+
+
+# mbind by the owner (MiB from, to, mode, nodes), in order; where the 8 MiB lie when a child on node 1 has touched them all
+OBJECT = [
+    ([], [0, 8, 0, 0]),
+    ([(0, 8, "bind", [2])], [0, 0, 8, 0]),
+    ([(2, 4, "bind", [2])], [0, 6, 2, 0]),
+    ([(0, 8, "bind", [2]), (2, 4, "bind", [3])], [0, 0, 6, 2]),
+    ([(0, 8, "interleave", [0, 3])], [4, 0, 0, 4]),
+    ([(0, 8, "bind", [2]), (4, 8, "default", [])], [0, 4, 4, 0]),
+    ([(0, 4, "bind", [2]), (0, 8, "preferred", [3])], [0, 0, 0, 8]),
+]
+
+
+@pytest.mark.parametrize(("owner", "expected"), OBJECT)
+@pytest.mark.parametrize("huge", [False, True])
+def test_mbind_of_shared_memory_holds_for_all_who_share_it(owner: list[Any], expected: list[int], huge: bool) -> None:
+    space = four_nodes(0)
+    if huge:
+        assert space.k.call("put", path="/sys/kernel/mm/transparent_hugepage/shmem_enabled", data=b"always").errno is None
+    address = space.mmap(8 * M, flags=SHARED)
+    child = space.ok("fork")["pid"]
+    space.ok("sched_setaffinity", child, cpus=[1])
+    for first, last, mode, nodes in owner:
+        space.ok("mbind", address=address + first * M, length=(last - first) * M, mode=mode, nodes=nodes)
+    before = shared_by_node(space)
+    space.ok("touch", child, address=address, length=8 * M, access="write")
+    assert [nr // 256 for nr in change(before, shared_by_node(space))] == expected
+
+
+def shared_by_node(space: Space) -> list[int]:
+    """Pages of shared memory of each node as its meminfo has them."""
+    texts = [space.read(f"{NODE}{node}/meminfo") for node in range(space.k.nr_nodes)]
+    return [next(int(line.split()[3]) // 4 for line in text.splitlines() if " Shmem:" in line) for text in texts]
+
+
+def test_a_later_mapping_of_the_object_follows_it_and_shows_it() -> None:
+    space = four_nodes(0)
+    address = space.mmap(2 * M, flags=SHARED)
+    child = space.ok("fork")["pid"]
+    space.ok("mbind", address=address, length=2 * M, mode="bind", nodes=[3])
+    line = next(line for line in space.k.read(f"/proc/{child}/numa_maps").decode().splitlines() if line.startswith(f"{address:08x}"))
+    assert "bind:3" in line
+    assert space.k.view("explain_node", pid=child, address=address)["policy"] == {"whose": "object", "mode": "bind", "nodes": [3]}

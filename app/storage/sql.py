@@ -1,0 +1,96 @@
+"""The Store on a SQL database: each method one transaction."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from app.storage import catalogue, history
+from app.storage.database import Database, Row
+from app.storage.store import Append, Entry, Lease, Loaded, Record, Snapshot
+
+T = TypeVar("T")
+
+
+def rows(appends: Sequence[Append]) -> list[Row]:
+    """Appends as rows for the database's append."""
+    return [
+        (one.lease.session, one.lease.fence, one.line, entry.seq, entry.format, entry.last_event, entry.clock_ns, entry.body)
+        for one in appends
+        for entry in one.entries
+    ]
+
+
+class SqlStore:
+    """Sessions in a database. Implements `Store`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.read, self.write = database.read, database.write
+
+    def create(self, record: Record, boot: Entry, holder: str, ttl: float) -> Lease:
+        """Take a new session in, with its lease."""
+        return self.write(lambda conn: catalogue.create(conn, record, boot, holder, self.database.now(conn) + ttl))
+
+    def acquire(self, session: str, holder: str, ttl: float) -> Lease:
+        """The lease of a session that nobody has. Raises Held, NoSuchSession."""
+        return self.write(lambda conn: catalogue.acquire(conn, session, holder, ttl, self.database.dialect.now))
+
+    def renew(self, holder: str, ttl: float) -> set[str]:
+        """Prolong every lease of a holder; the sessions that it still has."""
+        return self.write(lambda conn: catalogue.renew(conn, holder, ttl, self.database.dialect.now))
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases back."""
+        self.write(lambda conn: catalogue.release(conn, leases))
+
+    def void(self, holder: str) -> int:
+        """Take every lease of a dead holder; how many."""
+        return self.write(lambda conn: catalogue.void(conn, holder))
+
+    def append(self, appends: Sequence[Append]) -> set[str]:
+        """Add to journals, in one commit; the sessions whose lease was not valid."""
+
+        def work(conn: Connection) -> set[str]:
+            return append(self.database, conn, conn.connection.driver_connection, appends)
+
+        return self.write(work)
+
+    def snapshot(self, lease: Lease, snapshot: Snapshot) -> None:
+        """Keep a snapshot. Raises Fenced."""
+        self.write(lambda conn: history.keep(conn, lease, snapshot))
+
+    def load(self, session: str, upto: int | None = None) -> Loaded:
+        """What a session is rebuilt from. Raises NoSuchSession."""
+        return self.read(lambda conn: load(conn, session, upto))
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.database.close()
+
+
+def append(database: Database, conn: Connection, driver: object, appends: Sequence[Append]) -> set[str]:
+    """Add rows by the driver's connection; the sessions that were fenced, of which nothing was written."""
+    added = rows(appends)
+    if not added or database.dialect.append(driver, added) == len(added):
+        return set()
+    return fenced(conn, appends)
+
+
+def fenced(conn: Connection, appends: Sequence[Append]) -> set[str]:
+    """The sessions whose lease is not valid any more."""
+    have = catalogue.fences(conn, sorted({one.lease.session for one in appends}))
+    return {one.lease.session for one in appends if have.get(one.lease.session) != one.lease.fence}
+
+
+def load(conn: Connection, session: str, upto: int | None = None, usable: Callable[[Snapshot], bool] = lambda _: True) -> Loaded:
+    """The newest sound snapshot of a session up to a number that is `usable`, and the entries after it. Raises NoSuchSession."""
+    record = catalogue.find(conn, session)
+    found, damaged = None, 0
+    for line, seq in history.candidates(conn, record.line, upto):
+        found = history.snapshot_at(conn, line, seq)
+        if found is not None and usable(found):
+            break
+        found, damaged = None, damaged + 1
+    after = -1 if found is None else found.seq
+    return Loaded(record, found, list(history.entries(conn, record.line, after, upto)), damaged)

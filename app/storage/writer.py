@@ -1,0 +1,201 @@
+"""Group commit: everything that one process writes goes through one thread, and what waits while it commits is committed together.
+
+A *unit* is what must be committed together: entries of journals, functions on the connection, or both (a reply to be kept with the operation that
+it answers). Units of one session are committed in the order in which they were given. A group without functions, which is what a busy service
+makes, is one statement.
+"""
+
+import asyncio
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from app.storage import sql
+from app.storage.database import Database
+from app.storage.store import Append, Fenced, StorageError
+
+T = TypeVar("T")
+Work = Callable[[Connection], Any]
+READERS: Final = 4
+MAX_UNITS: Final = 4096
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """What is committed together. `done` is called on the event loop with None, or with why it was not committed."""
+
+    appends: Sequence[Append] = ()
+    works: Sequence[Work] = ()
+    done: Callable[[Exception | None], None] = lambda _: None
+    results: list[Any] = field(default_factory=list)  # of the works
+
+
+class Writer:
+    """The thread that commits, and a few that read.
+
+    Parameters
+    ----------
+    database : Database
+        Where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.groups = self.units = 0  # committed so far
+        self._since: float | None = None  # when the oldest unit that waits came, about
+        self._queue: queue.SimpleQueue[tuple[Unit, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, "storage-reader")
+        self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
+        self._hot: Any = None
+        self._thread.start()
+
+    # ---- on the event loop
+
+    def submit(self, unit: Unit) -> None:
+        """Commit a unit soon; never waits."""
+        if self._since is None:
+            self._since = time.monotonic()
+        self._queue.put((unit, asyncio.get_running_loop()))
+
+    @property
+    def waiting(self) -> int:
+        """Units that are not being committed yet."""
+        return self._queue.qsize()
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds that the oldest unit which is not committed has waited; a group that was committed begins anew."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run a function on the writer's connection, in a transaction that may hold other units; what it returned, once it is committed."""
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None) -> None:
+            if committed.cancelled():
+                return
+            if error is None:
+                committed.set_result(None)
+            else:
+                committed.set_exception(error)
+
+        unit = Unit(works=(work,), done=done)
+        self.submit(unit)
+        await committed
+        result: T = unit.results[0]
+        return result
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a function of reads on a connection of its own, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.database.read, work)
+
+    def close(self) -> None:
+        """Commit what waits, then end the threads. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+        self._readers.shutdown()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            group: list[tuple[Unit, asyncio.AbstractEventLoop]] = []
+            item = self._queue.get()
+            while item is not None:
+                group.append(item)
+                if len(group) >= MAX_UNITS or self._queue.empty():
+                    break
+                item = self._queue.get_nowait()
+            going = item is not None
+            if group:
+                self._tell(group, self._commit([unit for unit, _ in group]))
+                self._since = None if self._queue.empty() else time.monotonic()
+        self._let_go()
+
+    @staticmethod
+    def _tell(group: Sequence[tuple[Unit, asyncio.AbstractEventLoop]], outcomes: Sequence[Exception | None]) -> None:
+        """On each event loop, one call for all of its units, in order."""
+        for loop in {id(loop): loop for _, loop in group}.values():
+            theirs = [(unit, outcome) for (unit, own), outcome in zip(group, outcomes, strict=True) if own is loop]
+
+            def deliver(theirs: Sequence[tuple[Unit, Exception | None]] = theirs) -> None:
+                for unit, outcome in theirs:
+                    unit.done(outcome)
+
+            try:
+                loop.call_soon_threadsafe(deliver)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+    def _commit(self, units: Sequence[Unit]) -> list[Exception | None]:
+        """Commit a group; for each unit None, or why it was not committed."""
+        self.groups, self.units = self.groups + 1, self.units + len(units)
+        try:
+            if any(unit.works for unit in units):
+                return self._together(units)
+            return self._at_once(units)
+        except Exception as error:
+            self._let_go()
+            if len(units) == 1:
+                return [error if isinstance(error, StorageError) else StorageError(f"{type(error).__name__}: {error}")]
+            return [outcome for unit in units for outcome in self._commit([unit])]
+
+    def _at_once(self, units: Sequence[Unit]) -> list[Exception | None]:
+        """Only appends: one statement."""
+        if self._hot is None:
+            self._hot = self.database.dialect.hot(self.database.engine)
+        appends = [one for unit in units for one in unit.appends]
+        added = sql.rows(appends)
+        if not added or self.database.dialect.append(self._hot, added) == len(added):
+            return [None] * len(units)
+        fenced = self.database.read(lambda conn: sql.fenced(conn, appends))
+        return [_refusal(unit, fenced) for unit in units]
+
+    def _together(self, units: Sequence[Unit]) -> list[Exception | None]:
+        """One transaction: units that only append in one statement as far as they stand together, a savepoint for each of the others."""
+        outcomes: list[Exception | None] = []
+        with self.database.writing() as conn, conn.begin():
+            for plain, neighbours in itertools.groupby(units, lambda unit: not unit.works):
+                run = list(neighbours)
+                outcomes += self._appends(conn, run) if plain else [self._one(conn, unit) for unit in run]
+        return outcomes
+
+    def _appends(self, conn: Connection, units: Sequence[Unit]) -> list[Exception | None]:
+        appends = [one for unit in units for one in unit.appends]
+        fenced = sql.append(self.database, conn, conn.connection.driver_connection, appends)
+        return [_refusal(unit, fenced) for unit in units]
+
+    def _one(self, conn: Connection, unit: Unit) -> Exception | None:
+        """A unit with functions: none of it is done when one of them raises."""
+        unit.results.clear()
+        try:
+            with conn.begin_nested():
+                refusal = self._appends(conn, [unit])[0]
+                if refusal is not None:
+                    raise refusal
+                unit.results += [work(conn) for work in unit.works]
+        except Exception as error:
+            if conn.invalidated:
+                raise
+            return error
+        return None
+
+    def _let_go(self) -> None:
+        """Close the appends' connection: it may be broken, or is needed no more."""
+        hot, self._hot = self._hot, None
+        if hot is not None:
+            hot.close()
+
+
+def _refusal(unit: Unit, fenced: set[str]) -> Exception | None:
+    theirs = fenced & {one.lease.session for one in unit.appends}
+    return Fenced(", ".join(sorted(theirs))) if theirs else None
