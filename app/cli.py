@@ -141,6 +141,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     from app.settings import Settings
 
     flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
+    if getattr(args, "allow_anyone", False):
+        flags["allow_anyone"] = True
     try:
         return Settings(**flags)
     except ValidationError as error:
@@ -178,19 +180,18 @@ def serve(args: argparse.Namespace) -> int:
         settings = settings_of(args)
     except ValueError as error:
         return _complain(str(error), USAGE)
-    if not args.allow_anyone:
-        try:
-            settings.check()
-        except ValueError as error:
-            return _complain(f"{error}; or say --allow-anyone", REFUSED)
+    try:
+        settings.check()
+    except ValueError as error:
+        return _complain(str(error), REFUSED)
     try:
         found = listen(settings.host, settings.port)
     except OSError as error:
         return _complain(f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}", FAILED)
     port = found.getsockname()[1]
-    if args.allow_anyone and not settings.loopback:
-        print(f"pagewalk: anyone who reaches {settings.host} port {port} may use this service", file=sys.stderr)
-        settings = settings.model_copy(update={"host": "127.0.0.1"})  # the service asks nobody, as on loopback
+    if settings.open and not settings.loopback:
+        warning = f"anyone who reaches {settings.host} port {port} may use this service: create, read, change and delete every session"
+        print(f"pagewalk: WARNING: {warning}", file=sys.stderr)
     return _serve_on(found, settings, url_of(args.host or settings.host, port))
 
 

@@ -96,6 +96,7 @@ class Edge:
         fingerprint = _digest(scope["path"].encode(), scope.get("query_string", b""), body)
         kept = self.registry.replies.get(name)
         if kept is not None:
+            await scope["app"].state.gate.caller(scope)  # 401 for a token that was revoked since
             await _again(kept, fingerprint, send)
             return
         if name in self._under_way:

@@ -5,24 +5,39 @@ import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from app import errors
 from app.edge import Edge
 from app.host.registry import Registry
+from app.identity.buckets import Bucket
+from app.identity.gate import Gate
+from app.identity.guard import require_rows
+from app.identity.shield import Shield
 from app.observe import Observe
 from app.prefix import Prefix
-from app.routes import calls, cgroups, events, files, health, monitor, processes, programs, replay, sessions
+from app.routes import calls, cgroups, events, files, health, identity, keys, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
+from app.storage.identity import MemoryIdentity
+from app.storage.identity_sql import SqlIdentity
 
 WS_MAX_SIZE = 256 << 10
+CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentials (cookies) are never allowed
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "MKCOL", "PROPFIND"],
+    "allow_headers": ["Authorization", "Content-Type", "Depth", "Idempotency-Key", "If-Match", "Last-Event-ID", "Range"],
+    "expose_headers": ["Content-Range", "ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    "allow_credentials": False,
+    "max_age": 600,
+}
 GOODBYE_S = 2.0  # for streams to be closed with a reason
 PATIENCE = 0.8  # of the drain time; then long calls are cancelled
 SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
@@ -32,26 +47,35 @@ SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: Registry = app.state.registry
     sys.setswitchinterval(SWITCH_S)
-    sweeper = asyncio.create_task(registry.sweep())
+    gate: Gate = app.state.gate
+    tasks = [asyncio.create_task(registry.sweep()), asyncio.create_task(gate.run())]
     try:
         yield
     finally:
-        sweeper.cancel()
+        for task in tasks:
+            task.cancel()
+        await gate.note_use()
         registry.drain()
         registry.abandon()
         await asyncio.sleep(0)
         registry.close()
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
     """The service.
 
     Parameters
     ----------
     settings : Settings, optional
         Default: from the environment.
+    callers : str, optional
+        The database of tokens and courses that several processes share; default: a file in the data folder, or memory.
     """
-    registry = Registry(settings or Settings())
+    settings = settings or Settings()
+    if callers is None and settings.data is not None:
+        callers = f"sqlite:///{settings.data / 'identity.sqlite'}"
+    registry = Registry(settings)
+    gate = Gate(settings, MemoryIdentity() if callers is None else SqlIdentity(callers))
     app = FastAPI(
         title="pagewalk",
         version=health.API_VERSION,
@@ -61,25 +85,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        middleware=_layers(registry),
+        middleware=_layers(registry, gate),
     )
-    app.state.registry = registry
+    app.state.registry, app.state.gate = registry, gate
     app.state.gather = _gather_here(registry)
     app.router.routes.insert(0, processes.HOT)
-    modules = (processes, files, cgroups, events, calls, sessions, monitor, programs, replay, health)
+    modules = (processes, files, cgroups, events, calls, sessions, keys, identity, monitor, programs, replay, health)
     for module in modules:
         app.include_router(module.router)
     app.state.table = [processes.HOT, *(route for module in modules for route in module.router.routes)]
     app.add_api_route("/docs", _docs(app), include_in_schema=False, response_class=HTMLResponse)
+    require_rows([*app.state.table, *(route for route in app.router.routes if isinstance(route, Route))])
     errors.install(app)
     app.openapi = lambda: documents.document(app)  # type: ignore[method-assign]
     return app
 
 
-def _layers(registry: Registry) -> list[Middleware]:
+def _layers(registry: Registry, gate: Gate) -> list[Middleware]:
     """What every request passes, the outermost first."""
     settings = registry.settings
-    return [Middleware(Observe, meter=registry.meter, share=settings.access_log), Middleware(Edge, registry=registry)]
+    address = None if settings.open or settings.rate_limit_address is None else Bucket("address", settings.rate_limit_address)
+    return [
+        Middleware(Observe, meter=registry.meter, share=settings.access_log),
+        *([Middleware(CORSMiddleware, allow_origins=settings.origins, **CORS)] if settings.origins else []),
+        Middleware(Shield, settings=settings, bucket=address, quota=gate.quota),
+        Middleware(Edge, registry=registry),
+    ]
 
 
 def _gather_here(registry: Registry) -> Callable[[], Awaitable[list[dict[str, Any]]]]:
@@ -140,4 +171,6 @@ def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         ws="websockets-sansio",
         ws_max_size=WS_MAX_SIZE,
         timeout_graceful_shutdown=settings.drain_seconds,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
     )

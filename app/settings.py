@@ -1,16 +1,65 @@
 """The service's settings: every one has a safe default, `PAGEWALK_<NAME>` in the environment overrides it."""
 
+import json
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.schemas.kinds import parse_duration, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[int, BeforeValidator(parse_duration)]
+SIZES: Final = (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10), ("", 1))
+DURATIONS: Final = (("h", 3600 * 10**9), ("s", 10**9), ("ms", 10**6), ("", 1))
+
+
+class Rate(NamedTuple):
+    """So many requests at once, and as many again in so many seconds."""
+
+    quota: int
+    window: float
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "none":
+        return None
+    quota, _, window = value.partition("/")
+    if not quota.isdecimal() or int(quota) < 1 or not window:
+        raise ValueError(f"{value!r} is no rate: write requests/time, such as 600/60s, or none")
+    seconds = parse_duration(window) / 10**9
+    if seconds <= 0:
+        raise ValueError(f"{value!r} is no rate: the time is longer than 0")
+    return Rate(int(quota), seconds)
+
+
+def _in_units(value: float, units: Sequence[tuple[str, int]]) -> str:
+    unit, factor = next((unit, factor) for unit, factor in units if value % factor == 0)
+    return f"{int(value // factor)}{unit}"
+
+
+def written(field: FieldInfo) -> str | None:
+    """A setting's default as the environment would give it; None where there is none."""
+    value = field.default
+    validators = {getattr(item, "func", None) for item in field.metadata}
+    if value is None:
+        return None
+    if parse_size in validators:
+        return _in_units(value, SIZES)
+    if parse_duration in validators:
+        return _in_units(value, DURATIONS)
+    if isinstance(value, Rate):
+        return f"{value.quota}/{_in_units(value.window * 10**9, DURATIONS)}"
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value) if isinstance(value, list) else str(value)
+
+
+RateLimit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
 
 
 class Settings(BaseSettings):
@@ -18,17 +67,27 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PAGEWALK_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="Address to listen on; any other than loopback wants tokens, or allow_anyone.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     root_path: str | None = Field(
         None, pattern=r"^(/[\w.~%-]+)+$", description="The part of the address space that a proxy gives the service: `/pagewalk`."
     )
     data: Path | None = Field(None, description="Where sessions are kept; memory only when absent.")
     workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
-    origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may open a websocket.")
+    require_tokens: bool = Field(False, description="Ask for a token on loopback too. PAGEWALK_TOKEN implies it.")
+    allow_anyone: bool = Field(False, description="Ask nobody for a token even where other machines can connect.")
+    hosts: list[str] = Field([], description="Names that the service answers to, besides addresses and localhost (a JSON list).")
+    origins: list[str] = Field([], description="Web origins, besides the service's own, whose pages may use it (a JSON list; [\"*\"] is any).")
+    trusted_proxies: list[str] = Field([], description="Addresses of proxies whose X-Forwarded-For is believed (a JSON list).")
+    ticket_seconds: int = Field(30, ge=1, le=3600, description="How long a ticket for a stream is good.")
+    rate_limit: RateLimit = Field(Rate(2000, 20.0), description="Requests of one caller, of a service that asks for tokens; none: no limit.")
+    rate_limit_address: RateLimit = Field(
+        Rate(20_000, 20.0), description="Requests of one address, of a service that asks for tokens; none: no limit."
+    )
+    max_sessions_per_owner: int = Field(32, ge=1, description="Sessions that one person, who is no administrator, may have.")
 
-    max_sessions: int = Field(256, ge=1)
+    max_sessions: int = Field(256, ge=1, description="Sessions at once.")
     max_machine_memory: Size = Field(64 << 30, description="Simulated RAM and swap of one machine, together.")
     max_pages_per_call: int = Field(1 << 23, ge=1, description="Accesses that one call may make.")
     max_advance: Duration = Field(24 * 3600 * 10**9, description="Simulated time that one request may let pass.")
@@ -65,12 +124,22 @@ class Settings(BaseSettings):
 
     @property
     def open(self) -> bool:
-        """An open service asks nobody for a token: loopback without an operator's token."""
-        return self.token is None and self.loopback
+        """An open service asks nobody for a token: on loopback while none is set, elsewhere only if that is said."""
+        return (self.loopback or self.allow_anyone) and not self.asks
+
+    @property
+    def asks(self) -> bool:
+        """True when the operator said that tokens are asked for."""
+        return self.token is not None or self.require_tokens
 
     def check(self) -> None:
-        """Refuse an address that others can reach when there is no token. Raises ValueError in plain words."""
-        if self.token is None and not self.loopback:
+        """Refuse an address that others can reach when nobody is asked, and settings that undo each other. Raises ValueError in plain words."""
+        if not self.loopback and not self.asks and not self.allow_anyone:
             raise ValueError(
-                f"{self.host} can be reached from other machines: set PAGEWALK_TOKEN to a secret that clients must send, or listen on 127.0.0.1"
+                f"{self.host} can be reached from other machines: set PAGEWALK_TOKEN to a secret that clients must send, or "
+                "PAGEWALK_REQUIRE_TOKENS=1 and issue tokens with `pagewalk token issue`, or listen on 127.0.0.1; or say --allow-anyone"
             )
+        if self.allow_anyone and self.asks:
+            raise ValueError("PAGEWALK_ALLOW_ANYONE asks nobody, the other settings ask for tokens: say one of them")
+        if self.open and "*" in self.origins:
+            raise ValueError('PAGEWALK_ORIGINS=["*"] would let any web page use a service that asks nobody for a token: list the origins')

@@ -45,8 +45,13 @@ class Registry:
         """The session of an id. Raises a 404."""
         session = self._sessions.get(sid)
         if session is None:
-            raise Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
+            raise self.no_such_session(sid)
         return session
+
+    @staticmethod
+    def no_such_session(sid: str) -> Problem:
+        """The 404 for an id that names no session, or none that the caller may know of."""
+        return Problem(404, "no-such-session", f"there is no session {sid[:60]!r}: POST /v1/sessions creates one")
 
     def join(self, life: str, places: Places) -> None:
         """This process is one of several workers: a new session gets an id by which the others find it here."""
@@ -90,6 +95,13 @@ class Registry:
             raise Problem(422, "no-such-machine", detail, errors=[{"detail": detail, "pointer": "#/machine/memory"}])
         return built
 
+    def require_share(self, owner: str | None) -> None:
+        """Raises 429 when a subject has as many sessions as one may have."""
+        limit = self.settings.max_sessions_per_owner
+        if owner is not None and sum(session.owner == owner for session in self._sessions.values()) >= limit:
+            detail = f"{owner[:60]} has {limit} sessions, which is what one may have: delete one, or wait until one expires"
+            raise Problem(429, "quota-exceeded", detail, {"Retry-After": "60"})
+
     def require_place(self) -> None:
         """Raises 429 when there are as many sessions as there may be."""
         if len(self._sessions) >= self.settings.max_sessions:
@@ -110,9 +122,9 @@ class Registry:
         self._sessions.pop(session.id, None)
         await session.close()
 
-    def page(self, size: int, token: str | None) -> tuple[list[Session], str | None]:
+    def page(self, size: int, token: str | None, visible: Callable[[Session], bool]) -> tuple[list[Session], str | None]:
         """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        sessions = list(self._sessions.values())
+        sessions = [session for session in self._sessions.values() if visible(session)]
         start = 0
         if token is not None:
             ids = [session.id for session in sessions]

@@ -127,6 +127,8 @@ class Session:
         self._token = b""
         self.machine, self.seed, self.kernel = machine, seed, kernel
         self.settings, self._threads = settings, threads
+        self.owner: str | None = None  # whose it is, and in which course
+        self.course: str | None = None
         self.name: str | None = None
         self.lab: str | None = None
         self.ttl_ns = settings.session_ttl
@@ -162,7 +164,11 @@ class Session:
 
     def admits(self, token: str) -> bool:
         """True when this is the session's own token."""
-        return secrets.compare_digest(hashlib.sha256(token.encode()).digest(), self._token)
+        return self.is_key(hashlib.sha256(token.encode()).digest())
+
+    def is_key(self, digest: bytes) -> bool:
+        """True for the hash of the session's own token."""
+        return secrets.compare_digest(digest, self._token)
 
     def _require_match(self, if_match: str | None) -> None:
         if if_match is None or if_match.strip() == "*" or self.etag in (tag.strip() for tag in if_match.split(",")):
@@ -511,6 +517,7 @@ class Session:
             kernel = await self._run("clone", lambda: Kernel.restore(self.kernel.snapshot()), True)
             twin = Session(self.machine, self.seed, kernel, self.settings, self._threads)
             twin.seq, twin.name, twin.lab = self.seq, self.name, self.lab
+            twin.owner, twin.course = self.owner, self.course
             twin.journal.replace(self.journal.entries())
             twin.ring = Ring(self.settings.event_retention)
             twin.ring.refill(self.ring.entries(), self.ring.last)

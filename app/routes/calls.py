@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from app.deps import TheSession
 from app.errors import Problem
+from app.identity.guard import GuardedRoute
 from app.routes import reply
 from app.schemas import docs
 
-router = APIRouter(prefix="/v1/sessions/{sid}/calls", tags=["calls"])
+router = APIRouter(prefix="/v1/sessions/{sid}/calls", tags=["calls"], route_class=GuardedRoute)
 MAX_ID = (1 << 63) - 1
 
 

@@ -15,13 +15,14 @@ from starlette.responses import Response
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, malformed, require_json
 from app.host.session import Session
+from app.identity.guard import GuardedRoute
 from app.routes import reply
 from app.routes.fs_errors import fs_problem
 from app.schemas import docs, systemd
 from app.schemas.calls import Op
 from core import FsError
 
-router = APIRouter(prefix="/v1/sessions/{sid}/cgroups", tags=["cgroups"])
+router = APIRouter(prefix="/v1/sessions/{sid}/cgroups", tags=["cgroups"], route_class=GuardedRoute)
 MOUNT: Final = "/sys/fs/cgroup"
 _FILE: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 

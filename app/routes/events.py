@@ -5,11 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, WebSocket
 from starlette.responses import Response
 
-from app.deps import TheSession, enter, require_origin
+from app.deps import TheSession, enter_stream
 from app.errors import Problem
 from app.host.autopsy import autopsy
 from app.host.session import Session
 from app.host.why import why
+from app.identity.gate import Gate
+from app.identity.guard import CALLER, GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.kinds import parse_duration
@@ -17,7 +19,7 @@ from app.stream import lines, poll
 from app.stream.hub import Filter, Subscription, cursor, parse_types
 from app.stream.websocket import refuse, serve
 
-router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"])
+router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"], route_class=GuardedRoute)
 MAX_WAIT_S = 60.0
 MAX_ID = (1 << 63) - 1
 
@@ -85,17 +87,19 @@ def _resume(after: int | None, last_event_id: str | None) -> int | None:
 
 
 @router.websocket("")
+@admits
 async def stream_events(websocket: WebSocket, sid: str) -> None:
     """Events as a websocket: one JSON object a message."""
     try:
-        require_origin(websocket)
-        session = enter(websocket, sid)
+        session = await enter_stream(websocket, router.prefix)
         subscription = _subscription(session, *_queries(websocket))
         lines.require_place(subscription)
     except Problem as problem:
         await refuse(websocket, problem)
         return
-    await serve(websocket, subscription)
+    gate: Gate = websocket.app.state.gate
+    with gate.watch(websocket.scope[CALLER], session.id) as watch:
+        await serve(websocket, subscription, watch.ended)
 
 
 def _queries(websocket: WebSocket) -> tuple[int | None, str | None, int | None, str | None]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
 from app.host.session import Session
+from app.identity.guard import GuardedRoute
 from app.routes import reply, webdav
 from app.routes.fs_errors import errno_problem, fs_problem
 from app.routes.ranges import parse_range
@@ -19,7 +20,7 @@ from app.schemas import docs
 from app.schemas.calls import Op, parse_body
 from core import FsError, Kernel
 
-router = APIRouter(prefix="/v1/sessions/{sid}", tags=["files"])
+router = APIRouter(prefix="/v1/sessions/{sid}", tags=["files"], route_class=GuardedRoute)
 TEXT: Final = "text/plain; charset=utf-8"
 BINARY: Final = "application/octet-stream"
 ALLOW: Final = "DELETE, GET, HEAD, LOCK, MKCOL, OPTIONS, PROPFIND, PROPPATCH, PUT, UNLOCK"

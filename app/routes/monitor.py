@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.deps import IfMatch, TheSession
 from app.errors import Problem
+from app.identity.guard import GuardedRoute
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.calls import Op
@@ -14,7 +15,7 @@ from app.schemas.kinds import parse_duration
 from app.schemas.sessions import VmstatInterval
 from core import vmstat_text
 
-router = APIRouter(prefix="/v1/sessions/{sid}", tags=["monitor"])
+router = APIRouter(prefix="/v1/sessions/{sid}", tags=["monitor"], route_class=GuardedRoute)
 
 
 def _interval(text: str) -> int:

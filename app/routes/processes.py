@@ -11,24 +11,30 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.deps import IfMatch, TheSession, enter
+from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
 from app.host.session import Session, no_such_process
+from app.identity.guard import GuardedRoute, admit, admits
+from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.calls import Op, parse_body, parse_pid, process_call
 from app.schemas.kinds import parse_address
 from app.schemas.views import render_view
 
-router = APIRouter(prefix="/v1/sessions/{sid}/processes", tags=["processes"])
+router = APIRouter(prefix="/v1/sessions/{sid}/processes", tags=["processes"], route_class=GuardedRoute)
 EXPLAIN: Final = "explain_"
+CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/{call}"
+CALL_ROW: Final = ROWS["POST", CALL_PATH]
 
 
+@admits
 async def call(request: Request) -> Response:
     """Carry out one system call of one process."""
+    request.scope["template"] = CALL_PATH
+    session = await admit(request.scope, CALL_ROW)
+    assert session is not None
     path = request.path_params
-    request.scope["template"] = HOT.path
-    session = enter(request, path["sid"])
     name = path["call"]
     process_call(name)
     pid = parse_pid(path["pid"])
@@ -39,7 +45,7 @@ async def call(request: Request) -> Response:
     return Response(orjson.dumps(answer), headers={"etag": session.etag}, media_type=reply.JSON)
 
 
-HOT: Final = Route("/v1/sessions/{sid}/processes/{pid}/{call}", call, methods=["POST"], include_in_schema=False)
+HOT: Final = Route(CALL_PATH, call, methods=["POST"], include_in_schema=False)
 
 
 async def _view(session: Session, pid: str, name: str, **args: Any) -> Any:

@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from app.identity.guard import GuardedRoute
 from app.routes import reply
 from app.schemas import docs
 from core import calibration_table, program_catalogue
 
-router = APIRouter(prefix="/v1", tags=["programs"])
+router = APIRouter(prefix="/v1", tags=["programs"], route_class=GuardedRoute)
 
 
 @router.get("/programs", responses=docs.ok("ReadyPrograms"))

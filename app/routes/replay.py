@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, WebSocket
+from fastapi import APIRouter, Query, Request, WebSocket
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from app.deps import TheRegistry, TheSession, enter, require_operator, require_origin
+from app.deps import TheRegistry, TheSession, enter_stream
 from app.errors import Problem, from_validation, require_json
+from app.identity.guard import GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs, plot
 from app.schemas.kinds import parse_duration
@@ -18,7 +19,7 @@ from app.stream.policy import serve_policy
 from app.stream.websocket import refuse
 from core import CALLS, Trace, compare_policies, generate_trace, trace_from_bytes, trace_of_touches
 
-router = APIRouter(prefix="/v1", tags=["replay"])
+router = APIRouter(prefix="/v1", tags=["replay"], route_class=GuardedRoute)
 BINARY = "application/octet-stream"
 FALLBACKS = tuple(CALLS["reclaim_policy"].params["fallback"].choices or ())
 Policies = Annotated[str, Query(max_length=200, description="Of a binary body: policies, comma-separated.")]
@@ -70,7 +71,7 @@ async def _answer(request: Request, registry: TheRegistry, compare: Compare, mak
     return reply.json(table)
 
 
-@router.post("/replay", openapi_extra=docs.replay_body(), responses=docs.replayed(), dependencies=[Depends(require_operator)])
+@router.post("/replay", openapi_extra=docs.replay_body(), responses=docs.replayed())
 async def replay_trace(request: Request, registry: TheRegistry, policies: Policies = "", frames: Frames = "") -> Response:
     """Replay a trace through several policies and sizes of memory. `Accept: image/svg+xml` answers a plot of faults against memory.
 
@@ -99,12 +100,12 @@ async def replay_session(request: Request, body: ReplaySession, session: TheSess
 
 
 @router.websocket("/sessions/{sid}/policy")
+@admits
 async def be_the_policy(websocket: WebSocket, sid: str) -> None:
     """A program chooses the pages that reclaim takes (`stream.policy`)."""
     query = websocket.query_params
     try:
-        require_origin(websocket)
-        session = enter(websocket, sid)
+        session = await enter_stream(websocket, "/v1/sessions/{sid}/policy")
         fallback = query.get("fallback", "fifo")
         if fallback not in FALLBACKS:
             raise Problem(422, "malformed-request", f"fallback must be one of {', '.join(FALLBACKS)}", errors=[])

@@ -3,19 +3,22 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.deps import IfMatch, TheRegistry, TheSession, require_operator
+from app.deps import IfMatch, TheCaller, TheRegistry, TheSession
 from app.errors import Problem, require_json
 from app.host.registry import Registry
 from app.host.session import Session, Snapshot
+from app.identity.guard import GuardedRoute, sees
+from app.identity.roles import Caller
+from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.calls import Op, parse_batch
 from app.schemas.sessions import Advance, CloneCreate, Rewind, SessionCreate, SessionPatch, SnapshotCreate
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=GuardedRoute)
 
 
 def _when(seconds: float) -> str:
@@ -28,6 +31,8 @@ def _record(session: Session) -> dict[str, Any]:
         "id": session.id,
         "name": session.name,
         "lab": session.lab,
+        "owner": session.owner,
+        "course": session.course,
         "machine": session.machine.to_dict(),
         "seed": session.seed,
         "clock_ns": session.kernel.clock_ns,
@@ -52,23 +57,44 @@ def _label(session: Session, name: str | None, ttl: int | None) -> None:
         session.ttl_ns = ttl
 
 
-@router.post("", status_code=201, responses=docs.created("Session"), dependencies=[Depends(require_operator)])
-async def create_session(body: SessionCreate, registry: TheRegistry) -> Response:
+def _course(wanted: str | None, caller: Caller) -> str | None:
+    """The course of a new session: the caller's only one where he names none. Raises 403, 422."""
+    if caller.admin:
+        return wanted
+    mine = sorted(course for course, role in caller.roles.items() if ROWS["POST", "/v1/sessions"].reach(role) != "-")
+    if wanted is None and len(mine) != 1:
+        detail = f"course: you are in {', '.join(mine)}: say for which one the session is"
+        raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/course"}])
+    if wanted is not None and wanted not in mine:
+        raise Problem(403, "forbidden", f"you are in {', '.join(mine)}, not in {wanted[:60]!r}")
+    return wanted or mine[0]
+
+
+def _require_share(registry: Registry, caller: Caller) -> None:
+    if not caller.admin:
+        registry.require_share(caller.subject)
+
+
+@router.post("", status_code=201, responses=docs.created("Session"))
+async def create_session(body: SessionCreate, registry: TheRegistry, caller: TheCaller) -> Response:
     """Boot a kernel. The answer holds the session's token, which is shown once."""
+    course = _course(body.course, caller)
+    _require_share(registry, caller)
     session = await registry.create(body.machine, body.seed)
-    session.lab = body.lab
+    session.lab, session.owner, session.course = body.lab, caller.subject, course
     _label(session, body.name, body.ttl)
     return _created(session)
 
 
-@router.get("", responses=docs.ok("SessionList"), dependencies=[Depends(require_operator)])
+@router.get("", responses=docs.ok("SessionList"))
 async def list_sessions(
     registry: TheRegistry,
+    caller: TheCaller,
     page_size: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """The sessions, in order of creation."""
-    sessions, token = registry.page(page_size, page_token)
+    """The sessions that the caller may see, in order of creation."""
+    sessions, token = registry.page(page_size, page_token, lambda session: sees(caller, session))
     headers = {"Link": f'</v1/sessions?page_size={page_size}&page_token={token}>; rel="next"'} if token else {}
     return reply.json({"items": [_record(session) for session in sessions], "next_page_token": token}, headers=headers)
 
@@ -178,14 +204,18 @@ async def delete_snapshot(session: TheSession, name: str) -> Response:
 
 
 @router.post("/{sid}/clone", tags=["time travel"], status_code=201, responses=docs.created("Session"))
-async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry) -> Response:
-    """A second session in the same state."""
-    return _created(await _clone(body, session, registry))
+async def clone_session(body: CloneCreate, session: TheSession, registry: TheRegistry, caller: TheCaller) -> Response:
+    """A second session in the same state, in the same course; it belongs to whoever made it."""
+    return _created(await _clone(body, session, registry, caller))
 
 
-async def _clone(body: CloneCreate, session: Session, registry: Registry) -> Session:
+async def _clone(body: CloneCreate, session: Session, registry: Registry, caller: Caller) -> Session:
     registry.require_place()
+    owner = session.owner if caller.key is not None else caller.subject
+    if not caller.admin:
+        registry.require_share(owner)
     twin = registry.add(await session.fork())
+    twin.owner = owner
     _label(twin, body.name, body.ttl)
     return twin
 

@@ -77,6 +77,8 @@ SESSION: Final = {
     "id": STR,
     "name": NULL_STR,
     "lab": NULL_STR,
+    "owner": NULL_STR,
+    "course": NULL_STR,
     "machine": FREE,
     "seed": INT,
     "clock_ns": INT,
@@ -87,6 +89,12 @@ SESSION: Final = {
     "created": {"type": "string", "format": "date-time"},
     "ttl_ns": INT,
 }
+
+TOKEN: Final = {
+    **dict.fromkeys(("id", "subject", "created"), STR),
+    **dict.fromkeys(("course", "session", "label", "issued_by", "expires", "revoked", "used"), NULL_STR),
+}
+COURSE: Final = {"id": STR, "name": NULL_STR, "created": STR, "role": NULL_STR}
 
 PROCESS: Final = {
     **dict.fromkeys(("pid", "ppid", "rss_bytes", "vsize_bytes", "swap_bytes", "minflt", "majflt", "oom_score", "oom_score_adj", "threads",
@@ -310,6 +318,17 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                               "steps": {"type": "array", "items": _object({"op": STR, "doc": STR, "fields": FREE})}},
                              doc="The ready-made programs, and the steps that a program may be made of."),
     "Status": _object({"status": STR}),
+    "Me": _object({"subject": NULL_STR, "admin": BOOL, "roles": {"type": "object", "additionalProperties": STR}, "expires": NULL_STR},
+                  doc="Who the caller is, and what in which course."),
+    "Token": _object(TOKEN),
+    "IssuedToken": _object({**TOKEN, "token": STR}, doc="A token, and its secret: shown here and never again."),
+    "TokenList": _list("Token"),
+    "Course": _object(COURSE),
+    "CourseList": _list("Course"),
+    "Member": _object({"subject": STR, "role": {"type": "string", "enum": ["instructor", "grader", "student"]}}),
+    "MemberList": _list("Member"),
+    "Ticket": _object({"ticket": STR, "expires_in": INT}, doc="Opens one stream of the session, once, within `expires_in` seconds."),
+    "Observer": _object({**TOKEN, "token": STR, "events": STR}, doc="An observer's link, and its secret: shown here and never again."),
     "Version": _object({"name": STR, "version": STR, "api_version": STR, "linux": STR}),
 }
 

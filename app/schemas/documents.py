@@ -14,6 +14,7 @@ from app.schemas.calls import render_schema
 from app.schemas.events import event_schemas
 from app.schemas.links import add_links
 from app.schemas.policy import POLICY_QUERY, policy_messages
+from app.settings import Settings, written
 from core import CALLS, FILES
 
 CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/"
@@ -195,6 +196,17 @@ def events_table() -> str:
     return text
 
 
+def settings_table() -> str:
+    """Every setting, with its default as the environment would give it."""
+    rows: list[tuple[object, ...]] = []
+    for name, field in Settings.model_fields.items():
+        default = written(field)
+        rows.append((f"`PAGEWALK_{name.upper()}`", "none" if default is None else f"`{default}`", field.description or ""))
+    text = "# Settings\n\nGenerated from the settings. Flags win over the environment, the environment over the defaults; every default is safe.\n"
+    text += "Sizes are written `512M`, durations `30s`, rates `600/60s`, lists as JSON.\n\n"
+    return text + _table(("variable", "default", "means"), rows)
+
+
 def documents(app: FastAPI) -> dict[str, str]:
     """File name and content of everything that is generated."""
     return {
@@ -203,4 +215,5 @@ def documents(app: FastAPI) -> dict[str, str]:
         "calls.md": calls_table(),
         "files.md": files_table(),
         "events.md": events_table(),
+        "settings.md": settings_table(),
     }

@@ -9,6 +9,7 @@ from app.schemas.kinds import KINDS, MAX_I64, parse_duration, parse_int
 
 SECOND = 10**9
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$")]
+CourseId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Duration = Annotated[int, PlainValidator(parse_duration), WithJsonSchema(dict(KINDS["duration"].schema))]
 
 
@@ -56,6 +57,7 @@ class SessionCreate(Body):
     seed: NonNegative = Field(0, description="The same machine, seed and operations give the same bytes everywhere.")
     name: Name | None = None
     lab: Name | None = None
+    course: CourseId | None = Field(None, description="Whose instructor and graders may see it; default: the caller's only course.")
     ttl: Ttl | None = Field(None, description="The session is destroyed when nobody used it for so long.")
 
 

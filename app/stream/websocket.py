@@ -53,23 +53,27 @@ def _reason(text: str) -> str:
     return text.encode()[:REASON_BYTES].decode(errors="ignore")
 
 
-async def serve(websocket: WebSocket, subscription: Subscription) -> None:
-    """Send events until the client leaves, the session ends, or one of them misbehaves."""
+async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio.Event | None = None) -> None:
+    """Send events until the client leaves, the session ends, one of them misbehaves, or the client's token is `ended`."""
     session = subscription.session
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
     session.streams += 1
     session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription))
     receiver = asyncio.create_task(_receive(websocket, subscription))
+    watcher = asyncio.create_task((ended or asyncio.Event()).wait())
     try:
-        await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sender, receiver, watcher}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         session.streams -= 1
-        for task in (sender, receiver):
+        for task in (sender, receiver, watcher):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
     try:
-        await _finish(websocket, session, outcomes)
+        if ended is not None and ended.is_set():
+            await _close(websocket, 4401, "the token was revoked or has run out", session.settings.heartbeat)
+        else:
+            await _finish(websocket, session, outcomes)
     finally:
         session.meter.readers.discard(subscription)
 

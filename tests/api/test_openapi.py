@@ -1,5 +1,6 @@
 """The generated documents: fresh, well formed, and true of what the service does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from app.openapi import main
-from app.schemas.documents import CLOSE_CODES, documents
+from app.schemas.documents import CLOSE_CODES, documents, settings_table
+from app.settings import Settings
 from app.stream.websocket import CLOSE_OF
 from core import CALLS, EVENTS, FILES
 from tests.api.client import PAGE
@@ -26,7 +28,7 @@ def test_the_committed_documents_are_fresh(capsys):
 
 def test_check_tells_what_is_stale(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["asyncapi.yaml", "calls.md", "events.md", "files.md", "openapi.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["asyncapi.yaml", "calls.md", "events.md", "files.md", "openapi.json", "settings.md"]
     (tmp_path / "calls.md").write_text("old")
     assert main(["--check", str(tmp_path)]) == 1
     assert "stale: calls.md" in capsys.readouterr().err
@@ -75,6 +77,20 @@ def test_tables_hold_every_row():
     assert all(f"| `{name}` |" in made["calls.md"] for name in CALLS)
     assert all(f"| `{row.pattern}` |" in made["files.md"] for row in FILES)
     assert all(f"\n## {name}\n" in made["events.md"] for name in [*EVENTS, "gap", "bookmark", "progress"])
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_table_of_settings_tells_the_true_default(name, monkeypatch):
+    """The default, given as the environment would give it, makes the default settings; and every setting says what it means."""
+    rows = re.findall(rf"^\| `PAGEWALK_{name.upper()}` \| (?:`(.*?)`|none) \| \S.* \|$", settings_table(), re.MULTILINE)
+    assert len(rows) == 1
+    monkeypatch.delenv(f"PAGEWALK_{name.upper()}", raising=False)
+    default = getattr(Settings(), name)
+    if not rows[0]:
+        assert default is None
+        return
+    monkeypatch.setenv(f"PAGEWALK_{name.upper()}", rows[0])
+    assert getattr(Settings(), name) == default
 
 
 def test_close_codes_are_documented():

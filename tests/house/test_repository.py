@@ -78,11 +78,13 @@ def test_nothing_generated_or_private_is_committed() -> None:
 SETTING_ROWS = dict(re.findall(r"^\| `PAGEWALK_(\w+)`[^|]*\| (?:`([^`]*)`|none) \|", README, re.MULTILINE))
 
 
-def test_readme_lists_every_setting_and_no_other() -> None:
-    assert set(SETTING_ROWS) - {"CACHE"} == {name.upper() for name in Settings.model_fields}
+def test_readme_lists_settings_that_there_are() -> None:
+    """The README has those that most will want; openapi/settings.md is generated and has them all."""
+    assert {"HOST", "PORT", "DATA", "TOKEN", "MAX_SESSIONS"} <= set(SETTING_ROWS) - {"CACHE"} <= {name.upper() for name in Settings.model_fields}
+    assert "(openapi/settings.md)" in README
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.upper() in SETTING_ROWS])
 def test_readme_tells_the_true_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's default, given as the environment would give it, makes the default settings."""
     written = SETTING_ROWS[name.upper()]

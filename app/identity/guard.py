@@ -1,0 +1,145 @@
+"""The check that stands before every route: its row of the table, the caller, the session.
+
+`GuardedRoute` is the route class of every router; it checks before FastAPI reads the body. The hot route and the websockets are no
+routes of FastAPI's: they call `admit` as their first act and say so with `@admits`. `require_rows` keeps the service from starting with a
+route that has no row, or that nobody guards.
+"""
+
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Scope
+
+from app.errors import Problem
+from app.host.registry import Registry
+from app.host.session import Session
+from app.identity.gate import Gate, unauthorized
+from app.identity.roles import Caller
+from app.identity.table import COLUMNS, ROWS, SEES, WEBSOCKET, Row
+
+CALLER: Final = "pagewalk.caller"
+SESSION: Final = "pagewalk.session"
+QUOTA: Final = "pagewalk.quota"
+STREAMS: Final = frozenset({"/v1/sessions/{sid}/events", "/v1/sessions/{sid}/policy"})
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def admits(endpoint: F) -> F:
+    """Marks an endpoint that calls `admit` itself, before anything else."""
+    endpoint.admits = True  # type: ignore[attr-defined]
+    return endpoint
+
+
+def _may(row: Row, caller: Caller, session: Session) -> bool:
+    """Whether a row lets a caller at a session."""
+    if caller.admin:
+        return row.admin != "-"
+    if caller.key == "session":
+        return row.session != "-" and session.is_key(caller.digest)
+    if caller.key == "observer":
+        return row.observer != "-" and caller.session == session.id
+    role = caller.roles.get(session.course or "")
+    if role is None:
+        return False
+    cell = row.reach(role)
+    return cell in ("course", "all") or (cell == "own" and session.owner == caller.subject)
+
+
+def sees(caller: Caller, session: Session) -> bool:
+    """Whether a caller may know that a session exists."""
+    return _may(SEES, caller, session)
+
+
+def _refusal(row: Row, caller: Caller, session: Session | None, scope: Scope) -> Problem:
+    if caller.id == "anyone":
+        return unauthorized("this needs a token: Authorization: Bearer <token>", scope)
+    if caller.key == "session" and (session is None or not session.is_key(caller.digest)):
+        return unauthorized("this is not the session's token: it is shown once, when the session is created, and opens that session only", scope)
+    if session is not None and not sees(caller, session):
+        return Registry.no_such_session(session.id)
+    who = ", ".join(name for name in COLUMNS[:-1] if row.reach(name) != "-")
+    return Problem(403, "forbidden", f"{row.method} here is not for {caller.name}: it is for {who}, as docs/security.md says")
+
+
+async def admit(scope: Scope, row: Row) -> Session | None:
+    """Let a request in, or raise what keeps it out: 401, 403, 404, 429. Returns the session of its path, if it has one."""
+    state = scope["app"].state
+    gate: Gate = state.gate
+    if row.public:
+        return None
+    sid = scope["path_params"].get("sid")
+    caller = await gate.caller(scope, sid, row.path in STREAMS)
+    if caller.id == "anyone" and not caller.admin:
+        raise _refusal(row, caller, None, scope)
+    scope[CALLER] = caller
+    if gate.quota is not None:
+        level = gate.quota.take(caller.id, time.monotonic())
+        scope[QUOTA] = level
+        if level.retry_in:
+            raise gate.quota.refusal(level)
+    if sid is None:
+        if not _may_anywhere(row, caller, scope["path_params"].get("course")):
+            raise _refusal(row, caller, None, scope)
+        return None
+    session: Session = state.registry.find(sid)
+    if not _may(row, caller, session):
+        raise _refusal(row, caller, session, scope)
+    scope[SESSION] = session
+    return session
+
+
+def _may_anywhere(row: Row, caller: Caller, course: str | None) -> bool:
+    """Whether a row without a session lets a caller in; what he sees there is up to the route, by `row` and role."""
+    if caller.admin:
+        return row.admin != "-"
+    if caller.key is not None:
+        return row.reach(caller.key) != "-"
+    if course is not None:
+        return course in caller.roles and row.reach(caller.roles[course]) != "-"
+    return any(row.reach(role) != "-" for role in caller.roles.values())
+
+
+class GuardedRoute(APIRoute):
+    """A route of FastAPI's that checks its caller before it reads anything."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, behind the check."""
+        handler = super().get_route_handler()
+        rows = {method: ROWS.get((method, self.path)) for method in self.methods or ()}
+
+        async def guarded(request: Request) -> Response:
+            row = rows[request.method]
+            assert row is not None, "require_rows lets no such route start"
+            await admit(request.scope, row)
+            return await handler(request)
+
+        return guarded
+
+
+def methods_of(route: BaseRoute) -> list[tuple[str, str]]:
+    """The keys that a route should have in the table."""
+    if isinstance(route, WebSocketRoute | APIWebSocketRoute):
+        return [(WEBSOCKET, route.path)]
+    if isinstance(route, Route):
+        implied = {"HEAD"} if not isinstance(route, APIRoute) else set()
+        return [(method, route.path) for method in sorted((route.methods or set()) - implied)]
+    return []
+
+
+def require_rows(routes: Iterable[BaseRoute]) -> None:
+    """Refuse to start with a route that has no row, a row that has no route, or a route that nobody guards. Raises LookupError."""
+    routes = list(routes)
+    keys = {key: route for route in routes for key in methods_of(route)}
+    wrong = [f"{method} {path} has no row in app/identity/table.py" for method, path in keys.keys() - ROWS.keys()]
+    wrong += [f"{method} {path} stands in app/identity/table.py, but nothing is served there" for method, path in ROWS.keys() - keys.keys()]
+    for key, route in keys.items():
+        guarded = isinstance(route, GuardedRoute) or getattr(getattr(route, "endpoint", None), "admits", False)
+        if not guarded and key in ROWS and not ROWS[key].public:
+            wrong.append(f"{' '.join(key)} is guarded by nobody: its router needs route_class=GuardedRoute")
+    if wrong:
+        raise LookupError("; ".join(sorted(wrong)))

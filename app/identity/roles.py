@@ -1,0 +1,69 @@
+"""Callers and their roles.
+
+A *subject* is a person or a program by name. In a *course* he is its instructor, one of its graders or students; an administrator is above
+courses. Two kinds of secret stand for no person: a session's own token and an observer's link, each a key to one session.
+
+    admin       everything, in every course
+    instructor  his course: members, tokens, every session of it
+    grader      reads every session of his course and clones it; the clone is his own, the student's session he never changes
+    student     his own sessions
+    session     all of the one session it belongs to
+    observer    reads the one session it belongs to, for a projector in class
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Role = Literal["admin", "instructor", "grader", "student"]
+COURSE_ROLES: Final = ("instructor", "grader", "student")
+EVERYWHERE: Final = "*"  # the course of an administrator's role
+OPERATOR: Final = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request.
+
+    Attributes
+    ----------
+    id : str
+        Of what he carries, for limits and logs; no secret.
+    subject : str or None
+        Who he is; owns the sessions that he creates. None for anyone on an open service, and for keys.
+    admin : bool
+        May do everything.
+    roles : mapping
+        Course → role.
+    key : "session", "observer" or None
+        A key to one session, which stands for no person.
+    session : str or None
+        The session that an observer's key opens.
+    course : str or None
+        The only course that what he carries is good for.
+    digest : bytes
+        Of a session's key: the session knows whether it is the right one.
+    expires : float or None
+        When what he carries ends, in seconds since the epoch.
+    """
+
+    id: str
+    subject: str | None = None
+    admin: bool = False
+    roles: Mapping[str, str] = field(default_factory=dict)
+    key: Literal["session", "observer"] | None = None
+    session: str | None = None
+    course: str | None = None
+    digest: bytes = b""
+    expires: float | None = None
+
+    @property
+    def name(self) -> str:
+        """How a problem document calls him."""
+        if self.key is not None:
+            return "a session's token" if self.key == "session" else "an observer's link"
+        return ", ".join(f"{role} of {course}" for course, role in self.roles.items()) or "nobody's role"
+
+
+ANYONE: Final = Caller("anyone")
+OPEN: Final = Caller("anyone", admin=True)  # of a service that asks nobody
