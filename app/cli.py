@@ -41,12 +41,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,token,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
     _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
     _doctor_options(commands.add_parser("doctor", help="say whether this machine can serve, and what would be right", allow_abbrev=False))
+    _token_options(commands.add_parser("token", help="issue, list or revoke tokens", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
@@ -103,6 +104,19 @@ def _replay_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--frames", help="sizes of memory: 3,4 or 1-8 (default: sixteen up to the number of pages)")
     sub.add_argument("--svg", type=Path, metavar="FILE", help="write a plot of faults against memory")
     sub.add_argument("--json", action="store_true", help="the columns as JSON")
+
+
+def _token_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Issue, list or revoke tokens, in the data folder (--data, PAGEWALK_DATA) or of a running service (--url)."
+    sub.add_argument("action", choices=("issue", "list", "revoke"))
+    sub.add_argument("name", nargs="?", help="issue: whose token it is; revoke: the token's id")
+    sub.add_argument("--role", choices=("admin", "instructor", "grader", "student"), help="what the subject becomes")
+    sub.add_argument("--course", help="in which course; all that the token is good for")
+    sub.add_argument("--label", help="what the token is for")
+    sub.add_argument("--expires", help="from now, e.g. 2160h (default: never)")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="the service's data folder")
+    sub.add_argument("--url", help="a running service instead")
+    sub.add_argument("--token", help="bearer token for --url")
 
 
 def _port(text: str) -> int:
@@ -287,6 +301,21 @@ def doctor(args: argparse.Namespace) -> int:
     return FAILED if any(found.verdict == "wrong" for found in findings) else OK
 
 
+def token(args: argparse.Namespace) -> int:
+    """Issue, list or revoke tokens."""
+    import httpx2
+
+    from app.token import main as tokens
+
+    try:
+        print(tokens(args, settings_of(args).data))
+    except ValueError as error:
+        return _complain(str(error), USAGE)
+    except httpx2.HTTPError as error:
+        return _complain(f"{args.url}: {error}", FAILED)
+    return OK
+
+
 # ---- replay ----------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +331,7 @@ def replay(args: argparse.Namespace) -> int:
     return OK
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor}
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor, "token": token}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -90,6 +90,7 @@ def test_a_long_advance_tells_its_events_while_it_runs():
             seen = [json.loads(stream.recv(timeout=30))]
             while seen[-1]["id"] < last:
                 seen.append(json.loads(stream.recv(timeout=30)))
+        seen = [event for event in seen if event["type"] != "progress"]  # a slow machine is told how far the call is
         assert [event["id"] for event in seen] == list(range(1, last + 1))
         times = [event["clock_ns"] for event in seen]
         assert times == sorted(times)
