@@ -194,6 +194,13 @@ def serve(args: argparse.Namespace) -> int:
         settings = settings_of(args)
     except ValueError as error:
         return _complain(str(error), USAGE)
+    if settings.otel:
+        from app import telemetry
+
+        try:
+            telemetry.require()
+        except ValueError as error:
+            return _complain(str(error), USAGE)
     try:
         settings.check()
     except ValueError as error:

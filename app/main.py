@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from app import errors
+from app import errors, telemetry
 from app.edge import Edge
 from app.host.registry import Registry
 from app.identity.buckets import Bucket
@@ -33,8 +33,10 @@ from app.storage.identity_sql import SqlIdentity
 WS_MAX_SIZE = 256 << 10
 CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentials (cookies) are never allowed
     "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "MKCOL", "PROPFIND"],
-    "allow_headers": ["Authorization", "Content-Type", "Depth", "Idempotency-Key", "If-Match", "Last-Event-ID", "Range"],
-    "expose_headers": ["Content-Range", "ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    "allow_headers": ["Authorization", "Content-Type", "Depth", "Idempotency-Key", "If-Match", "Last-Event-ID", "Range", "X-Request-Id"],
+    "expose_headers": [
+        "Content-Range", "ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id",
+    ],
     "allow_credentials": False,
     "max_age": 600,
 }
@@ -49,6 +51,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     sys.setswitchinterval(SWITCH_S)
     gate: Gate = app.state.gate
     tasks = [asyncio.create_task(registry.sweep()), asyncio.create_task(gate.run())]
+    end_traces = telemetry.start() if registry.settings.otel else None
     try:
         yield
     finally:
@@ -59,6 +62,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         registry.abandon()
         await asyncio.sleep(0)
         registry.close()
+        if end_traces is not None:
+            end_traces()
 
 
 def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
@@ -105,8 +110,10 @@ def _layers(registry: Registry, gate: Gate) -> list[Middleware]:
     """What every request passes, the outermost first."""
     settings = registry.settings
     address = None if settings.open or settings.rate_limit_address is None else Bucket("address", settings.rate_limit_address)
+    traced = [Middleware(telemetry.Traced)] if settings.otel else []
     return [
         Middleware(Observe, meter=registry.meter, share=settings.access_log),
+        *traced,
         *([Middleware(CORSMiddleware, allow_origins=settings.origins, **CORS)] if settings.origins else []),
         Middleware(Shield, settings=settings, bucket=address, quota=gate.quota),
         Middleware(Edge, registry=registry),
@@ -170,6 +177,7 @@ def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         ws="websockets-sansio",
         ws_max_size=WS_MAX_SIZE,
+        ws_per_message_deflate=settings.ws_deflate,
         timeout_graceful_shutdown=settings.drain_seconds,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     max_answer: Size = Field(16 << 20, description="Bytes of one file read; ask for more with Range.")
     max_journal: int = Field(1_000_000, ge=1, description="Operations that one session may commit.")
     max_snapshots: int = Field(32, ge=1, description="Named snapshots of one session.")
-    max_streams: int = Field(64, ge=1, description="Open event streams of one session.")
+    max_streams: int = Field(2048, ge=1, description="Open event streams of one session.")
     max_queue: int = Field(64, ge=1, description="Requests of one session that may wait for its turn; one more is answered 503.")
     max_waiting: int = Field(1024, ge=1, description="Requests of all sessions that may wait for a turn; one more is answered 503.")
     max_long_calls: int = Field(64, ge=1, description="Calls of over a millisecond that may be under way at once; one more is answered 503.")
@@ -106,10 +106,12 @@ class Settings(BaseSettings):
 
     event_retention: int = Field(16_384, ge=16, description="Events a session keeps for those who resume.")
     send_timeout: float = Field(20.0, gt=0, description="Seconds a reader may block a stream before it is closed with 4429.")
+    ws_deflate: bool = Field(False, description="Compress websockets (permessage-deflate): fewer bytes, several times the work and memory.")
     heartbeat: float = Field(15.0, gt=0, description="Seconds of silence after which a stream shows that it lives.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="What is written to the log, on standard error.")
     log_format: Literal["json", "console"] = Field("json", description="One JSON object a line, or lines for people to read.")
     access_log: float = Field(0.0, ge=0, le=1, description="The share of requests that is logged (at level info); failures of ours always are.")
+    otel: bool = Field(False, description="Send traces to OpenTelemetry; where to is said by its own OTEL_ variables. Needs the extra `otel`.")
     drain_seconds: int = Field(5, ge=0, description="How long open requests may take to finish at shutdown.")
 
     @property

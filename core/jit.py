@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -132,7 +133,9 @@ class LoopCache(_Cache):
         return _files(self.loop, sig).load_overload(sig, target_context)
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        _files(self.loop, sig).save_overload(sig, data)
+        """Keep the machine code, where that is possible: a folder that is read only (an image's) is no reason not to run."""
+        with suppress(OSError):
+            _files(self.loop, sig).save_overload(sig, data)
 
     def enable(self) -> None:
         """A cache of loops is always on."""

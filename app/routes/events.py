@@ -16,7 +16,7 @@ from app.routes import reply
 from app.schemas import docs
 from app.schemas.kinds import parse_duration
 from app.stream import lines, poll
-from app.stream.hub import Filter, Subscription, cursor, parse_types
+from app.stream.hub import BATCH, Filter, Subscription, cursor, parse_types
 from app.stream.websocket import refuse, serve
 
 router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"], route_class=GuardedRoute)
@@ -92,19 +92,28 @@ async def stream_events(websocket: WebSocket, sid: str) -> None:
     """Events as a websocket: one JSON object a message."""
     try:
         session = await enter_stream(websocket, router.prefix)
-        subscription = _subscription(session, *_queries(websocket))
+        subscription, batch = _subscription(session, *_queries(websocket)), _batch(websocket.query_params.get("batch"))
         lines.require_place(subscription)
     except Problem as problem:
         await refuse(websocket, problem)
         return
     gate: Gate = websocket.app.state.gate
     with gate.watch(websocket.scope[CALLER], session.id) as watch:
-        await serve(websocket, subscription, watch.ended)
+        await serve(websocket, subscription, watch.ended, batch)
 
 
 def _queries(websocket: WebSocket) -> tuple[int | None, str | None, int | None, str | None]:
     query = websocket.query_params
     return _number(query.get("after"), "after"), query.get("types"), _number(query.get("pid"), "pid"), query.get("cgroup")
+
+
+def _batch(text: str | None) -> int | None:
+    """Events of one message, if they shall come as arrays. Raises 422."""
+    number = _number(text, "batch")
+    if number is not None and not 1 <= number <= BATCH:
+        detail = f"batch: a message has 1 to {BATCH} events"
+        raise Problem(422, "malformed-request", detail, errors=[{"detail": detail, "pointer": "#/batch"}])
+    return number
 
 
 def _number(text: str | None, name: str) -> int | None:

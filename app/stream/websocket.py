@@ -1,4 +1,4 @@
-"""The events on a websocket: one JSON object a message.
+"""The events on a websocket: one JSON object a message, or with `batch` a JSON array of as many as there are, up to that number.
 
 A client may change its filter: `{"type": "subscribe", "types": ["oom"], "pid": 101, "cgroup": "/app"}`. Anything else that it sends is
 answered by closing with 4400 and the reason. What closes a stream:
@@ -53,13 +53,16 @@ def _reason(text: str) -> str:
     return text.encode()[:REASON_BYTES].decode(errors="ignore")
 
 
-async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio.Event | None = None) -> None:
-    """Send events until the client leaves, the session ends, one of them misbehaves, or the client's token is `ended`."""
+async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio.Event | None = None, batch: int | None = None) -> None:
+    """Send events until the client leaves, the session ends, one of them misbehaves, or the client's token is `ended`.
+
+    `batch`: how many in a message, which is an array then.
+    """
     session = subscription.session
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
     session.streams += 1
     session.meter.readers.add(subscription)
-    sender = asyncio.create_task(_send(websocket, subscription))
+    sender = asyncio.create_task(_send(websocket, subscription, batch))
     receiver = asyncio.create_task(_receive(websocket, subscription))
     watcher = asyncio.create_task((ended or asyncio.Event()).wait())
     try:
@@ -108,12 +111,17 @@ async def _close(websocket: WebSocket, code: int, reason: str, timeout: float) -
         return
 
 
-async def _send(websocket: WebSocket, subscription: Subscription) -> None:
+async def _send(websocket: WebSocket, subscription: Subscription, batch: int | None) -> None:
     settings = subscription.session.settings
     async for messages in subscription.batches(settings.heartbeat):
         async with asyncio.timeout(settings.send_timeout):
-            for message in messages:
-                await websocket.send_text(message.data.decode())
+            if batch is None:
+                for message in messages:
+                    await websocket.send_text(message.data.decode())
+            else:
+                for start in range(0, len(messages), batch):
+                    part = b",".join(message.data for message in messages[start : start + batch])
+                    await websocket.send_text(f"[{part.decode()}]")
 
 
 async def _receive(websocket: WebSocket, subscription: Subscription) -> None:
