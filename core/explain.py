@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.abi.mman import PMD_PAGES, VM_MERGEABLE
-from core.mm import huge_memory, khugepaged, ksm, oom_kill, pgtable, smaps, tlb
-from core.mm.mm_types import CTL_HUGE_ZERO
+from core.mm import compaction, huge_memory, khugepaged, ksm, oom_kill, pgtable, smaps, tlb
+from core.mm.mm_types import CTL_HUGE_ZERO, PAGEBLOCK_ORDER, ZONE_NAMES
 from core.mm.util import total_swap_pages, totalram_pages
 from core.mm.vma import vma_lookup
 from core.sched.task import find_task
@@ -143,7 +143,8 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
 
     mappings: [{start, end, eligible, why_not, anon_huge_pages, shmem_pmd_mapped}] (bytes). at: {range, mapped, why, fault, khugepaged}: what
     maps the 2 MiB around the address now, what a first write there would do, and what khugepaged would make of it.
-    khugepaged: its pace, where it is, its last collapse.
+    blocks: by zone, whether a block of 2 MiB is free, and if not, for lack of memory or for fragmentation. khugepaged: its pace, where it is, its
+    last collapse.
     LookupError for an unknown pid.
     """
     task = find_task(k, pid)
@@ -156,12 +157,31 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
         "use_zero_page": bool(k.thp["use_zero_page"]),
         "mappings": [_thp_mapping(k, vma) for vma in vmas if not vma.special],
         "at": _thp_at(k, task.mm, address) if address is not None and task.mm is not None else None,
+        "blocks": [_huge_blocks(k, zid) for zid in k.populated],
         "khugepaged": {
             **{key.removeprefix("khugepaged."): value for key, value in settings.items()},
             "watches": bool(task.mm is not None and task.mm.khugepaged),
             "next_ns": state["due"] if state["due"] >= 0 else None,
             "last_collapse": state["last"],
         },
+    }  # fmt: skip
+
+
+def _huge_blocks(k: Kernel, zid: int) -> dict[str, Any]:
+    """Could a zone give a block of 2 MiB? The fragmentation index, in thousandths, tells lack of memory (0) from fragmentation (1000)."""
+    zone = k.s.zones[zid]
+    pages, _, blocks = compaction.contig_page_info(zone["nr_free"], PAGEBLOCK_ORDER)
+    index, threshold = compaction.fragmentation_index(zone["nr_free"], PAGEBLOCK_ORDER), int(k.sysctl["vm.extfrag_threshold"])
+    if blocks:
+        why = "a block of 2 MiB is free"
+    elif index <= threshold:
+        why = f"too little memory is free: fragmentation index {index}, at most extfrag_threshold {threshold}: reclaim, not compaction, may help"
+    else:
+        why = f"memory is free, but in pieces: fragmentation index {index}, above extfrag_threshold {threshold}: compaction may join them"
+    waits = int(zone["compact_defer_shift"]) if int(zone["compact_order_failed"]) <= PAGEBLOCK_ORDER else 0
+    return {
+        "node": int(zone["node"]), "zone": ZONE_NAMES[int(zone["type"])], "free_pages": pages, "free_blocks": blocks, "fragmentation_index": index,
+        "why": why, "compaction_waits_for": (1 << waits) - 1 if waits else 0,
     }  # fmt: skip
 
 

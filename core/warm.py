@@ -102,8 +102,8 @@ def shared_huge_pages(k: Kernel) -> None:
     call(k, "touch", d, address=at, length=4 * M, access="write")
     call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice="remove")
     call(k, "madvise", d, address=at, length=2 * M, advice="pageout")
-    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
     e = call(k, "fork", d)["pid"]
+    call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
     call(k, "touch", e, address=at, length=M, access="read")
     call(k, "munmap", e, address=at + M, length=M)
     call(k, "exit", e)

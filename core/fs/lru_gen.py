@@ -138,7 +138,7 @@ def run(k: Kernel, verb: str, words: list[int]) -> None:
         lru_gen.run_aging(k, cg.id, node, seq, int(swappiness > 0), bool(rest[1]) if len(rest) > 1 else True)
     else:
         k.s.sc[0]["nr_reclaimed"], k.s.sc[0]["swappiness"] = 0, swappiness
-        lru_gen.run_eviction(k, cg.id, node, seq, swappiness, rest[1] if len(rest) > 1 else 1 << 62, vmscan.Workspace(k))
+        lru_gen.run_eviction(k, cg.id, node, seq, swappiness, rest[1] if len(rest) > 1 else 1 << 62)
 
 
 def rows() -> tuple[Row, ...]:

@@ -44,6 +44,7 @@ from core.abi.page_flags import (
     PG_LRU,
     PG_SWAPBACKED,
     PG_SWAPCACHE,
+    PG_UNEVICTABLE,
     PG_UPTODATE,
     PG_ZERO,
 )
@@ -61,6 +62,7 @@ from core.mm.compound import (
     undefer,
 )
 from core.mm.huge_pmd import NR_ANON_THPS, page_remove_file_rmap_huge, split_huge_pmd
+from core.mm.mm_inline import HOME_SHIFT, gen_list, lru_gen_enabled, lru_type
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MIGRATE_MOVABLE, MM_ANONPAGES, MM_SHMEMPAGES, SHMEM_DEV, WMARK_MIN, State
 from core.mm.page_alloc import free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import uncharge
@@ -545,6 +547,7 @@ def queue_tails(s: State, zid: int, head: int, flags: int) -> None:
     lruvec = lruvec_of(s, s.mem[head]["memcg"], s.zones[zid]["node"])
     older, newer = head, s.mem[head]["prev"]
     for pfn in range(head + 1, head + HPAGE_PMD_NR):
+        s.gens[pfn] = s.gens[head]
         tail = s.mem[pfn]
         tail["next"] = 0
         tail["prev"] = 0
@@ -557,6 +560,8 @@ def queue_tails(s: State, zid: int, head: int, flags: int) -> None:
     s.mem[older]["prev"] = newer
     if newer:
         s.mem[newer]["next"] = older
+    elif lru_gen_enabled(s) and not flags & PG_UNEVICTABLE:
+        s.lrugens[lruvec]["head"][gen_list(s.gens[head] >> HOME_SHIFT, lru_type(flags), zid)] = older
     else:
         s.lruvecs[lruvec]["head"][page_lru(flags)] = older
 

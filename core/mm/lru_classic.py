@@ -42,7 +42,7 @@ from core.jit import inline, njit, step
 from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount, total_mapcount
 from core.mm.huge_memory import put_split_head, split_huge_page
 from core.mm.looks import begin_look, end_look, note_uses
-from core.mm.mm_inline import lru_gen_add, lru_gen_del, lru_gen_enabled
+from core.mm.mm_inline import REFS_MASK, REFS_SHIFT, lru_gen_add, lru_gen_del, lru_gen_enabled
 from core.mm.mm_types import (
     CTL_HUGE_ZERO,
     CTL_NR_NODES,
@@ -50,6 +50,7 @@ from core.mm.mm_types import (
     CTL_TRACE_FREE,
     CTL_TRACE_TABLES,
     HPAGE_PMD_NR,
+    LRU_INACTIVE_FILE,
     MGLRU,
     State,
 )
@@ -86,6 +87,8 @@ from core.vmstat import (
 )
 
 RECLAIM, RECLAIM_CLEAN, KEEP, ACTIVATE = range(4)
+# whose pages a batch holds: the classic lists', those named by MADV_PAGEOUT, the multi-gen LRU's, a classroom policy's
+BY_LISTS, ADVISED, BY_GENERATIONS, ONE_BY_ONE = range(4)
 # what became of a page (gone: free, but by no merit of reclaim; rotated: round the active list once more)
 FREED, KEPT, ACTIVATED, WRITTEN, DEACTIVATED, GONE, ROTATED = range(7)
 
@@ -122,16 +125,16 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
 
 
 @step
-def shrink_page(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+def shrink_page(s: State, r: Rmap, pfn: int) -> int:
     """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
     begin_look(s, pfn)
-    fate = shrink_isolated(s, r, pfn, roots, dropped)
+    fate = shrink_isolated(s, r, pfn)
     end_look(s, fate)
     return fate
 
 
 @step
-def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
+def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
     """One isolated page of an inactive list: freed, or why not (shrink_folio_list's body)."""
     c = s.sc[0]
     page = s.mem[pfn]
@@ -186,9 +189,9 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
             inode = page["mapping"]
             if page["refcount"] > 1:
                 return KEPT
-            if not shmem_writepage(s, zid, pfn, roots[inode]):
+            if not shmem_writepage(s, zid, pfn, r.file_root[inode]):
                 return activate(s, zid, pfn)
-            dropped[inode] += 1
+            r.file_lost[inode] += 1
         write_to_swap(s, zid, pfn)
         return WRITTEN
     if page["flags"] & PG_PRIVATE:
@@ -211,11 +214,11 @@ def shrink_isolated(s: State, r: Rmap, pfn: int, roots, dropped) -> int:
         page["refcount"] = 0
         free_page(s, zid, pfn)
         return FREED
-    root = roots[page["mapping"]]
+    root = r.file_root[page["mapping"]]
     if root == 0 or page["refcount"] > 1:
         return KEPT
     shadow = 0 if shmem else workingset_eviction(s, c["target"], node, pfn)
-    dropped[page["mapping"]] += 1
+    r.file_lost[page["mapping"]] += 1
     index = page["index"]
     leaf = xa_leaf(s, root, index)
     remove_from_page_cache(s, zid, leaf, pfn, c["block_heads"])
@@ -311,51 +314,76 @@ def activate(s: State, zid: int, pfn: int) -> int:
     return ACTIVATED
 
 
-@njit
-def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, roots, dropped, batch) -> int:
-    """Look at `nr` pages from the tail of an inactive list; how many were freed. `batch` is room for them, and for the frames of a huge one."""
+@step
+def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
+    """Try to free the first `taken` pages of r.batch, which are on no list: how many were; the others are back on one (shrink_folio_list).
+
+    `how`: BY_LISTS and so on, whose pages they are, hence how they are put back. Those that were written stand in r.batch, `sc.nr_written` of them.
+    """
+    c, batch = s.sc[0], r.batch
+    freed, written, i = 0, 0, -1
+    while i + 1 < taken:
+        i += 1
+        pfn = batch[i]
+        nr, flags = lru_pages(s.mem[pfn]["flags"]), s.mem[pfn]["flags"]
+        c["split"] = 0
+        fate = shrink_page(s, r, pfn)
+        if c["split"]:
+            nr = 1
+            taken = queue_frames(s, batch, i, taken, pfn)
+        if fate == FREED:
+            freed += nr
+        if how == ONE_BY_ONE:
+            count_page(s, page_lru(flags), nr, nr if fate == FREED else 0)
+        if fate in (FREED, GONE):
+            continue
+        if fate == WRITTEN and not (how == BY_GENERATIONS and s.mem[pfn]["flags"] & PG_MLOCKED):
+            batch[written] = pfn
+            written += 1
+        putback(s, pfn, fate, how, nr)
+    c["nr_written"] = written
+    return freed
+
+
+@inline
+def putback(s: State, pfn: int, fate: int, how: int, nr: int) -> None:
+    """A page that was not freed is on a list again (move_folios_to_lru); for the multi-gen LRU one that was not written counts as used."""
+    page = s.mem[pfn]
+    if how != ADVISED and page["flags"] & PG_MLOCKED:
+        page["flags"] |= PG_UNEVICTABLE
+    elif how == BY_GENERATIONS:
+        if fate != WRITTEN:
+            page["flags"] = (page["flags"] & ~(PG_REFERENCED | PG_WORKINGSET)) | PG_ACTIVE
+            s.gens[pfn] &= ~(REFS_MASK << REFS_SHIFT)
+        elif page["flags"] & PG_WORKINGSET:
+            page["flags"] |= PG_REFERENCED
+    zid = zone_of(s, pfn)
+    lru_add(s, zid, pfn)
+    if how == BY_LISTS and page["flags"] & PG_ACTIVE:
+        age_nonresident(s, lruvec_of(s, page["memcg"], s.zones[zid]["node"]), nr)
+
+
+@step
+def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> int:
+    """Look at `nr` pages from the tail of an inactive list; how many were freed."""
     c = s.sc[0]
-    nodes = s.ctl[CTL_NR_NODES]
-    memcg, file = lruvec // nodes, 1 if lru >= 2 else 0
+    memcg, file, kswapd = lruvec // s.ctl[CTL_NR_NODES], 1 if lru >= 2 else 0, c["kswapd"]
     taken, pages = 0, 0
     while pages < nr:
         pfn = s.lruvecs[lruvec]["tail"][lru]
         if pfn == 0:
             break
         lru_del(s, zone_of(s, pfn), pfn)
-        batch[taken] = pfn
+        r.batch[taken] = pfn
         taken += 1
         pages += lru_pages(s.mem[pfn]["flags"])
-    kswapd = c["kswapd"]
     count_reclaim(s, memcg, file, kswapd, pages, 0)
     if taken == 0:
         return 0
     c["nr_pageout"] = 0
-    freed, written, i = 0, 0, -1
-    while i + 1 < taken:
-        i += 1
-        pfn = batch[i]
-        nr = lru_pages(s.mem[pfn]["flags"])
-        c["split"] = 0
-        fate = shrink_page(s, r, pfn, roots, dropped)
-        if c["split"]:
-            nr = 1
-            taken = queue_frames(s, batch, i, taken, pfn)
-        if fate == FREED:
-            freed += nr
-        if fate in (FREED, GONE):
-            continue
-        if fate == WRITTEN:
-            batch[written] = pfn
-            written += 1
-        page = s.mem[pfn]
-        if page["flags"] & PG_MLOCKED:
-            page["flags"] |= PG_UNEVICTABLE
-        lru_add(s, zone_of(s, pfn), pfn)
-        if page["flags"] & PG_ACTIVE:
-            age_nonresident(s, lruvec, nr)
-    for i in range(written_already(s, written), written):
-        rotate_reclaimable(s, batch[i])
+    freed = shrink_folio_list(s, r, taken, BY_LISTS)
+    for i in range(written_already(s, c["nr_written"]), c["nr_written"]):
+        rotate_reclaimable(s, r.batch[i])
     count_reclaim(s, memcg, file, kswapd, 0, freed)
     if c["nr_pageout"]:
         lru_note_cost(s, lruvec, file, c["nr_pageout"])
@@ -363,6 +391,17 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int, root
     c["list_scanned"][lru] += pages
     c["list_reclaimed"][lru] += freed
     return freed
+
+
+@inline
+def count_page(s: State, lru: int, scanned: int, freed: int) -> None:
+    """A page of a classroom policy's, counted by itself: its neighbours may be of the other kind."""
+    c = s.sc[0]
+    count_reclaim(s, c["memcg"], 1 if lru == LRU_INACTIVE_FILE else 0, c["kswapd"], scanned, freed)
+    c["nr_scanned"] += scanned
+    c["nr_reclaimed"] += freed
+    c["list_scanned"][lru] += scanned
+    c["list_reclaimed"][lru] += freed
 
 
 @inline
@@ -404,7 +443,7 @@ def rotate_reclaimable(s: State, pfn: int) -> None:
     list_add_tail(s, lruvec, lru, pfn)
 
 
-@njit
+@step
 def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> None:
     """Move `nr` pages from the tail of an active list to the inactive one; code that is in use stays (shrink_active_list)."""
     c = s.sc[0]
@@ -448,7 +487,7 @@ def int_sqrt(n: int) -> int:
     return root
 
 
-@step
+@njit
 def inactive_is_low(s: State, lruvec: int, lru: int) -> bool:
     """Is an inactive list too short for its active one (inactive_is_low)? The ratio grows with the size: 1 below 1 GiB."""
     tree = s.lruvecs[lruvec]["tree"]
@@ -504,9 +543,9 @@ def get_scan_count(s: State, memcg: int, lruvec: int, nr) -> None:
 
 
 @njit
-def shrink_lruvec(s: State, r: Rmap, memcg: int, roots, dropped, batch, nr) -> None:
-    """One round over the lists of one cgroup on one node (shrink_lruvec). `nr` has eight places: to do, and the plan."""
-    c = s.sc[0]
+def shrink_lruvec(s: State, r: Rmap, memcg: int) -> None:
+    """One round over the lists of one cgroup on one node (shrink_lruvec). r.plan: what is left to do of each list, and what there was."""
+    c, nr = s.sc[0], r.plan
     lruvec = lruvec_of(s, memcg, c["node"])
     get_scan_count(s, memcg, lruvec, nr)
     for lru in range(4):
@@ -525,7 +564,7 @@ def shrink_lruvec(s: State, r: Rmap, memcg: int, roots, dropped, batch, nr) -> N
                 else:
                     c["skipped_deactivate"] = 1
             else:
-                reclaimed += shrink_inactive_list(s, r, lruvec, lru, count, roots, dropped, batch)
+                reclaimed += shrink_inactive_list(s, r, lruvec, lru, count)
         if reclaimed < c["nr_to_reclaim"] or adjusted:
             continue
         files, anons = nr[2] + nr[3], nr[0] + nr[1]
@@ -544,7 +583,7 @@ def shrink_lruvec(s: State, r: Rmap, memcg: int, roots, dropped, batch, nr) -> N
         shrink_active_list(s, r, lruvec, 1, SWAP_CLUSTER_MAX)
 
 
-@njit
+@step
 def age_active_anon(s: State, r: Rmap, memcg: int) -> None:
     """kswapd gives every cgroup's active anonymous pages a chance to age (kswapd_age_node)."""
     lruvec = lruvec_of(s, memcg, s.sc[0]["node"])
@@ -553,25 +592,19 @@ def age_active_anon(s: State, r: Rmap, memcg: int) -> None:
 
 
 @njit
-def inactive_low(s: State, lruvec: int, lru: int) -> bool:
-    """`inactive_is_low`, callable from Python."""
-    return inactive_is_low(s, lruvec, lru)
-
-
-@njit
-def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
+def pageout_range(s: State, r: Rmap) -> None:
     """MADV_PAGEOUT on the pages [vmf.first, vmf.n) that this process alone maps (madvise_cold_or_pageout_pte_range).
 
     Page table by page table: their uses are forgotten, then they are treated like the tail of an inactive list. `count[0]`: freed.
     """
-    v = s.vmf[0]
+    v, batch = s.vmf[0], r.batch
     pgd, end = s.mms[v["mm"]]["pgd"], v["n"]
     at = v["first"]
     freed = 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
-        taken, written = 0, 0
+        taken = 0
         if tid == 0 and huge_entry(s, pgd, at):
             top = find_table(s, pgd, at, 2)
             head = (s.pt[top, (at >> 9) & 511] & PFN_MASK) >> 12
@@ -607,25 +640,8 @@ def pageout_range(s: State, r: Rmap, roots, dropped, batch) -> None:
             page["flags"] &= ~(PG_REFERENCED | PG_ACTIVE)
             batch[taken] = pfn
             taken += 1
-        i = -1
-        while i + 1 < taken:
-            i += 1
-            pfn = batch[i]
-            nr = lru_pages(s.mem[pfn]["flags"])
-            s.sc[0]["split"] = 0
-            fate = shrink_page(s, r, pfn, roots, dropped)
-            if s.sc[0]["split"]:
-                nr = 1
-                taken = queue_frames(s, batch, i, taken, pfn)
-            if fate == FREED:
-                freed += nr
-            if fate in (FREED, GONE):
-                continue
-            lru_add(s, zone_of(s, pfn), pfn)
-            if fate == WRITTEN:
-                batch[written] = pfn
-                written += 1
-        for i in range(written):
+        freed += shrink_folio_list(s, r, taken, ADVISED)
+        for i in range(s.sc[0]["nr_written"]):
             rotate_reclaimable(s, batch[i])
         at = stop
     v["count"][0] = freed

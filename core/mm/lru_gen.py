@@ -41,20 +41,18 @@ import numpy as np
 from core.abi.errno import Errno, SysError
 from core.abi.mman import VM_ACCESS, VM_HUGETLB, VM_IO, VM_LOCKED, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ
 from core.abi.page_flags import (
-    PG_ACTIVE,
     PG_ANON,
     PG_DIRTY,
     PG_MLOCKED,
     PG_RECLAIM,
     PG_REFERENCED,
     PG_SWAPBACKED,
-    PG_UNEVICTABLE,
     PG_WORKINGSET,
 )
 from core.jit import inline, njit, step
 from core.machine import RECLAIM_POLICIES
 from core.mm import lru_gen_walk, memcontrol, oom_kill, rmap_walk
-from core.mm.lru_classic import FREED, GONE, MEMCG_PGREFILL, PGREFILL, WRITTEN, count_reclaim, queue_frames, rotate_reclaimable, shrink_page
+from core.mm.lru_classic import BY_GENERATIONS, MEMCG_PGREFILL, PGREFILL, count_reclaim, rotate_reclaimable, shrink_folio_list
 from core.mm.lru_gen_walk import MIN_LRU_BATCH
 from core.mm.mm_inline import (
     MAX_REFS,
@@ -95,6 +93,7 @@ from core.mm.mm_types import (
 from core.mm.page_alloc import page_zone as zone_of_page
 from core.mm.page_alloc import zone_of
 from core.mm.rmap_walk import Rmap
+from core.mm.shrink_node import BELOW_LOW, WITHIN, protection
 from core.mm.swap import list_del, lru_add
 from core.mm.workingset import ACTIVATE_ANON, nr_swap_pages
 
@@ -102,7 +101,6 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm, Vma
-    from core.mm.vmscan import Workspace
 
 MAX_LRU_BATCH = MIN_LRU_BATCH * 64
 DEF_PRIORITY = 12
@@ -351,7 +349,7 @@ def scan_pages(s: State, lruvec: int, kind: int, tier: int, batch) -> int:
 
 
 @step
-def evict_pages(s: State, r: Rmap, lruvec: int, swappiness: int, roots, dropped, batch) -> int:
+def evict_pages(s: State, r: Rmap, lruvec: int, swappiness: int) -> int:
     """Take up to 64 pages of one kind and try to free them: how many pages were looked at (evict_folios)."""
     c, vec = s.sc[0], s.lrugens[lruvec]
     anon_min, file_min = vec["min_seq"][LRU_GEN_ANON], vec["min_seq"][LRU_GEN_FILE]
@@ -371,7 +369,7 @@ def evict_pages(s: State, r: Rmap, lruvec: int, swappiness: int, roots, dropped,
             kind, tier = 1 - kind, -1
         if tier < 0:
             tier = get_tier_idx(s, lruvec, kind)
-        taken = scan_pages(s, lruvec, kind, tier, batch)
+        taken = scan_pages(s, lruvec, kind, tier, r.batch)
         if c["gen_scanned"]:
             break
     can_swap = 1 if swappiness else 0
@@ -380,47 +378,15 @@ def evict_pages(s: State, r: Rmap, lruvec: int, swappiness: int, roots, dropped,
         scanned = 0
     if taken == 0:
         return scanned
-    freed = shrink_batch(s, r, roots, dropped, batch, taken)
+    freed = shrink_folio_list(s, r, taken, BY_GENERATIONS)
+    for i in range(c["nr_written"]):
+        rotate_reclaimable(s, r.batch[i])
     c["nr_reclaimed"] += freed
     c["list_reclaimed"][2 * kind] += freed
     count_reclaim(s, lruvec // s.ctl[CTL_NR_NODES], kind, c["kswapd"], 0, freed)
     if kind == LRU_GEN_ANON:
         c["need_swapping"] = 1
     return scanned
-
-
-@step
-def shrink_batch(s: State, r: Rmap, roots, dropped, batch, taken: int) -> int:
-    """Try the pages of a batch; those that stay join the youngest generation, those that were written the tail of the oldest."""
-    freed, written, i = 0, 0, -1
-    while i + 1 < taken:
-        i += 1
-        pfn = batch[i]
-        nr = lru_pages(s.mem[pfn]["flags"])
-        s.sc[0]["split"] = 0
-        fate = shrink_page(s, r, pfn, roots, dropped)
-        if s.sc[0]["split"]:
-            nr = 1
-            taken = queue_frames(s, batch, i, taken, pfn)
-        if fate == FREED:
-            freed += nr
-        if fate in (FREED, GONE):
-            continue
-        page = s.mem[pfn]
-        if page["flags"] & PG_MLOCKED:
-            page["flags"] |= PG_UNEVICTABLE
-        elif fate == WRITTEN:
-            if page["flags"] & PG_WORKINGSET:
-                page["flags"] |= PG_REFERENCED
-            batch[written] = pfn
-            written += 1
-        else:
-            page["flags"] = (page["flags"] & ~(PG_REFERENCED | PG_WORKINGSET)) | PG_ACTIVE
-            s.gens[pfn] &= ~(REFS_MASK << REFS_SHIFT)
-        lru_add(s, zone_of(s, pfn), pfn)
-    for i in range(written):
-        rotate_reclaimable(s, batch[i])
-    return freed
 
 
 @step
@@ -479,7 +445,7 @@ def should_abort_scan(s: State, lruvec: int) -> bool:
 
 
 @njit
-def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, aged: int) -> int:
+def visit(s: State, r: Rmap, memcg: int, aged: int) -> int:
     """Evict from a cgroup's lists on a node until the share of this round is done (lru_gen_shrink_lruvec).
 
     Answers AGE where a new generation is needed first; then it is called again with `aged` 1 if there is one, else -1; 0: the first call.
@@ -500,7 +466,7 @@ def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, aged: int) -> in
             return AGE
         if answer == 0:
             return VISITED
-        scanned = evict_pages(s, r, lruvec, swappiness, roots, dropped, batch)
+        scanned = evict_pages(s, r, lruvec, swappiness)
         if scanned == 0:
             return VISITED
         c["visited"] += scanned
@@ -541,11 +507,11 @@ def swappiness_of(s: State, memcg: int) -> int:
 # ---------------------------------------------------------------- the hooks
 
 
-def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
+def isolate(k: Kernel, r: Rmap, memcg: int) -> None:
     """One visit of reclaim to a cgroup's lists on a node, with new generations where they are needed."""
     s, c = k.s, k.s.sc[0]
     before, aged = int(c["nr_reclaimed"]), 0
-    while visit(s, r, memcg, space.roots, space.dropped, space.batch, aged) == AGE:
+    while visit(s, r, memcg, aged) == AGE:
         aged = 1 if try_to_inc_max_seq(k, memcg, int(c["node"]), int(c["can_swap"])) else -1
         c["walk"] = 1
     if c["kswapd"] and int(c["nr_reclaimed"]) - before >= MIN_LRU_BATCH and not c["need_aging"]:
@@ -567,7 +533,10 @@ def age(k: Kernel, node: int) -> None:
 def age_lruvec(k: Kernel, cg: Cgroup, node: int, ttl: int) -> bool:
     """One cgroup: True if it may be reclaimed, being neither protected nor younger than `ttl` jiffies (age_lruvec)."""
     s, c = k.s, k.s.sc[0]
-    if memcontrol.protected(k, k.root_cgroup, cg, low_too=False):
+    standing = int(protection(s, rmap_walk.tables(k), cg.id, False))
+    if standing == BELOW_LOW:
+        memcontrol.memcg_event(k, cg, "low")
+    elif standing == WITHIN:
         return False
     lruvec = cg.id * k.nr_nodes + node
     can_swap = int(swappiness_of(s, cg.id) > 0)
@@ -708,19 +677,19 @@ def run_aging(k: Kernel, memcg: int, node: int, seq: int, can_swap: int, force: 
     try_to_inc_max_seq(k, memcg, node, can_swap, force=force)
 
 
-def run_eviction(k: Kernel, memcg: int, node: int, seq: int, swappiness: int, nr: int, space: Workspace) -> None:
+def run_eviction(k: Kernel, memcg: int, node: int, seq: int, swappiness: int, nr: int) -> None:
     """`- memcg node seq [swappiness [nr]]`: evict the generations up to `seq` (run_eviction)."""
     s, lruvec = k.s, memcg * k.nr_nodes + node
     if seq + MIN_NR_GENS > int(s.lrugens["max_seq"][lruvec]):
         raise SysError(Errno.EINVAL, "the two youngest generations cannot be evicted")
     c, r = s.sc[0], rmap_walk.tables(k)
     while seq >= int(s.lrugens["min_seq"][lruvec][int(not swappiness)]) and int(c["nr_reclaimed"]) < nr:
-        if evict(s, r, lruvec, swappiness, space.roots, space.dropped, space.batch) == 0:
+        if evict(s, r, lruvec, swappiness) == 0:
             break
-    space.settle(k)
+    rmap_walk.settle(k)
 
 
 @njit
-def evict(s: State, r: Rmap, lruvec: int, swappiness: int, roots, dropped, batch) -> int:
+def evict(s: State, r: Rmap, lruvec: int, swappiness: int) -> int:
     """`evict_pages`, callable from Python."""
-    return evict_pages(s, r, lruvec, swappiness, roots, dropped, batch)
+    return evict_pages(s, r, lruvec, swappiness)

@@ -15,23 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.abi.page_flags import PG_MLOCKED, PG_UNEVICTABLE
 from core.jit import njit, step
 from core.mm import memcontrol
 from core.mm.classroom import any_page, clock, fifo, lru
 from core.mm.classroom.order import oldest
-from core.mm.lru_classic import FREED, GONE, WRITTEN, count_reclaim, queue_frames, shrink_page
+from core.mm.lru_classic import ONE_BY_ONE, shrink_folio_list
 from core.mm.mm_inline import lru_pages, lruvec_of
 from core.mm.mm_types import CLIENT, CLOCK, CTL_FALLBACK, CTL_POLICY, FIFO, LRU, LRU_INACTIVE_FILE, State
 from core.mm.page_alloc import zone_of
 from core.mm.rmap_walk import Rmap
-from core.mm.swap import list_add_tail, list_del, lru_add, lru_del, page_lru
+from core.mm.swap import list_add_tail, list_del, lru_del, page_lru
 from core.mm.workingset import nr_swap_pages
 from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.vmscan import Workspace
 
 SWAP_CLUSTER_MAX = 32
 PGROTATED = EVENT["pgrotated"]
@@ -68,9 +66,9 @@ def to_tail(s: State, pfn: int) -> None:
 
 
 @njit
-def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, named) -> None:
+def visit(s: State, r: Rmap, memcg: int, named) -> None:
     """Take the pages `named`, else up to 32 of a cgroup on a node as the policy names them, and try to free them."""
-    c = s.sc[0]
+    c, batch = s.sc[0], r.batch
     lruvec = lruvec_of(s, memcg, c["node"])
     may_swap = c["may_swap"]
     c["may_swap"] = 1 if may_swap and nr_swap_pages(s, memcg) > 0 else 0
@@ -85,31 +83,9 @@ def visit(s: State, r: Rmap, memcg: int, roots, dropped, batch, named) -> None:
         taken += 1
         pages += lru_pages(s.mem[pfn]["flags"])
     c["may_swap"] = may_swap
-    written, i = 0, -1
-    while i + 1 < taken:
-        i += 1
-        pfn = batch[i]
-        lru, nr = page_lru(s.mem[pfn]["flags"]), lru_pages(s.mem[pfn]["flags"])
-        c["split"] = 0
-        fate = shrink_page(s, r, pfn, roots, dropped)
-        if c["split"]:
-            nr = 1
-            taken = queue_frames(s, batch, i, taken, pfn)
-        count_reclaim(s, memcg, 1 if lru == LRU_INACTIVE_FILE else 0, c["kswapd"], nr, nr if fate == FREED else 0)
-        c["nr_scanned"] += nr
-        c["list_scanned"][lru] += nr
-        if fate == FREED:
-            c["nr_reclaimed"] += nr
-            c["list_reclaimed"][lru] += nr
-        if fate in (FREED, GONE):
-            continue
-        if s.mem[pfn]["flags"] & PG_MLOCKED:
-            s.mem[pfn]["flags"] |= PG_UNEVICTABLE
-        lru_add(s, zone_of(s, pfn), pfn)
-        if fate == WRITTEN:
-            batch[written] = pfn
-            written += 1
-    for i in range(written):
+    c["memcg"] = memcg
+    shrink_folio_list(s, r, taken, ONE_BY_ONE)
+    for i in range(c["nr_written"]):
         to_tail(s, batch[i])
 
 
@@ -132,10 +108,10 @@ def its_turn(k: Kernel, memcg: int) -> bool:
     return int(c["priority"]) <= 2 or not first or min(first) >= mine
 
 
-def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
+def isolate(k: Kernel, r: Rmap, memcg: int) -> None:
     """One visit, unless another cgroup of the same reclaim has an older page."""
     if its_turn(k, memcg):
-        visit(k.s, r, memcg, space.roots, space.dropped, space.batch, NOBODY)
+        visit(k.s, r, memcg, NOBODY)
 
 
 def age(k: Kernel, node: int) -> None:

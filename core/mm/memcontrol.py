@@ -55,8 +55,10 @@ from core.mm.page_counter import drain_stock as drain_stock
 from core.mm.page_counter import force_charge as force_charge
 from core.mm.page_counter import keep_charge as keep_charge
 from core.mm.page_counter import refill_stock as refill_stock
+from core.mm.page_counter import subtree as subtree
 from core.mm.page_counter import try_charge as try_charge
 from core.mm.page_counter import uncharge as uncharge
+from core.mm.shrink_node import effective_protection as effective_protection
 from core.mm.slab import account_kernel_stack as account_kernel_stack
 from core.mm.slab import account_slab as account_slab
 from core.mm.slab import account_slab_unreclaimable as account_slab_unreclaimable
@@ -297,23 +299,14 @@ def write_subtree_control(k: Kernel, cg: Cgroup, text: str) -> None:
 def _controller_changed(k: Kernel, cg: Cgroup, lost: bool) -> None:
     """A child has got or lost the memory controller: limits begin at their defaults, processes get another payer."""
     if lost:
-        cg.min = cg.low = 0
+        set_limit(k, cg, "min", 0)
+        set_limit(k, cg, "low", 0)
         cg.oom_group = False
         k.s.memcgs["max"][cg.id] = k.s.memcgs["high"][cg.id] = PAGE_COUNTER_MAX
     for at in subtree(k, cg):
         for pid in at.pids:
             if (task := k.tasks.get(pid)) is not None and task.mm is not None:
                 k.s.mms["memcg"][task.mm.id], k.s.mms["new"][task.mm.id] = at.memcg.id, -1
-
-
-def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
-    """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
-    found, removed = [cg], [one for one in k.cgroups.values() if one.dying] if dying else []
-    for at in found:
-        found.extend(at.children.values())
-        if removed:
-            found.extend(child for child in removed if child.parent is at)
-    return found
 
 
 def memcg_event(k: Kernel, cg: Cgroup, kind: str, pid: int | None = None) -> int:
@@ -484,39 +477,6 @@ def reclaim_order(k: Kernel, cg: Cgroup) -> list[Cgroup]:
     return subtree(k, cg, dying=True)
 
 
-def protected(k: Kernel, target: Cgroup, cg: Cgroup, low_too: bool) -> bool:
-    """Is a cgroup within its memory.min (or, in a first attempt, its memory.low)? Then reclaim for `target` passes it over.
-
-    Leaves the effective protection in the cgroup's row for get_scan_count (mem_cgroup_calculate_protection); a cgroup that
-    is taken below its low in the second attempt gets a `low` event.
-    """
-    row = k.s.memcgs[cg.id]
-    row["emin"] = row["elow"] = 0
-    if cg is target or cg.parent is None:
-        return False
-    usage = int(row["usage"])
-    if usage == 0:
-        return False
-    parent = cg.parent
-    if parent is target or parent.parent is None:
-        row["emin"], row["elow"] = cg.min, cg.low
-    else:
-        above = k.s.memcgs[parent.id]
-        total = int(above["usage"])
-        claims = [(min(int(k.s.memcgs["usage"][c.id]), c.min), min(int(k.s.memcgs["usage"][c.id]), c.low)) for c in parent.children.values()]
-        recursive = RECURSIVE_PROT in k.machine.cgroup_mount
-        row["emin"] = effective_protection(usage, total, cg.min, int(above["emin"]), sum(c[0] for c in claims), recursive)
-        row["elow"] = effective_protection(usage, total, cg.low, int(above["elow"]), sum(c[1] for c in claims), recursive)
-    if int(row["emin"]) >= usage:
-        return True
-    if int(row["elow"]) >= usage:
-        if low_too:
-            k.s.sc[0]["memcg_low_skipped"] = 1
-            return True
-        memcg_event(k, cg, "low")
-    return False
-
-
 def resume_user_mode(k: Kernel, task: Task, allowed: int = 0) -> None:
     """A task that charged more than `allowed` pages above memory.high pays before it goes on.
 
@@ -604,22 +564,6 @@ def high_delay_ns(nr: int, overage: int) -> int:
 def high_delay_jiffies(nr: int, overage: int) -> int:
     """The same in ticks, before it is cut off."""
     return (overage * overage * HZ >> 20 >> 14) * nr // MEMCG_CHARGE_BATCH
-
-
-def effective_protection(usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int,
-                         recursive: bool = False) -> int:  # fmt: skip
-    """What memory.min or memory.low really protects of a cgroup (effective_protection), in pages (or any one unit).
-
-    Claims of siblings beyond the parent's own protection are scaled down in proportion; with the mount option
-    memory_recursiveprot, what the children do not claim is shared out by unprotected usage.
-    """
-    protected = min(usage, setting)
-    if siblings_protected > parent_effective:
-        return protected * parent_effective // siblings_protected
-    effective = protected
-    if recursive and parent_effective > siblings_protected and parent_usage > siblings_protected and usage > protected:
-        effective += (parent_effective - siblings_protected) * (usage - protected) // (parent_usage - siblings_protected)
-    return effective
 
 
 # ---------------------------------------------------------------- what the files show

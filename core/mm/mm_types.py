@@ -215,6 +215,10 @@ MAX_SWAPFILES = 29
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
 # split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
 # walk .. visited: the multi-gen LRU's (`lru_gen`); walk: somebody keeps book of promotions, so that none need be counted one by one.
+# nr_written: how many pages of a batch were written. memcg .. immediate: where a reclaim stands that is taken up again (`shrink_node`):
+# the cgroup being visited, the nodes that may give (a mask, 0: all), the stage of a round and of the whole, which cgroup of the order and which
+# row of visits; looks and dirty pages met (nr_vmscan_immediate_reclaim) before; the number of the next visit.
+# recursive: the mount option memory_recursiveprot.
 SC = np.dtype([
     ("target", "i8"), ("node", "i8"), ("priority", "i8"), ("nr_to_reclaim", "i8"), ("may_swap", "i8"), ("may_writepage", "i8"),
     ("may_unmap", "i8"), ("split", "i8"), ("in_flight", "i8"), ("may_deactivate", "i8"), ("force_deactivate", "i8"), ("skipped_deactivate", "i8"),
@@ -223,7 +227,9 @@ SC = np.dtype([
     ("nr_scanned", "i8"), ("nr_reclaimed", "i8"), ("nr_pageout", "i8"), ("nr_io", "i8"), ("list_scanned", "i8", (NR_LRU,)),
     ("list_reclaimed", "i8", (NR_LRU,)), ("visit", "i8"),
     ("walk", "i8"), ("start_seq", "i8"), ("can_swap", "i8"), ("need_aging", "i8"), ("need_swapping", "i8"), ("gen_total", "i8"),
-    ("gen_scanned", "i8"), ("visited", "i8"),
+    ("gen_scanned", "i8"), ("visited", "i8"), ("nr_written", "i8"),
+    ("memcg", "i8"), ("nodes", "i8"), ("stage", "i8"), ("round", "i8"), ("at", "i8"), ("row", "i8"), ("looked", "i8"), ("nr_visits", "i8"),
+    ("immediate", "i8"), ("recursive", "i8"),
 ])  # fmt: skip
 
 # One page that reclaim looked at. flags, lru: as they were; young: entries that had used it since the last look; before: PG_referenced.

@@ -16,9 +16,15 @@ All of it is page-loop code: rows of `State.memcgs`, numbered by cgroup id. Row 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.jit import inline, njit, step
 from core.mm.mm_types import CTL_OVER_HIGH, State
 from core.mm.mm_types import PAGE_COUNTER_MAX as PAGE_COUNTER_MAX
+
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.memcontrol import Cgroup
 
 MEMCG_CHARGE_BATCH = 64
 STOCK_MEMCG, STOCK_NR = 0, 1  # columns of State.stock
@@ -174,3 +180,13 @@ def charge_again(s: State, cpu: int, memcg: int, nr: int) -> int:
 def keep_charge(s: State, cpu: int, memcg: int, nr: int) -> None:
     """refill_stock, callable from Python."""
     refill_stock(s, cpu, memcg, nr)
+
+
+def subtree(k: Kernel, cg: Cgroup, dying: bool = False) -> list[Cgroup]:
+    """A cgroup and its descendants, each before its children; with `dying`, also the removed ones (in id order)."""
+    found, removed = [cg], [one for one in k.cgroups.values() if one.dying] if dying else []
+    for at in found:
+        found.extend(at.children.values())
+        if removed:
+            found.extend(child for child in removed if child.parent is at)
+    return found

@@ -8,8 +8,8 @@ The classroom's policies (`classroom`, a file each) say only which page is next;
 
 What becomes of a page that has been isolated (unmapped, written to swap, freed) is no policy: `lru_classic.shrink_page` does it for all.
 
-`isolate` and `age` run compiled loops and are chosen once for a whole reclaim. `accessed` is a step inside other loops, so it is chosen there, by the
-policy's number in `ctl`.
+`isolate` and `age` run compiled loops; the classic policy's stand in the rounds of reclaim (`shrink_node`), which stop for the others'.
+`accessed` is a step inside other loops, so it is chosen there, by the policy's number in `ctl`.
 """
 
 from __future__ import annotations
@@ -17,37 +17,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.mm import lru_classic, lru_gen, lru_simple, memcontrol, policy_client, rmap_walk
+from core.mm import lru_gen, lru_simple, policy_client
 from core.mm.mm_types import CTL_POLICY
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.rmap_walk import Rmap
-    from core.mm.vmscan import Workspace
-
-
-def isolate_classic(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
-    """One visit of reclaim to a cgroup's lists on a node."""
-    lru_classic.shrink_lruvec(k.s, r, memcg, space.roots, space.dropped, space.batch, space.nr)
-
-
-def age_classic(k: Kernel, node: int) -> None:
-    """kswapd_age_node."""
-    for at in memcontrol.reclaim_order(k, k.root_cgroup):
-        lru_classic.age_active_anon(k.s, rmap_walk.tables(k), at.id)
 
 
 class Policy(NamedTuple):
     """A row: its name, its hooks, what it is in one sentence."""
 
     name: str
-    isolate: Callable[[Kernel, Rmap, int, Workspace], None]  # a cgroup's lists on the node `sc.node`
-    age: Callable[[Kernel, int], None]  # a node
+    isolate: Callable[[Kernel, Rmap, int], None] | None  # a cgroup's lists on the node `sc.node`; None: `shrink_node` does it itself
+    age: Callable[[Kernel, int], None] | None  # a node; likewise
     doc: str
 
 
 POLICIES = (
-    Policy("classic", isolate_classic, age_classic, "6.1's active and inactive lists"),
+    Policy("classic", None, None, "6.1's active and inactive lists"),
     Policy("mglru", lru_gen.isolate, lru_gen.age, "6.1's generations, as with CONFIG_LRU_GEN_ENABLED=y"),
     Policy("fifo", lru_simple.isolate, lru_simple.age, "the page that came first goes"),
     Policy("clock", lru_simple.isolate, lru_simple.age, "the page that came first goes, but one that was used is passed over once"),

@@ -34,7 +34,6 @@ from core.mm.workingset import nr_swap_pages
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.vmscan import Workspace
 
 MOST = lru_simple.SWAP_CLUSTER_MAX
 NO_ANSWER = -1
@@ -160,14 +159,14 @@ def next_answer(k: Kernel, r: Rmap, memcg: int, node: int, kinds: list[str]) -> 
 # ---------------------------------------------------------------- the hooks
 
 
-def isolate(k: Kernel, r: Rmap, memcg: int, space: Workspace) -> None:
+def isolate(k: Kernel, r: Rmap, memcg: int) -> None:
     """One visit: the pages that the program names, or those of the fallback; of several cgroups the one with the oldest page first."""
     node = int(k.s.sc[0]["node"])
     if not lru_simple.its_turn(k, memcg):
         return
     swap = bool(k.s.sc[0]["may_swap"]) and int(swap_left(k.s, memcg)) > 0
     named = next_answer(k, r, memcg, node, ["anon", "file"] if swap else ["file"])
-    lru_simple.visit(k.s, r, memcg, space.roots, space.dropped, space.batch, np.array(named, np.int64))
+    lru_simple.visit(k.s, r, memcg, np.array(named, np.int64))
 
 
 def age(k: Kernel, node: int) -> None:

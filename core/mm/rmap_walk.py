@@ -24,6 +24,7 @@ from core.mm.huge_pmd import split_huge_pmd
 from core.mm.lru_gen_walk import lru_gen_look_around
 from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import HPAGE_PMD_NR, MM_ANONPAGES, MM_SHMEMPAGES, MM_SWAPENTS, Array, State
+from core.mm.page_counter import subtree
 from core.mm.page_ops import page_remove_rmap, rss_column
 from core.mm.pgtable import (
     PFN_MASK,
@@ -44,29 +45,59 @@ if TYPE_CHECKING:
 VT = np.dtype([("mm", "i8"), ("start", "i8"), ("end", "i8"), ("pgoff", "i8"), ("flags", "i8")])
 
 
+# One visit of reclaim to a cgroup's lists on a node, for events and `explain` (`vmscan.tell`). looked: pages were looked at, by `visit`'s number;
+# scanned, freed, written: pages in all, then scanned and freed by list.
+VISIT = np.dtype([(name, "i8") for name in ("memcg", "node", "priority", "kswapd", "visit", "looked", "scanned", "freed", "written")]
+                 + [("list_scanned", "i8", (4,)), ("list_freed", "i8", (4,))])  # fmt: skip
+MAX_VISITS = 128
+
+
 class Rmap(NamedTuple):
-    """Mappings by anchor, for the loops."""
+    """What loops need of the Python objects, and their room: mappings by anchor; the rest is reclaim's.
+
+    order: cgroups in the order in which they are visited.
+    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it.
+    """
 
     vt: Array
     av_start: Array
     av_rows: Array
     file_start: Array
     file_rows: Array
-    file_root: Array  # by file: its tree, its pages up to the end, and (answered) pages that it lost by splits
+    file_root: Array  # by file: its tree, its pages up to the end, and (answered) pages that it lost (`settle`)
     file_end: Array
     file_lost: Array
+    order: Array
+    batch: Array
+    plan: Array
+    visits: Array
 
 
 def tables(k: Kernel) -> Rmap:
-    """The reverse-mapping tables of this moment, made anew when a mapping has changed since.
+    """The tables of this moment, made anew when a mapping has changed since, or a file has got or lost its tree.
 
-    `k.rmap` keeps the moment, the tables, and what vmscan adds to them (`vmscan.workspace`).
+    `k.rmap` keeps the moment and the tables.
     """
     moment = (k.next_anon_vma, k.next_inode, [(mm.id, mm.generation) for mm in k.mms.values()])
     if k.rmap is None or k.rmap[0] != moment:
-        k.rmap = [moment, _build(k), None]
+        k.rmap = (moment, _build(k))
     rmap: Rmap = k.rmap[1]
     return rmap
+
+
+def room() -> tuple[Array, ...]:
+    """What reclaim writes into: batch, plan, visits."""
+    return np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT)
+
+
+def settle(k: Kernel) -> None:
+    """Tell the files how many pages they lost, by reclaim or, beyond their ends, by splits of huge pages."""
+    if k.rmap is None:
+        return
+    lost = k.rmap[1].file_lost
+    for id in np.flatnonzero(lost).tolist():
+        k.inodes[id].nr_pages -= int(lost[id])
+        lost[id] = 0
 
 
 def _build(k: Kernel) -> Rmap:
@@ -82,17 +113,8 @@ def _build(k: Kernel) -> Rmap:
     for one in k.inodes.values():
         roots[one.id], ends[one.id] = one.root, one.nr_file_pages
     tree = np.array([*rows, (0, 0, 0, 0, 0)], VT)
-    return Rmap(tree, *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode), roots, ends, lost)
-
-
-def settle(k: Kernel) -> None:
-    """Tell the files how many pages they lost, beyond their ends, by splits of huge pages."""
-    if k.rmap is None:
-        return
-    lost = k.rmap[1].file_lost
-    for id in np.flatnonzero(lost).tolist():
-        k.inodes[id].nr_pages -= int(lost[id])
-        lost[id] = 0
+    order = np.array([cg.id for cg in subtree(k, k.root_cgroup, dying=True)], np.int64)
+    return Rmap(tree, *_compressed(anon, k.next_anon_vma), *_compressed(files, k.next_inode), roots, ends, lost, order, *room())
 
 
 def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array, Array]:

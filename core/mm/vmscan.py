@@ -15,218 +15,138 @@ are passed over, those within memory.low are passed over in a first attempt and 
 Files first: with no swap left, or anonymous pages nobody may swap, only the file lists are looked at; if plenty of inactive
 file pages are there and nothing suggests that they are needed, anonymous pages are left alone (cache_trim_mode).
 
+The rounds themselves are compiled (`shrink_node`); here stands who asks, what is left to decide, and how it is told.
+
 Time: each look, each write and each wait has its price in `Costs`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.events import Reclaim, SwapOut
-from core.mm import compaction, huge_memory, lru_gen, memcontrol, policy, rmap_walk
-from core.mm.lru_classic import inactive_low, pageout_range
-from core.mm.mm_types import CTL_LOOKS, HPAGE_PMD_NR, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
+from core.mm.lru_classic import pageout_range
+from core.mm.mm_types import CTL_LOOKS, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.shrink_node import (
+    AGE,
+    DEF_PRIORITY,
+    FLUSH,
+    HUGE_ZERO,
+    ISOLATE,
+    LOW,
+    SPLIT,
+    SWAP_CLUSTER_MAX,
+    balance_round,
+    is_balanced,
+    one_round,
+    remember_refaults,
+    try_to_free_pages,
+)
 from core.record import keep
-from core.vmstat import EVENT, NODE
+from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
+    from core.mm.mm_types import State
+    from core.mm.rmap_walk import Rmap
 
-DEF_PRIORITY = 12
-FRESH = np.zeros(1, SC)
-SWAP_CLUSTER_MAX = 32
-BATCH = 64  # pages that a policy may take at once
-HUGE_ZERO_PRIORITY = 3  # where 512 pages, the huge zero page, are worth a batch of its shrinker
-DEACTIVATE_ANON, DEACTIVATE_FILE = 1, 2
+SC_FRESH = np.zeros(1, SC)
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
-ACTIVATE_ANON, ACTIVATE_FILE = NODE["workingset_activate_anon"], NODE["workingset_activate_file"]
-IMMEDIATE = NODE["nr_vmscan_immediate_reclaim"]
-
-
-class Workspace:
-    """Arrays that the loops of one reclaim write into, and the page-cache roots they need."""
-
-    __slots__ = ("batch", "nr", "roots", "dropped")
-
-    def __init__(self, k: Kernel) -> None:
-        self.batch = np.zeros(BATCH + HPAGE_PMD_NR, np.int64)
-        self.nr = np.zeros(8, np.int64)
-        tables = rmap_walk.tables(k)
-        self.roots, self.dropped = tables.file_root, tables.file_lost
-
-    def settle(self, k: Kernel) -> None:
-        """Tell the files how many pages they lost."""
-        rmap_walk.settle(k)
-
-
-def workspace(k: Kernel) -> Workspace:
-    """The arrays of this moment: they last as long as the reverse-mapping tables, and no file has got or lost its tree meanwhile."""
-    rmap_walk.tables(k)
-    if k.rmap[2] is None:
-        k.rmap[2] = Workspace(k)
-    space: Workspace = k.rmap[2]
-    return space
 
 
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
     """A fresh scan_control."""
-    k.s.sc[:] = FRESH
+    k.s.sc[:] = SC_FRESH
     c = k.s.sc[0]
     c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
     c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
     c["swappiness"], c["block_heads"] = int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers
+    c["recursive"], c["nr_visits"] = memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount, k.records.nr_visits
     return c
 
 
 def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True, nodes: list[int] | None = None) -> int:
-    """Free about `nr` pages charged below `cg` (the root: anywhere): how many were (do_try_to_free_pages).
+    """Free about `nr` pages charged below `cg` (the root: anywhere): how many were (try_to_free_pages).
 
     `nodes`: those that the allocation is confined to by a memory policy; None: all.
     """
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
-    space = workspace(k)
+    c["nodes"] = sum(1 << node for node in nodes or ())
     who = by or ("memcg" if cg.parent is not None else "direct")
-    while True:
-        c["priority"] = DEF_PRIORITY
-        while c["priority"] >= 0:
-            shrink_zones(k, cg, space, who, nodes)
-            if c["nr_reclaimed"] >= c["nr_to_reclaim"]:
-                break
-            c["priority"] -= 1
-        snapshot_refaults(k, cg)
-        if c["nr_reclaimed"]:
-            break
-        if c["skipped_deactivate"] and not c["force_deactivate"]:
-            c["force_deactivate"], c["skipped_deactivate"] = 1, 0
-        elif c["memcg_low_skipped"]:
-            c["memcg_low_reclaim"], c["memcg_low_skipped"] = 1, 0
-            c["force_deactivate"] = 0
-        else:
-            break
+    carry_out(k, try_to_free_pages, who)
     return int(c["nr_reclaimed"])
 
 
-def shrink_zones(k: Kernel, cg: Cgroup, space: Workspace, who: str, nodes: list[int] | None) -> None:
-    """One round on every node that could give what is wanted."""
-    for node in range(k.nr_nodes) if nodes is None else nodes:
-        shrink_node(k, node, cg, space, who)
+def carry_out(k: Kernel, rounds: Callable[[State, Rmap], int], who: str) -> None:
+    """Let rounds of reclaim run to their end, deciding whatever they stop for, and tell what came of them."""
+    while reason := int(rounds(k.s, rmap_walk.tables(k))):
+        decide(k, reason, who)
+    tell(k, who)
 
 
-def shrink_node(k: Kernel, node: int, cg: Cgroup, space: Workspace, who: str) -> None:
-    """One round over the cgroups below `cg` on one node (shrink_node)."""
-    c = k.s.sc[0]
-    c["node"] = node
-    prepare_scan_count(k, node, cg)
-    r = rmap_walk.tables(k)
-    isolate = policy.policy_of(k).isolate
-    nodes = k.nr_nodes
-    immediate = int(k.s.node_stat[node, IMMEDIATE])
-    for at in memcontrol.reclaim_order(k, cg):
-        if memcontrol.protected(k, cg, at, low_too=not c["memcg_low_reclaim"]):
-            continue
-        if not k.s.lruvecs["nr"][at.id * nodes + node].any():
-            continue  # its children may have pages: it was asked for what it passes on to them
-        scanned, freed, io = int(c["nr_scanned"]), int(c["list_reclaimed"].sum()), int(c["nr_io"])
-        before = (c["list_scanned"].copy(), c["list_reclaimed"].copy())
-        looked = begin_visit(k)
-        isolate(k, r, at.id, space)
-        huge_memory.deferred_split_shrink(k, at, int(c["priority"]))
-        scanned = int(c["nr_scanned"]) - scanned
-        k.clock.spend(scanned * k.costs.scan_page)
-        visited(k, looked, who, node, at.path, int(c["priority"]), k.nr_events + 1 if scanned else 0)
-        if scanned:
-            note(k, at, node, who, scanned, int(c["list_reclaimed"].sum()) - freed, int(c["nr_io"]) - io, before)
-    if cg.parent is None and int(c["priority"]) <= HUGE_ZERO_PRIORITY:
+def decide(k: Kernel, reason: int, who: str) -> None:
+    """What the rounds of reclaim leave to Python; they are taken up again afterwards."""
+    tell(k, who)
+    c, hooks = k.s.sc[0], policy.policy_of(k)
+    if reason == ISOLATE and hooks.isolate is not None:
+        hooks.isolate(k, rmap_walk.tables(k), int(c["memcg"]))
+    elif reason == AGE and hooks.age is not None:
+        hooks.age(k, int(c["node"]))
+    elif reason == SPLIT:
+        huge_memory.deferred_split_shrink(k, k.cgroups[int(c["memcg"])], int(c["priority"]))
+    elif reason == LOW:
+        memcontrol.memcg_event(k, k.cgroups[int(c["memcg"])], "low")
+    elif reason == HUGE_ZERO:
         huge_memory.shrink_huge_zero_page(k)
-    space.settle(k)
-    if int(k.s.node_stat[node, IMMEDIATE]) > immediate:
+    elif reason == FLUSH:
         k.flush_dirty("reclaim")
 
 
-def begin_visit(k: Kernel) -> int:
-    """What is looked at from now on belongs to the next visit; how many looks there were before."""
-    k.s.sc[0]["visit"] = k.records.nr_visits
-    return int(k.s.ctl[CTL_LOOKS])
+def tell(k: Kernel, who: str) -> None:
+    """What the visits so far came to: their time, their events, their rows for `explain`. One that is still going on moves to the front."""
+    r, done = rmap_walk.tables(k), int(k.s.sc[0]["row"])
+    if r.file_lost.any():
+        rmap_walk.settle(k)
+    for memcg, node, priority, _, visit, looked, scanned, freed, written, list_scanned, list_freed in r.visits[:done].tolist():
+        path = k.cgroups[memcg].path
+        k.clock.spend(scanned * k.costs.scan_page)
+        if looked:
+            keep(k.records.visits, {"visit": visit, "event": k.nr_events + 1 if scanned else 0, "clock_ns": k.clock.now, "by": who,
+                                    "node": node, "cgroup": path, "priority": priority})  # fmt: skip
+            k.records.nr_visits = visit + 1
+        if scanned:
+            note(k, path, node, who, priority, scanned, freed, written, list_scanned.tolist(), list_freed.tolist())
+    if done:
+        r.visits[0] = r.visits[done % len(r.visits)]
+        k.s.sc[0]["row"] = 0
 
 
-def visited(k: Kernel, looked: int, by: str, node: int, cgroup: str, priority: int, event: int) -> None:
-    """The visit is over: kept for `explain` if anything was looked at. `event`: the number of the one that tells of it, 0: none does."""
-    if int(k.s.ctl[CTL_LOOKS]) == looked:
-        return
-    keep(k.records.visits, {"visit": k.records.nr_visits, "event": event, "clock_ns": k.clock.now, "by": by, "node": node, "cgroup": cgroup,
-                            "priority": priority})  # fmt: skip
-    k.records.nr_visits += 1
-
-
-def note(k: Kernel, cg: Cgroup, node: int, who: str, scanned: int, freed: int, written: int, before: Any) -> None:
+def note(k: Kernel, path: str, node: int, who: str, priority: int, scanned: int, freed: int, written: int, looked: list[int],
+         got: list[int]) -> None:  # fmt: skip
     """The events of one visit, and the time of its writes."""
-    c = k.s.sc[0]
-    looked, got = (c["list_scanned"] - before[0]).tolist(), (c["list_reclaimed"] - before[1]).tolist()
     lists = {name: [looked[lru], got[lru]] for lru, name in enumerate(LISTS) if looked[lru]}
-    number = k.emit(Reclaim(k.clock.now, who, node, cg.path, int(c["priority"]), scanned, freed, lists))
+    number = k.emit(Reclaim(k.clock.now, who, node, path, priority, scanned, freed, lists))
     if written:
         k.clock.spend(written * k.costs.swap_out)
         with k.because(number):
-            k.emit(SwapOut(k.clock.now, written, 0, 0, cg.path))
-
-
-def prepare_scan_count(k: Kernel, node: int, cg: Cgroup) -> None:
-    """What holds for the whole round: costs, whether to deactivate, whether the file lists are worth it (prepare_scan_count)."""
-    if lru_gen.is_on(k):
-        return
-    s, c = k.s, k.s.sc[0]
-    vec = s.lruvecs[cg.id * k.nr_nodes + node]
-    tree = vec["tree"]
-    c["anon_cost"], c["file_cost"] = vec["cost"][0], vec["cost"][1]
-    may = DEACTIVATE_ANON | DEACTIVATE_FILE
-    if not c["force_deactivate"]:
-        may = 0
-        now, before = refaults(k, node, cg), vec["refaults"].tolist()
-        for kind, bit in enumerate((DEACTIVATE_ANON, DEACTIVATE_FILE)):
-            if now[kind] != before[kind] or inactive_low(s, cg.id * k.nr_nodes + node, 2 * kind):
-                may |= bit
-    c["may_deactivate"] = may
-    c["cache_trim_mode"] = int(int(tree[2]) >> int(c["priority"]) > 0 and not may & DEACTIVATE_FILE)
-    c["file_is_tiny"] = 0
-    if cg.parent is None:
-        zones = s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
-        free, high = sum(zones["free"].tolist()), sum(zones["wmark"][:, WMARK_HIGH].tolist())
-        tiny = int(tree[2]) + int(tree[3]) + free <= high
-        c["file_is_tiny"] = int(tiny and not may & DEACTIVATE_ANON and int(tree[0]) >> int(c["priority"]) > 0)
-
-
-def refaults(k: Kernel, node: int, cg: Cgroup) -> tuple[int, int]:
-    """Activations by refault so far, anonymous and file, below a cgroup (the root: of the node)."""
-    if cg.parent is None:
-        return int(k.s.node_stat[node, ACTIVATE_ANON]), int(k.s.node_stat[node, ACTIVATE_FILE])
-    rows = [at.id for at in memcontrol.subtree(k, cg, dying=True)]
-    stat = k.s.memcgs["stat"]
-    return int(stat[rows, ACTIVATE_ANON].sum()), int(stat[rows, ACTIVATE_FILE].sum())
-
-
-def snapshot_refaults(k: Kernel, cg: Cgroup) -> None:
-    """Remember them: only new ones count at the next reclaim."""
-    if lru_gen.is_on(k):
-        return
-    for node in range(k.nr_nodes):
-        k.s.lruvecs["refaults"][cg.id * k.nr_nodes + node] = refaults(k, node, cg)
+            k.emit(SwapOut(k.clock.now, written, 0, 0, path))
 
 
 # ---------------------------------------------------------------- kswapd
 
 
 def pgdat_balanced(k: Kernel, node: int) -> bool:
-    """Is some zone of the node above its high mark, boost included (pgdat_balanced)?"""
-    zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
-    marks = zones["wmark"][:, WMARK_HIGH] + zones["boost"] + zones["lowmem_reserve"][:, 3]
-    return bool(((zones["free"] > marks) & (zones["managed"] > 0)).any())
+    """Is some zone of the node above its high mark, boost included?"""
+    return bool(is_balanced(k.s, node))
 
 
 def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
-    """Let kswapd of a node work for some rounds (balance_pgdat); True when it is done and sleeps.
+    """Let kswapd of a node work for some rounds; True when it is done and sleeps.
 
     It works beside the tasks: whoever allocates lets it have a few rounds whenever it finds memory short.
     """
@@ -234,9 +154,8 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     if not state["awake"]:
         state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
         k.s.vm_event[EVENT["pageoutrun"]] += 1
-    space, age = workspace(k), policy.policy_of(k).age
     if pgdat_balanced(k, node):
-        boost_reclaim(k, node, space)
+        boost_reclaim(k, node)
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
         zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
@@ -244,10 +163,8 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         high = sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
-        c["may_writepage"] = 1
-        age(k, node)
         with k.because(state["cause"]):
-            shrink_node(k, node, k.root_cgroup, space, "kswapd")
+            carry_out(k, balance_round, "kswapd")
         freed = int(c["nr_reclaimed"])
         state["reclaimed"] += freed
         if int(c["nr_scanned"]) < high or not freed:
@@ -265,7 +182,7 @@ def watermark_boosts(k: Kernel, node: int) -> dict[int, int]:
     return {zid: int(k.s.zones["boost"][zid]) for zid in zids if int(k.s.zones["boost"][zid])}
 
 
-def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
+def boost_reclaim(k: Kernel, node: int) -> None:
     """Make as many pages free as the marks were raised by, with little effort: no writing, no swapping, few rounds (balance_pgdat)."""
     left = sum(k.kswapd[node]["boosts"].values())
     if not left:
@@ -274,7 +191,7 @@ def boost_reclaim(k: Kernel, node: int, space: Workspace) -> None:
     c["node"], c["may_writepage"] = node, 0
     while left > 0 and c["priority"] >= 1:
         before = int(c["nr_reclaimed"])
-        shrink_node(k, node, k.root_cgroup, space, "kswapd")
+        carry_out(k, one_round, "kswapd")
         got = int(c["nr_reclaimed"]) - before
         left -= got
         if not got or c["priority"] > DEF_PRIORITY - 2:
@@ -303,19 +220,21 @@ def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
     state["failures"] = 0 if useful else state["failures"] + 1
     if useful and pgdat_balanced(k, node):
         k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
-    snapshot_refaults(k, k.root_cgroup)
+    remember_refaults(k.s, rmap_walk.tables(k), 0)
     return True
 
 
 def pageout(k: Kernel, node: int) -> int:
     """Reclaim the pages that `vmf` names for MADV_PAGEOUT: how many were freed at once (reclaim_pages)."""
     c = begin(k, 0, 0)
-    c["node"] = node
-    space = workspace(k)
-    looked = begin_visit(k)
-    pageout_range(k.s, rmap_walk.tables(k), space.roots, space.dropped, np.zeros(2 * HPAGE_PMD_NR, np.int64))
-    space.settle(k)
-    visited(k, looked, "madvise", node, "/", 0, 0)
+    c["node"], c["visit"] = node, k.records.nr_visits
+    looked = int(k.s.ctl[CTL_LOOKS])
+    pageout_range(k.s, rmap_walk.tables(k))
+    rmap_walk.settle(k)
+    if int(k.s.ctl[CTL_LOOKS]) > looked:
+        keep(k.records.visits, {"visit": k.records.nr_visits, "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
+                                "priority": 0})  # fmt: skip
+        k.records.nr_visits += 1
     written = int(c["nr_io"])
     if written:
         k.clock.spend(written * k.costs.swap_out)

@@ -63,7 +63,7 @@ def faults(trace: Trace, policy: str, frames: int, seed: int = 0) -> int:
 def _reclaim(trace: Trace, policy: int, frames: int, seed: int) -> int:
     """A policy of the kernel, on a machine of frames."""
     s, r, ranges = machines.machine(trace.pages, frames, policy, seed)
-    return int(machines.replay(s, r, trace.accesses, ranges, np.zeros(64, np.int64), np.zeros(8, np.int64)))
+    return int(machines.replay(s, r, trace.accesses, ranges))
 
 
 def _textbook(trace: Trace, policy: str, frames: int) -> int:

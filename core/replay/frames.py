@@ -64,7 +64,7 @@ from core.mm.mm_types import (
     arena,
 )
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_P, TABLE_ENTRY
-from core.mm.rmap_walk import VT, Rmap
+from core.mm.rmap_walk import VT, Rmap, room
 from core.mm.swap import folio_add_lru, list_add, list_del, move_to_front
 from core.mm.workingset import ACTIVATE_ANON, workingset_refault
 from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS
@@ -102,7 +102,7 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     _hang_tables(s, frames, leaves, middles)
     none = np.zeros(1, np.int64)
     starts = np.array([0, 0, 1], np.int64)
-    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none)
+    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none, *room())
     return s, r, np.array([(s.mms["pgd"][1], 0, pages)], np.int64)
 
 
@@ -121,8 +121,8 @@ def _hang_tables(s: State, frames: int, leaves: int, middles: int) -> None:
 
 
 @njit
-def replay(s: State, r: Rmap, trace, ranges, batch, nr) -> int:
-    """Make the accesses of a trace; how many faulted. `batch` and `nr` are room for the policy."""
+def replay(s: State, r: Rmap, trace, ranges) -> int:
+    """Make the accesses of a trace; how many faulted."""
     faults = 0
     policy = s.ctl[CTL_POLICY]
     for i in range(len(trace)):
@@ -139,7 +139,7 @@ def replay(s: State, r: Rmap, trace, ranges, batch, nr) -> int:
             if policy >= FIFO:
                 evict_next(s, r, policy)
             else:
-                make_room(s, r, policy, ranges, batch, nr)
+                make_room(s, r, policy, ranges)
         fault(s, page)
     return faults
 
@@ -167,12 +167,12 @@ def fault(s: State, page: int) -> None:
 
 
 @step
-def make_room(s: State, r: Rmap, policy: int, ranges, batch, nr) -> None:
+def make_room(s: State, r: Rmap, policy: int, ranges) -> None:
     """No frame is free: one of the kernel's policies gives at least one."""
     if policy == CLASSIC:
-        classic_round(s, r, batch, nr)
+        classic_round(s, r)
     else:
-        generations_round(s, r, ranges, batch)
+        generations_round(s, r, ranges)
 
 
 @inline
@@ -210,7 +210,7 @@ def begin_round(s: State) -> None:
 
 
 @step
-def classic_round(s: State, r: Rmap, batch, nr) -> None:
+def classic_round(s: State, r: Rmap) -> None:
     """Priorities 12 .. 0 over the two lists, as try_to_free_pages does; a second time deactivating whatever there is."""
     begin_round(s)
     c, vec = s.sc[0], s.lruvecs[0]
@@ -220,20 +220,20 @@ def classic_round(s: State, r: Rmap, batch, nr) -> None:
             missed = s.node_stat[0, ACTIVATE_ANON] != vec["refaults"][0]
             c["may_deactivate"] = 1 if missed or c["force_deactivate"] or inactive_is_low(s, 0, 0) else 0
             c["anon_cost"], c["file_cost"] = vec["cost"][0], vec["cost"][1]
-            shrink_lruvec(s, r, 0, nr, nr, batch, nr)
+            shrink_lruvec(s, r, 0)
             c["priority"] -= 1
         vec["refaults"][0] = s.node_stat[0, ACTIVATE_ANON]
         c["force_deactivate"] = 1
 
 
 @step
-def generations_round(s: State, r: Rmap, ranges, batch) -> None:
+def generations_round(s: State, r: Rmap, ranges) -> None:
     """Priorities 12 .. 0 over the generations; a new one begins when the visit asks for it."""
     begin_round(s)
     c, vec = s.sc[0], s.lrugens[0]
     while s.ctl[CTL_TRACE_FREE] == 0:
         aged = 0
-        while lru_gen.visit(s, r, 0, ranges[0], ranges[0], batch, aged) == lru_gen.AGE:
+        while lru_gen.visit(s, r, 0, aged) == lru_gen.AGE:
             seq = vec["max_seq"]
             reset_bloom_filter(s, 0, seq + 1)
             walk_mm(s, 0, seq, 1, 0, ranges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.mm import memcontrol, rmap_walk, swap_readahead, vmscan
-from core.mm.lru_classic import inactive_low, shrink_lruvec
+from core.mm.lru_classic import inactive_is_low, shrink_lruvec
 from tests.peer.box import ANON, CGROUP, Box, K, M, close
 
 # ---- memory.min, memory.low: MC-06 .. MC-12 -----------------------------------------------------------------------
@@ -248,9 +248,9 @@ def test_lr13_the_balance_of_a_scan(swappiness: int, anon_cost: int, file_cost: 
     c = vmscan.begin(k, 0, 1)
     c["swappiness"], c["priority"], c["anon_cost"], c["file_cost"] = swappiness, 1, anon_cost, file_cost
     k.s.lruvecs[0]["nr"][:4] = 1 << 14  # lists that say they are long and hold nothing: all that happens is the plan
-    space = vmscan.Workspace(k)
-    shrink_lruvec(k.s, rmap_walk.tables(k), 0, space.roots, space.dropped, space.batch, space.nr)
-    anon, file = int(space.nr[4]), int(space.nr[6])
+    r = rmap_walk.tables(k)
+    shrink_lruvec(k.s, r, 0)
+    anon, file = int(r.plan[4]), int(r.plan[6])
     assert abs(100 * anon / (anon + file) - share) < 0.1
 
 
@@ -267,7 +267,7 @@ def test_lr07_the_ratio_of_inactive_to_active(size: float, ratio: int) -> None:
     balanced = pages // (ratio + 1) + 1  # inactive * ratio >= active
     for inactive, low in ((balanced, False), (balanced - 2, True)):
         tree[2], tree[3] = inactive, pages - inactive
-        assert bool(inactive_low(box.kernel.s, 0, 2)) is low
+        assert bool(inactive_is_low(box.kernel.s, 0, 2)) is low
 
 
 WINDOWS = [  # SW-02: (previous offset, offset, pages of the last window that were used, the last window, pages)

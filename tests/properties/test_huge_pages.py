@@ -32,10 +32,11 @@ class HugePages(RuleBasedStateMachine):
 
     swap: Any = "24M"
     flags = ("private", "anonymous")
+    policy = "classic"
 
     def __init__(self) -> None:
         super().__init__()
-        self.p = Program(small_machine("80M", swap=self.swap))
+        self.p = Program(small_machine("80M", swap=self.swap, reclaim_policy=self.policy))
         for name, value in (("enabled", "always"), ("shmem_enabled", "always"), ("khugepaged/scan_sleep_millisecs", "10")):
             self.p.call("put", path=THP + name, data=value.encode())
         self.pids = [int(self.p.call("spawn", comm="a", catch_signals=True).result["pid"])]  # type: ignore[index]
@@ -103,9 +104,15 @@ class HugePages(RuleBasedStateMachine):
         self.p.k.verify()
 
 
-@pytest.mark.parametrize(("kind", "sharing"), [("virtio", "private"), ("nvme", "private"), ("virtio", "shared")])
-def test_random_calls_on_huge_pages(kind: str, sharing: str) -> None:
-    machine = type(f"HugePages_{kind}_{sharing}", (HugePages,), {"swap": [{"size": "24M", "kind": kind}], "flags": (sharing, "anonymous")})
+@pytest.mark.parametrize(
+    ("kind", "sharing", "policy"),
+    [
+        ("virtio", "private", "classic"), ("nvme", "private", "classic"), ("virtio", "shared", "classic"),
+    ],
+)
+def test_random_calls_on_huge_pages(kind: str, sharing: str, policy: str) -> None:
+    settled = {"swap": [{"size": "24M", "kind": kind}], "flags": (sharing, "anonymous"), "policy": policy}
+    machine = type(f"HugePages_{kind}_{sharing}_{policy}", (HugePages,), settled)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine, settings=settings(max_examples=25, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None)
     )

@@ -274,6 +274,19 @@ def test_score_and_watermarks_of_proactive_compaction() -> None:
     assert (compaction.fragmentation_score_wmark(space.k, True), compaction.fragmentation_score_wmark(space.k, False)) == (5, 15)
 
 
+def test_explain_tells_fragmentation_from_lack_of_memory() -> None:
+    space, _ = fragmented("512M", 200 * M, full=True, swap="0")
+    crumbs = space.k.view("explain_thp", pid=space.pid)["blocks"][1]
+    assert (crumbs["zone"], crumbs["free_blocks"]) == ("DMA32", 0) and crumbs["fragmentation_index"] > 900
+    assert "in pieces" in crumbs["why"] and crumbs["compaction_waits_for"] == 0
+    compaction.defer_compaction(space.k.s.zones[1], 9)
+    assert space.k.view("explain_thp", pid=space.pid)["blocks"][1]["compaction_waits_for"] == 1
+    space.set("/proc/sys/vm/extfrag_threshold", 1000)
+    assert "too little memory" in space.k.view("explain_thp", pid=space.pid)["blocks"][1]["why"]
+    space.set(COMPACT, 1)
+    assert space.k.view("explain_thp", pid=space.pid)["blocks"][1]["why"] == "a block of 2 MiB is free"
+
+
 # ---------------------------------------------------------------- it is state
 
 
@@ -284,5 +297,3 @@ def test_a_restored_machine_compacts_in_the_same_way() -> None:
         k.call("put", path=COMPACT, data=b"1")
         k.verify()
     assert space.k.digest() == twin.digest()
-
-

@@ -303,3 +303,11 @@ def test_a_snapshot_keeps_them() -> None:
     again.verify()
     assert again.digest() == t.k.digest()
     assert again.read("/proc/meminfo") == t.k.read("/proc/meminfo")
+
+
+@pytest.mark.parametrize(("at", "advice"), [(1, "remove"), (4, "pageout")])
+def test_the_multi_gen_lru_keeps_the_tails_of_a_split_in_their_heads_generation(at: int, advice: str) -> None:
+    t = Shared("always", 8, swap="64M", reclaim_policy="mglru")
+    t.touch(0, 8)
+    assert t.advise(at, 0.5, advice) is None
+    assert t.count("thp_split_page") == 1
