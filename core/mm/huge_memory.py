@@ -185,7 +185,7 @@ def fault_flags(k: Kernel, vma: Vma) -> int:
         if not vma.file.shmem or vma.file.dev != SHMEM_DEV:
             return 0
         flags = THP_FILE | shmem_flags(k, vma)
-    elif why_not(k, vma, fault=True) is not None:
+    elif k.thp["enabled"] == "never" or why_not(k, vma, fault=True) is not None:
         return 0
     else:
         flags = THP_FAULT | (THP_ZERO if k.thp["use_zero_page"] else 0)

@@ -42,6 +42,7 @@ from core.abi.mman import (
     VM_WRITE,
 )
 from core.abi.page_flags import PG_TAIL
+from core.direct import Direct
 from core.events import Fault, SwapIn, Thp
 from core.mm import (
     filemap,
@@ -82,6 +83,7 @@ from core.mm.mm_types import (
     CTL_RA_HITS,
     CTL_VMA_RA,
     EVERYWHERE,
+    WMARK_LOW,
     Answer,
     answer,
     ask,
@@ -123,6 +125,8 @@ REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
+NO_FILE = (0, 0, 0, 0)
+ACCESS = Direct(access_pages)
 
 
 @dataclass(slots=True)
@@ -167,14 +171,13 @@ def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step:
     """Fill `State.vmf` for one loop over pages of `vma`."""
     file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
     cpu = task.cpu if task else 0
-    ask(
-        k.s, mm=mm.id, memcg=k.s.mms["memcg"][mm.id], node=cpu_to_node(k, cpu), cpu=cpu,
-        vm_start=vma.start, vm_end=vma.end, vm_pgoff=vma.pgoff, vm_flags=vma.flags, kind=vma_kind(vma), prot=vma_prot(vma),
-        anon_vma=anon_vma.id if anon_vma else 0, anon_root=anon_vma.root.id if anon_vma else 0,
-        file=file.id if file else 0, root=file.root if file else 0, file_pages=file.nr_file_pages if file else 0, ino=file.ino if file else 0,
-        access=access, first=first, step=step, n=n, done=done, content=content,
-        flags=flags, other=other, block_heads=k.machine.storage.buffers, policy=mempolicy.in_force(task, vma), thp=thp,
-        of_end=0 if file and file.policies else EVERYWHERE, cluster=1 << int(k.sysctl["vm.page-cluster"]), sliced=k.clock.slice_end >= 0,
+    file_id, root, file_pages, ino = (file.id, file.root, file.nr_file_pages, file.ino) if file is not None else NO_FILE
+    anon_id, anon_root = (anon_vma.id, anon_vma.root.id) if anon_vma is not None else (0, 0)
+    ask(  # in the order of its parameters: naming them costs as much again
+        k.s, mm.id, k.s.mms["memcg"][mm.id], cpu_to_node(k, cpu), cpu, vma.start, vma.end, vma.pgoff, vma.flags, vma_kind(vma), vma_prot(vma),
+        anon_id, file_id, root, file_pages, access, first, step, n, content, WMARK_LOW, flags, other, k.machine.storage.buffers, anon_root,
+        mempolicy.in_force(task, vma), ino, thp, 1 << int(k.sysctl["vm.page-cluster"]), k.clock.slice_end >= 0,
+        0 if file is not None and file.policies else EVERYWHERE, done,
     )  # fmt: skip
 
 
@@ -250,7 +253,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     """Let the loop go over one mapping, deciding whatever it comes back with; returns how far it came."""
     if k.lru_gen["on"]:
         lru_gen_enter_fault(k, vma)
-    order = perm if perm is not None else NO_PERM
+    order = np.ascontiguousarray(perm, np.int64) if perm is not None else NO_PERM
     if vma.flags & VM_HUGETLB:
         reached = hugetlb_fault.access(k, task, vma, access, first, step, n, perm=order, flags=flags, done=done, content=content, outcome=outcome)
         if not flags & F_POPULATE:
@@ -260,11 +263,12 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     thp = huge_memory.fault_flags(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
     tries = 0
-    if by_address := bool(k.s.ctl[CTL_VMA_RA]):
+    if by_address := bool(k.swap_devices and k.s.ctl[CTL_VMA_RA]):  # without swap nothing is read ahead
         k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1] = vma.swap_ra
     while True:
-        k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
-        access_pages(k.s, order)
+        if vma.file is not None:
+            k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
+        ACCESS.run(k.s, order)
         if by_address:
             addr, win, hits = k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1].tolist()
             vma.swap_ra = (addr, win, hits)
@@ -276,7 +280,8 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         settle(k, task, vma, end, end.done - done, outcome)
         if end.done > done and not flags & F_POPULATE:
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
-        numa_access.spend(k, task, done, order)
+        if k.nr_nodes > 1:
+            numa_access.spend(k, task, done, order)
         if thp and not vma.mm.khugepaged and int(k.s.vmf["thp"][0]) & huge_memory.THP_SUITED:
             huge_memory.khugepaged_enter(k, vma)
         done = end.done

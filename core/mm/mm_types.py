@@ -167,7 +167,7 @@ _ANSWERED: Any = struct.Struct("9q")
 EVERYWHERE = 1 << 62  # beyond any page of a file
 
 
-def ask(s: State, *, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
+def ask(s: State, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, vm_end: int = 0, vm_pgoff: int = 0, vm_flags: int = 0,
         kind: int = 0, prot: int = 0, anon_vma: int = 0, file: int = 0, root: int = 0, file_pages: int = 0, access: int = 0,
         first: int = 0, step: int = 1, n: int = 0, content: int = -1, mark: int = WMARK_LOW, flags: int = 0, other: int = 0,
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
@@ -488,8 +488,8 @@ class Mm:
     __slots__ = ("id", "vmas", "starts", "total_vm", "data_vm", "exec_vm", "stack_vm", "locked_vm", "pinned_vm",
                  "hiwater_rss", "hiwater_vm", "start_brk", "brk", "start_stack", "start_code", "end_code",
                  "start_data", "end_data", "mmap_base", "def_flags", "users", "oom_skip", "exe",
-                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "hugetlb_usage", "numa_next_scan",
-                 "numa_scan_offset", "numa_scan_seq")  # fmt: skip
+                 "thp_disable", "khugepaged", "generation", "ctx_id", "pgd_pfn", "pgd", "hugetlb_usage",
+                 "numa_next_scan", "numa_scan_offset", "numa_scan_seq")  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -512,7 +512,7 @@ class Mm:
         self.khugepaged = False  # under khugepaged's care (MMF_VM_HUGEPAGE)
         self.generation = 0  # grows with every change of the mappings: reverse-mapping tables made before are void
         self.ctx_id = 0  # never used twice (mm->context.ctx_id)
-        self.pgd_pfn = 0  # the frame of its top-level table; the table itself is row `pgd` of State.mms
+        self.pgd_pfn = self.pgd = 0  # its top-level table: the frame, and the row of State.pt
 
     @property
     def map_count(self) -> int:

@@ -235,6 +235,8 @@ def node_distance(k: Kernel, a: int, b: int) -> int:
 
 def cpu_to_node(k: Kernel, cpu: int) -> int:
     """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
+    if k.nr_nodes == 1:
+        return 0
     per_node = max(1, k.nr_cpus // k.nr_nodes)
     return min(cpu // per_node, k.nr_nodes - 1)
 

@@ -53,8 +53,6 @@ def far_accesses(s: State, perm, done: int, distances) -> int:
 
 
 def spend(k: Kernel, task: Task, done: int, order: Array) -> None:
-    """The accesses since `done` of the loop that has just run: the time that they took because their pages are far."""
-    if k.nr_nodes == 1:
-        return
+    """The accesses since `done` of the loop that has just run: the time that they took because their pages are far (on a machine with nodes)."""
     distances = np.array(k.machine.distances[cpu_to_node(k, task.cpu)], np.int64)
     k.clock.spend(int(far_accesses(k.s, order, done, distances)) * k.costs.access // LOCAL_DISTANCE)

@@ -39,20 +39,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from core.abi.mman import PAGE_SIZE
+from core.direct import Direct
 from core.jit import DISABLED
 from core.machine import TLB_WAYS
 from core.mm.mm_types import PAGE, Array, arena
 from core.mm.pgtable import PFN_MASK, PTE_P, PTE_PS, PTE_RW
 from core.mm.tlb_walk import (
-    ACCESSES,
     CLOCK,
     HITS,
     HUGE_TAG,
     L1,
     L1_HUGE,
     L2,
-    L2_HITS,
-    LOADS,
     MISSES,
     NR_STATE,
     PDE,
@@ -74,7 +72,6 @@ if TYPE_CHECKING:
 TLB_NR_DYN_ASIDS = 6
 TLB_SINGLE_PAGE_FLUSH_CEILING = 33
 CYCLES_PER_US = 3_000
-MAX_CLOCK = (1 << (31 - WAYS_BITS)) - 1
 STRUCTURES = ("l1_4k", "l1_2m", "l2", "pde", "pdpte", "pml4e")  # in the order of tlb_walk's rows
 COUNTED = ("accesses", "l1_hits", "l2_hits", "misses", "walk_cycles")
 
@@ -142,25 +139,27 @@ def columns(machine: Machine) -> TlbColumns:
 
 def access(k: Kernel, task: Task, first: int, step: int, perm: Array, permuted: bool, begin: int, end: int, write: bool) -> int:
     """The processor's side of accesses begin .. end, all of them made: the nanoseconds of their walks."""
-    mm = task.mm
+    mm, cpu, cols = task.mm, task.cpu, k.tlb_columns
     assert mm is not None
-    switch_mm(k, task.cpu, mm)
-    cols, cpu = k.tlb_columns, task.cpu
-    state = cols.state[cpu]
-    if int(state[CLOCK]) + end - begin > MAX_CLOCK:
-        state[CLOCK] = renumber(cols.stamps[cpu])
-    before = state.tolist()
-    access_tlb((cols.tags, cols.stamps), cols.state, cols.geom, k.s.pt, k.s.mem, cpu, int(k.s.mms["pgd"][mm.id]), k.tlb.cpus[cpu].asid,
-               first, step, perm, permuted, begin, end, write)  # fmt: skip
-    after = state.tolist()
-    new = [after[i] - before[i] for i in (ACCESSES, HITS, L2_HITS, MISSES, LOADS)]
-    given = k.tlb_costs
-    new[4] = new[4] * given[0] // 4 + new[2] * given[1]
-    call, total = k.tlb.call, task.tlb
-    for i, nr in enumerate(new):
-        call[i] += nr
-        total[i] += nr
-    return new[4] * 1000 // CYCLES_PER_US
+    switch_mm(k, cpu, mm)
+    args = ((cols.tags, cols.stamps), cols.state, cols.geom, k.s.pt, k.s.mem, cpu, mm.pgd, k.tlb.cpus[cpu].asid, first, step, perm, permuted,
+            begin, end, write)  # fmt: skip
+    hits, l2_hits, misses, loads = ACCESS.run(*args)
+    if hits < 0:
+        cols.state[cpu, CLOCK] = renumber(cols.stamps[cpu])
+        hits, l2_hits, misses, loads = ACCESS.run(*args)
+    walk, l2, _ = k.tlb_costs
+    cycles = loads * walk // 4 + l2_hits * l2
+    for counts in (k.tlb.call, task.tlb):
+        counts[0] += end - begin
+        counts[1] += hits
+        counts[2] += l2_hits
+        counts[3] += misses
+        counts[4] += cycles
+    return cycles * 1000 // CYCLES_PER_US
+
+
+ACCESS = Direct(access_tlb)
 
 
 def costs(machine: Machine) -> tuple[int, int, bool]:

@@ -24,6 +24,7 @@ CLOCK, ACCESSES, HITS, L2_HITS, MISSES, LOADS, NR_STATE = range(7)  # columns of
 HUGE_TAG = 1 << 7
 WAYS_BITS = 5
 WAYS_MASK = (1 << WAYS_BITS) - 1  # of a stamp, left free for `least`: a set has at most 32 ways
+MAX_CLOCK = (1 << (31 - WAYS_BITS)) - 1
 U, I = np.uint64, np.int32
 NONE = np.uint64(1 << 32)
 
@@ -125,6 +126,8 @@ def access_huge(tags, stamps, geom, vpn, low, writable, write, clock):
 def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm, permuted, begin, end, write):
     """Accesses begin .. end of `first + i * step` (or `first + perm[i]`) on one processor; every page is mapped by now.
 
+    Returns hits of level 1, hits of level 2, misses, entries fetched; all -1 and nothing done if the clock has no room for them (`renumber`).
+
     An entry that forbids the write is one from before the fault that made the page writable: that fault has thrown it away, the walk is made again.
     """
     tags, stamps = columns[0][cpu], columns[1][cpu]
@@ -132,6 +135,8 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
     l2, l2_mask, l2_ways = geom[L2, 0], geom[L2, 1], geom[L2, 2]
     pde, pde_mask, pde_ways = geom[PDE, 0], geom[PDE, 1], geom[PDE, 2]
     clock = state[cpu, CLOCK]
+    if clock + end - begin > MAX_CLOCK:
+        return -1, -1, -1, -1
     hits, l2_hits, misses, loads = 0, 0, 0, 0
     low = (U(asid) + U(1)) << U(1) | U(1)
     upper, above, block, entry, last, huge = -1, 0, -1, 0, -1, False
@@ -199,6 +204,7 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
     state[cpu, L2_HITS] += l2_hits
     state[cpu, MISSES] += misses
     state[cpu, LOADS] += loads
+    return hits, l2_hits, misses, loads
 
 
 @njit

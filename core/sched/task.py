@@ -236,7 +236,7 @@ def mm_alloc(k: Kernel, payer: Task | None) -> Mm:
     memcg = payer.cgroup.memcg.id if payer is not None else 0
     _set_up_mm(k.s, mm_id, pfn, memcg)
     mm = Mm(mm_id)
-    mm.pgd_pfn = pfn
+    mm.pgd_pfn, mm.pgd = pfn, int(k.s.mms["pgd"][mm_id])
     tlb.new_context(k, mm)
     k.mms[mm_id] = mm
     return mm

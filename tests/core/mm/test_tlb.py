@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core import Kernel, Machine
 from core.mm import tlb
 from core.mm.pgtable import PTE_PRESENT, PTE_RW
-from core.mm.tlb_walk import ACCESSES, HITS, L2_HITS, LOADS, MISSES, access_tlb
+from core.mm.tlb_walk import ACCESSES, HITS, L2_HITS, LOADS, MAX_CLOCK, MISSES, access_tlb
 from tests.core.mm.space import ANON, PAGE, SHARED, M, Space
 from tests.properties.programs import OPS, Program
 
@@ -148,7 +148,7 @@ def test_stamps_are_renumbered_before_they_overflow() -> None:
     for one in (space, twin):
         address = one.mmap(40 * PAGE)
         one.touch(address, 40 * PAGE)
-    space.k.tlb_columns.state[0, 0] = tlb.MAX_CLOCK - 10
+    space.k.tlb_columns.state[0, 0] = MAX_CLOCK - 10
     answers = [one.k.call("touch", one.pid, address=address, length=40 * PAGE, order="random", access="read", repeat=5).tlb for one in (space, twin)]
     assert answers[0] == answers[1]
     assert int(space.k.tlb_columns.state[0, 0]) < 1000
