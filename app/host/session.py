@@ -155,7 +155,7 @@ class Session:
         machine = orjson.dumps(self.machine.to_dict()).decode()
         return Record(
             self.id, self.owner, self.course, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
-            self.history.line, self.epoch, self.frozen, self.panicked, None, self.seq, self.last_event, self.clock_ns,
+            self.history.line, self.epoch, self.frozen, self.panicked or self.kernel.panicked, None, self.seq, self.last_event, self.clock_ns,
         )  # fmt: skip
 
     # ---- who may
