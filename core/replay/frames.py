@@ -102,7 +102,7 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
     _hang_tables(s, frames, leaves, middles)
     none = np.zeros(1, np.int64)
     starts = np.array([0, 0, 1], np.int64)
-    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none, *room())
+    r = Rmap(np.array([(1, 0, pages, 0, 0)], VT), starts, none, np.zeros(2, np.int64), none, none, none, none, none, *room())
     return s, r, np.array([(s.mms["pgd"][1], 0, pages)], np.int64)
 
 
