@@ -46,6 +46,7 @@ INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
 SLOW_NS: Final = 1_000_000
 PATIENCE_S: Final = 60.0  # of a kernel's thread with the event loop
+READ_AT_ONCE, TURNS = 256, 4  # events that a reader takes at a time, turns of the event loop that it has for each such part
 SNAPSHOTS: Final = 3  # kept of a timeline, besides those with a name
 TELL_S: Final = 0.1  # how often a long call says how far it is
 
@@ -85,7 +86,7 @@ def carry_out(
 ) -> Outcome:
     """Run one operation on a kernel. Raises LookupError for a pid that names no living process.
 
-    `publish` gets the events of a long advance in parts, while it runs; the outcome has what is left. A `client` that is the policy is asked
+    `publish` gets the events of a long advance in parts, while it runs and at its end. A `client` that is the policy is asked
     first, and its answers are an operation before this one. `watch` is told in the midst of long work how many accesses were made.
     """
     before = None
@@ -96,6 +97,8 @@ def carry_out(
     kernel.watch = watch
     try:
         result = kernel.call(op.op, op.pid, **op.args)
+        if publish is not None:
+            publish(kernel.drain())  # the end may bring more at once than the ring holds
     finally:
         kernel.pause = kernel.watch = None
     return Outcome(op, result, kernel.clock_ns, kernel.drain(), before=before)
@@ -309,10 +312,13 @@ class Session:
         self._told_early = None
 
         async def tell(events: list[Event]) -> None:
-            first, _ = self.ring.publish(self.seq + 1, events)
-            self._told_early = self._told_early or first
-            self.last_event += len(events)
-            await asyncio.sleep(0)  # readers that keep up get their turn
+            for at in range(0, len(events), READ_AT_ONCE):
+                part = events[at : at + READ_AT_ONCE]
+                first, _ = self.ring.publish(self.seq + 1, part)
+                self._told_early = self._told_early or first
+                self.last_event += len(part)
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)  # readers that keep up get their turn
 
         return lambda events: asyncio.run_coroutine_threadsafe(tell(events), loop).result(PATIENCE_S)
 

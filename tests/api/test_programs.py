@@ -83,7 +83,7 @@ def test_a_long_advance_tells_its_events_while_it_runs():
         session = service.session(machine={"memory": "128M", "swap": [{"size": "128M", "kind": "disk"}]})
         for name, parameters in (("db-buffer-pool", {"pool": "96M"}), ("jvm", {"heap": "48M", "collect_every": 20})):
             session.spawn(name, program={"name": name, "parameters": parameters})
-        with session.websocket("?after=0") as stream:
+        with session.websocket("?after=0", max_queue=None) as stream:
             answer = session.post("/clock", {"advance": "40s"}).json()
             last = answer["events"]["last"]
             assert last > 4096 + 1024

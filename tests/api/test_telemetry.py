@@ -21,7 +21,8 @@ def traced(path: str, headers: tuple[tuple[bytes, bytes], ...] = (), method: str
     """The spans of one request to the app, without a socket."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    app = Traced(create_app(Settings()), provider.get_tracer("test"))
+    service = create_app(Settings())
+    app = Traced(service, provider.get_tracer("test"))
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": list(headers),
              "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": ("y", 1), "root_path": "",
              "asgi": {"version": "3.0"}}  # fmt: skip
@@ -32,7 +33,11 @@ def traced(path: str, headers: tuple[tuple[bytes, bytes], ...] = (), method: str
     async def send(message):
         return None
 
-    asyncio.run(app(scope, receive, send))
+    async def once():
+        async with service.router.lifespan_context(service):
+            await app(scope, receive, send)
+
+    asyncio.run(once())
     return exporter.get_finished_spans()
 
 

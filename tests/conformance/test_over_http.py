@@ -15,7 +15,7 @@ PATHS = sorted(CASES.glob("*.json.gz"))
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    with serving() as (_, url):
+    with serving(PAGEWALK_MAX_PAGES_PER_CALL=str(1 << 26)) as (_, url):
         yield url
 
 

@@ -54,7 +54,10 @@ class Client:
 
     def work(self) -> None:
         """Operations until it is over."""
-        self.http = self.service.client()
+        with self.service.client() as self.http:
+            self._work()
+
+    def _work(self) -> None:
         answer = self.send("/v1/sessions", {"machine": {"memory": "64M"}, "seed": self.number})
         self.sid = answer.json()["id"]
         follower = threading.Thread(target=self.follow, daemon=True)
@@ -90,7 +93,10 @@ class Client:
     def check(self) -> None:
         """What the service has is what it answered."""
         assert not self.failure, self.failure
-        http = self.service.client()
+        with self.service.client() as http:
+            self._check(http)
+
+    def _check(self, http: httpx2.Client) -> None:
         journal = [json.loads(line) for line in http.get(f"/v1/sessions/{self.sid}/journal").text.splitlines()]
         assert [line["seq"] for line in journal] == list(range(len(journal)))
         stored = [(line["seq"], line["comm"]) for line in journal if line["op"] == "spawn"]
