@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from pathlib import Path
 COMMAND = [sys.executable, "-m", "app.cli"]
 READY = re.compile(r"pagewalk ready on (http://127\.0\.0\.1:\d+)\n")
 ROOT = Path(__file__).parents[2]
+DATA = tempfile.TemporaryDirectory()
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment with no setting of ours but these."""
+    """The environment with no setting of ours but these, and a data folder that is not the user's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PAGEWALK_")}
-    return kept | settings
+    return kept | {"XDG_DATA_HOME": DATA.name} | settings
 
 
 @contextmanager
