@@ -25,7 +25,12 @@ def environment(**settings: str) -> dict[str, str]:
 
 @contextmanager
 def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running service: its process and the address that it printed."""
+    """A running service with a data folder of its own: its process and the address that it printed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
+        yield from _serving(*arguments, **({"XDG_DATA_HOME": data} | settings))
+
+
+def _serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
