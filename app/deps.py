@@ -13,7 +13,6 @@ from app.identity.guard import CALLER, SESSION, admit
 from app.identity.roles import Caller
 from app.identity.shield import require_origin
 from app.identity.table import ROWS, WEBSOCKET
-from app.settings import Settings
 
 PROTOCOL: Final = "pagewalk.v1"
 
@@ -27,11 +26,6 @@ def registry_of(connection: HTTPConnection) -> Registry:
 async def get_registry(connection: HTTPConnection) -> Registry:
     """The service's sessions."""
     return registry_of(connection)
-
-
-async def get_settings(connection: HTTPConnection) -> Settings:
-    """The service's settings."""
-    return registry_of(connection).settings
 
 
 async def get_gate(connection: HTTPConnection) -> Gate:
@@ -66,7 +60,6 @@ async def enter_stream(websocket: WebSocket, path: str) -> Session:
 
 
 TheRegistry = Annotated[Registry, Depends(get_registry)]
-TheSettings = Annotated[Settings, Depends(get_settings)]
 TheGate = Annotated[Gate, Depends(get_gate)]
 TheCaller = Annotated[Caller, Depends(get_caller)]
 TheSession = Annotated[Session, Depends(get_session)]

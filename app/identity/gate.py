@@ -232,8 +232,8 @@ class Gate:
 
     async def _still_good(self, caller: Caller) -> bool:
         record = await self.store.token_of(caller.digest)
-        if record is None:  # the operator, a session's key, an OpenID Connect token: nothing of the store's to revoke
-            return caller.id in ("operator", "anyone") or caller.key == "session" or caller.id.startswith("oidc:")
+        if record is None:  # the operator, a session's key: nothing of the store's to revoke
+            return caller.id in ("operator", "anyone") or caller.key == "session"
         now = await self._of_record(record)
         return now is not None and (now.admin, dict(now.roles)) == (caller.admin, dict(caller.roles))
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Role = Literal["admin", "instructor", "grader", "student"]
-COURSE_ROLES: Final = ("instructor", "grader", "student")
 EVERYWHERE: Final = "*"  # the course of an administrator's role
 OPERATOR: Final = "operator"
 

@@ -36,7 +36,6 @@ CARRIED: Final = (
     "subprotocols",
     "extensions",
 )
-LARGEST: Final = 1 << 30
 LIMIT: Final = 1 << 16  # bytes of a connection's buffer, beside the socket's own
 
 

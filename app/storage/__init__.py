@@ -16,7 +16,7 @@ and `done(None | exception)` is called on the loop when the unit is durable; `aw
 for other tables. Units that arrive during a commit are committed together in the next.
 
 *Tables of your own.* Define them with SQLAlchemy on `schema.METADATA` and add a `Component(name, version, tables, migrations)` to
-`schema.COMPONENTS`; queries are SQLAlchemy Core in `read` and `write`. They are in every backup.
+`schema.COMPONENTS`; queries are SQLAlchemy Core in `read` and `write`.
 """
 
 from app.storage.database import Database, Durability
