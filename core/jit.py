@@ -175,19 +175,24 @@ def step(function: F) -> F:
 
 
 def _once(compiled: Any) -> Any:
-    """numba compiles a step anew for each constant that it is called with (the type of `0` is "the literal 0"); here it is an integer.
-
-    LLVM still sees the constant wherever it inlines the step.
+    """numba compiles a step anew for each constant that it is called with (the type of `0` is "the literal 0"), and for each width of its numbers
+    (a column's may be of 32 bits); here it is an integer. LLVM still sees the constant wherever it inlines the step.
     """
     if DISABLED:
         return compiled
     resolve = compiled.get_call_template
 
     def plainly(args: Any, kws: Any) -> Any:
-        return resolve(tuple(map(numba.types.unliteral, args)), {name: numba.types.unliteral(kind) for name, kind in kws.items()})
+        return resolve(tuple(map(_plain, args)), {name: _plain(kind) for name, kind in kws.items()})
 
     compiled.get_call_template = plainly
     return compiled
+
+
+def _plain(kind: Any) -> Any:
+    """The type that a step takes an argument as."""
+    plain = numba.types.unliteral(kind)
+    return numba.types.int64 if plain in numba.types.signed_domain else plain
 
 
 def _prefetch(typingctx: Any, array: Any, row: Any, column: Any) -> Any:

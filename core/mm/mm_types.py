@@ -40,6 +40,7 @@ import numpy.typing as npt
 
 from core import vmstat
 from core.abi.mman import PAGE_SHIFT
+from core.columns import by_reference
 from core.jit import DISABLED
 
 if TYPE_CHECKING:
@@ -284,6 +285,7 @@ CC = np.dtype([
 ])  # fmt: skip
 
 
+@by_reference
 class State(NamedTuple):
     """Every column of one simulated machine; passed whole to each page loop."""
 

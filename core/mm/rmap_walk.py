@@ -18,6 +18,7 @@ import numpy as np
 
 from core.abi.mman import VM_SEQ_READ
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HEAD, PG_KSM, PG_SWAPBACKED, PG_SWAPCACHE
+from core.columns import by_reference
 from core.jit import inline, step
 from core.mm.compound import total_mapcount
 from core.mm.huge_pmd import split_huge_pmd
@@ -52,6 +53,7 @@ VISIT = np.dtype([(name, "i8") for name in ("memcg", "node", "priority", "kswapd
 MAX_VISITS = 128
 
 
+@by_reference
 class Rmap(NamedTuple):
     """What loops need of the Python objects, and their room: mappings by anchor; the rest is reclaim's.
 
