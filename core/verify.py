@@ -54,6 +54,7 @@ from core.mm.mm_types import (
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
     CTL_SLABU_PAGES,
+    CTL_SWAP_FREE,
     HPAGE_PMD_NR,
     LRU_UNEVICTABLE,
     MAX_NR_GENS,
@@ -71,7 +72,7 @@ from core.mm.mm_types import (
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import lru_pages, page_lru
-from core.mm.swapfile import SLOT_SHMEM, swp_slot
+from core.mm.swapfile import SLOT_CACHED, SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
 from core.panic import KernelBug
 from core.sched import psi
@@ -543,7 +544,13 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
     heads = r.head_of[pfns]
     if (mem["private"][heads] + pfns - heads != cached).any() or not (mem["flags"][heads] & PG_SWAPCACHE).all():
         broken("swap cache", "a slot's page does not name the slot")
-    used = (slots["count"] > 0) | (slots["pfn"] > 0)
+    kept = slots["flags"] & SLOT_CACHED > 0
+    used = (slots["count"] > 0) | (slots["pfn"] > 0) | kept
+    if (kept & ((slots["count"] > 0) | (slots["pfn"] > 0))).any() or int(kept.sum()) != int((k.s.slot_caches["nr"] + k.s.slot_caches["n_ret"]).sum()):
+        broken("swap", "what the processors keep is in use, or not theirs")
+    free = sum(int(area["pages"]) - int(area["used"]) for area in k.s.swaps if area["on"])
+    if free != int(k.s.ctl[CTL_SWAP_FREE]):
+        broken("swap", f"{int(k.s.ctl[CTL_SWAP_FREE])} slots are counted as free, {free} are")
     for area in k.s.swaps:
         first = int(area["base"])
         found = int(used[first : first + int(area["pages"]) + 1].sum())

@@ -72,7 +72,8 @@ from core.mm.swap import (
     update_lru_size,
 )
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
-from core.mm.swapfile import get_swap_cluster, get_swap_page, swap_full
+from core.mm.swap_slots import get_swap_cluster, get_swap_page
+from core.mm.swapfile import swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
 from core.vmstat import (
     EVENT,

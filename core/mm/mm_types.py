@@ -14,6 +14,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
+    State.slot_caches  one row a cpu              the swap slots that it keeps (swap_slots)
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
     State.looks     a ring of rows                what reclaim saw and decided, page by page (for `explain`)
@@ -207,10 +208,16 @@ MAX_RUNS = 1024
 # One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
 # A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's). on: new pages may go there;
-# batch, turn: slots that it has given in a row, and when its turn among its equals comes again.
+# next, cluster_nr: where the search goes on, and how many slots of its run are left; lowest, highest: no slot beyond is free; turn: when its
+# turn among its equals comes again.
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
-                 ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("batch", "i8"), ("turn", "i8")])  # fmt: skip
+                 ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("cluster_nr", "i8"), ("turn", "i8"),
+                 ("lowest", "i8"), ("highest", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
+# The slots that a processor keeps: slots cur .. cur + nr - 1 to hand out, n_ret that came back; one: a slot that is asked for alone.
+SLOTS_CACHE_SIZE = 64
+SLOTS_CACHE = np.dtype([("cur", "i8"), ("nr", "i8"), ("n_ret", "i8"), ("one", "i8", (1,)), ("slots", "i8", (SLOTS_CACHE_SIZE,)),
+                        ("ret", "i8", (SLOTS_CACHE_SIZE,))])  # fmt: skip
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
 # split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
@@ -296,6 +303,7 @@ class State(NamedTuple):
     runs: Array
     slots: Array
     swaps: Array
+    slot_caches: Array
     sc: Array
     cc: Array
     looks: Array
@@ -322,6 +330,7 @@ CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL = 47, 48, 49  # may processors keep slots (-1: not now); free slots, and all (nr_swap_pages, total_swap_pages)
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)

@@ -28,12 +28,12 @@ from core.jit import njit
 from core.machine import ROTATIONAL, STORAGE_NS, SWAP_KINDS, SwapDevice
 from core.mm import filemap, memory, shmem, util
 from core.mm.fault import do_swap_page
-from core.mm.mm_types import CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
+from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, NEW_PAGES
 from core.mm.pgtable import PTE_A, PTE_PRESENT, find_pte_table
 from core.mm.swap_state import free_swap
-from core.mm.swapfile import swp_slot
+from core.mm.swapfile import drain_slot_caches, swp_slot
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -74,20 +74,28 @@ def enable(k: Kernel, device: dict[str, Any]) -> None:
     automatic = [other["priority"] for other in k.swap_devices if other["on"] and other["priority"] < 0]
     device["priority"] = device["wanted"] if device["wanted"] is not None else min(automatic, default=LEAST_AUTOMATIC) - 1
     device["on"] = True
-    i = k.swap_devices.index(device)
-    k.s.swaps[i] = (device["base"], device["pages"], int(k.s.swaps["used"][i]), device["priority"], 1, SWAP_KINDS.index(device["kind"]),
-                    *STORAGE_NS[device["kind"]], 1, 0, 0)  # fmt: skip
-    set_readahead(k)
+    i, pages = k.swap_devices.index(device), device["pages"]
+    if not k.s.swaps["used"][i]:
+        k.s.swaps[i] = (device["base"], pages, 0, 0, 1, SWAP_KINDS.index(device["kind"]), *STORAGE_NS[device["kind"]], 0, 0, 0, 1, pages)
+    k.s.swaps["prio"][i], k.s.swaps["on"][i] = device["priority"], 1
+    count_swap(k, pages)
 
 
 def disable(k: Kernel, device: dict[str, Any]) -> None:
     """No new page goes there; the automatic priorities below move up."""
     device["on"] = False
     k.s.swaps["on"][k.swap_devices.index(device)] = 0
+    count_swap(k, -device["pages"])
     for i, other in enumerate(k.swap_devices):
         if device["priority"] < 0 and other["on"] and other["priority"] < device["priority"]:
             other["priority"] += 1
             k.s.swaps["prio"][i] = other["priority"]
+
+
+def count_swap(k: Kernel, pages: int) -> None:
+    """There is so much more swap, or less."""
+    k.s.ctl[CTL_SWAP_FREE] += pages
+    k.s.ctl[CTL_SWAP_TOTAL] += pages
     set_readahead(k)
 
 
@@ -146,6 +154,8 @@ def do_swapoff(k: Kernel, task: Task, path: str) -> None:
     util.vm_unacct_memory(k, device["pages"])
     disable(k, device)
     task.oom_origin = True
+    k.s.ctl[CTL_SWAP_CACHE] = -1
+    drain_caches(k.s)
     try:
         try_to_unuse(k, task, device)
     except BaseException:
@@ -153,6 +163,7 @@ def do_swapoff(k: Kernel, task: Task, path: str) -> None:
         raise
     finally:
         task.oom_origin = False
+        k.s.ctl[CTL_SWAP_CACHE] = 0
 
 
 def try_to_unuse(k: Kernel, task: Task, device: dict[str, Any]) -> None:
@@ -199,6 +210,12 @@ def unuse_ptes(s: State, low: int, high: int) -> None:
                 free_swap(s, zone_of(s, pfn), pfn)
         at += 1
     v["done"] = min(at, end) - v["first"]
+
+
+@njit
+def drain_caches(s: State) -> None:
+    """No processor keeps a slot."""
+    drain_slot_caches(s)
 
 
 @njit
