@@ -73,6 +73,7 @@ MAX_RECLAIM_RETRIES = 16
 MAX_COMPACT_RETRIES = 16
 PAGE_ALLOC_COSTLY_ORDER = 3  # beyond it the OOM killer is no answer
 ALLOCSTALL = EVENT["allocstall_movable"]
+GFP_KERNEL_ZONE = 2  # ZONE_NORMAL: what the kernel allocates for itself is never movable
 GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
@@ -198,6 +199,17 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
                 vmscan.reclaim(k, k.root_cgroup, compaction.compact_gap(order), "kswapd", nodes=[node])
     if order:
         compaction.wakeup_kcompactd(k, node, order)
+
+
+def wake_below_low(k: Kernel) -> None:
+    """kswapd wakes where no zone would serve the kernel's own requests above its low mark; if nobody runs meanwhile it works until it may sleep."""
+    zones = k.s.zones
+    if any(compaction.watermark_ok(zones[zid], 0, compaction.wmark_pages(zones[zid], LOW), GFP_KERNEL_ZONE, int(zones["free"][zid])) for zid in k.populated):
+        return
+    for node in range(k.nr_nodes):
+        wake_kswapd(k, node)
+    if not k.nr_programs:
+        kswapd_finish(k)
 
 
 def balanced_for(k: Kernel, node: int, order: int) -> bool:

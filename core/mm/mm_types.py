@@ -209,10 +209,12 @@ MAX_RUNS = 1024
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
 # A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's). on: new pages may go there;
 # next, cluster_nr: where the search goes on, and how many slots of its run are left; lowest, highest: no slot beyond is free; turn: when its
-# turn among its equals comes again.
+# turn among its equals comes again. From object_size on: what a zram device keeps, and the frames that it takes (`zram`).
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
                  ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("cluster_nr", "i8"), ("turn", "i8"),
-                 ("lowest", "i8"), ("highest", "i8")])  # fmt: skip
+                 ("lowest", "i8"), ("highest", "i8"), ("object_size", "i8"), ("per_zspage", "i8"), ("zspage_frames", "i8"), ("objects", "i8"),
+                 ("same_pages", "i8"), ("huge_pages", "i8"), ("huge_since", "i8"), ("writes", "i8"), ("frames", "i8"), ("most_frames", "i8"),
+                 ("frame_list", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
 # The slots that a processor keeps: slots cur .. cur + nr - 1 to hand out, n_ret that came back; one: a slot that is asked for alone.
 SLOTS_CACHE_SIZE = 64
@@ -420,7 +422,7 @@ class Inode:
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
                  "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
-                 "hstate", "spool", "resv_map", "huge_pages", "policies")  # fmt: skip
+                 "hstate", "spool", "resv_map", "huge_pages", "policies", "swapfile")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -440,6 +442,7 @@ class Inode:
         self.foreign = 0  # pages written for another cgroup since
         self.writeback_index = 0  # where the flusher goes on
         self.writable = True
+        self.swapfile = False  # in use as a swap area: nobody may write, shorten or remove it (S_SWAPFILE)
         self.refs = 0
         self.kernel = False
         self.committed = 0  # pages of commit charge that a shmem object holds

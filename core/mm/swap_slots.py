@@ -215,7 +215,7 @@ def get_swap_page(s: State, memcg: int) -> int:
     if not charge_swap(s, memcg, 1):
         free_swap_slot(s, slot)
         return 0
-    row["flags"] = 0
+    row["flags"] &= ~SLOT_CACHED
     row["memcg"] = memcg
     row["shadow"] = 0
     return slot

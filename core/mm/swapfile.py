@@ -19,6 +19,7 @@ from __future__ import annotations
 from core.jit import inline, step
 from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, SLOTS_CACHE_SIZE, State
 from core.mm.pgtable import SWP_OFFSET_SHIFT, SWP_TYPE_SHIFT
+from core.mm.zram import SLOT_STORED, is_zram, zram_free
 
 SWP_EXCLUSIVE = 1 << 3
 ROTATING = (0, 4)  # kinds of machine.SWAP_KINDS: disk, virtio
@@ -108,9 +109,9 @@ def swap_range_alloc(s: State, kind: int, offset: int, nr: int) -> None:
 
 
 @step
-def swap_range_free(s: State, slot: int) -> None:
+def swap_range_free(s: State, kind: int, slot: int) -> None:
     """A slot can be given away again."""
-    area = s.swaps[swap_area(s, slot)]
+    area = s.swaps[kind]
     offset = slot - area["base"]
     area["lowest"] = min(area["lowest"], offset)
     area["highest"] = max(area["highest"], offset)
@@ -122,10 +123,13 @@ def swap_range_free(s: State, slot: int) -> None:
 def release(s: State, slot: int) -> None:
     """A slot that a processor kept goes back to its area, and off its cgroup's account (swap_entry_free)."""
     row = s.slots[slot]
+    kind = swap_area(s, slot)
     uncharge_swap(s, row["memcg"])
     row["memcg"] = 0
+    if is_zram(s, kind):
+        zram_free(s, kind, slot)
     row["flags"] = 0
-    swap_range_free(s, slot)
+    swap_range_free(s, kind, slot)
 
 
 @step
@@ -151,7 +155,8 @@ def drain_slot_caches(s: State) -> None:
 @step
 def free_swap_slot(s: State, slot: int) -> None:
     """Nobody refers to the slot any more: it waits on the processor, if those keep slots."""
-    s.slots[slot]["flags"] = SLOT_CACHED
+    row = s.slots[slot]
+    row["flags"] = row["flags"] & SLOT_STORED | SLOT_CACHED
     if s.ctl[CTL_SWAP_CACHE] <= 0:
         release(s, slot)
         return

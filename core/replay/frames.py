@@ -90,7 +90,8 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
         lruvecs=arena((1,), LRUVEC), memcgs=arena((1,), MEMCG), mms=arena((2,), MM), node_stat=arena((1, len(NODE_STATS)), "i8"),
         numa_stat=arena((ZONES_PER_NODE, len(NUMA_STATS)), "i8"), vm_event=arena((len(EVENTS),), "i8"), stock=arena((1, 2), "i8"),
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
-        slot_caches=arena((1,), SLOTS_CACHE), sc=arena((1,), SC), cc=arena((1,), CC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
+        slot_caches=arena((1,), SLOTS_CACHE), sc=arena((1,), SC), cc=arena((1,), CC),
+        looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
         ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
         stamps=arena((rows,), "i8"),
     )  # fmt: skip
