@@ -203,8 +203,8 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
 
 def wake_below_low(k: Kernel) -> None:
     """kswapd wakes where no zone would serve the kernel's own requests above its low mark; if nobody runs meanwhile it works until it may sleep."""
-    zones = k.s.zones
-    if any(compaction.watermark_ok(zones[zid], 0, compaction.wmark_pages(zones[zid], LOW), GFP_KERNEL_ZONE, int(zones["free"][zid])) for zid in k.populated):
+    zones = [k.s.zones[zid] for zid in k.populated]
+    if any(compaction.watermark_ok(zone, 0, compaction.wmark_pages(zone, LOW), GFP_KERNEL_ZONE, int(zone["free"])) for zone in zones):
         return
     for node in range(k.nr_nodes):
         wake_kswapd(k, node)

@@ -332,7 +332,8 @@ CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
-CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL = 47, 48, 49  # may processors keep slots (-1: not now); free slots, and all (nr_swap_pages, total_swap_pages)
+CTL_SWAP_CACHE = 47  # may processors keep swap slots (-1: not now)
+CTL_SWAP_FREE, CTL_SWAP_TOTAL = 48, 49  # free swap slots, and all (nr_swap_pages, total_swap_pages)
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)

@@ -4,8 +4,8 @@ Areas are used in order of priority; those of the same priority take turns, a re
 where 512 slots in a row are free, searched from the beginning of the area, so that the head has short ways; where there are none, whatever is
 free from its beginning on. On a device without a head the search goes on from where the last one ended (`scan_swap_map_slots`).
 
-*Slot caches.* A processor asks for 64 slots at once and hands them out one by one; slots that are given back wait on the processor, too, until 64 more
-come (mm/swap_slots.c). Both count as used, and those that wait stay on their cgroup's account:
+*Slot caches.* A processor asks for 64 slots at once and hands them out one by one; slots that are given back wait on the processor, too, until 64
+more come (mm/swap_slots.c). Both count as used, and those that wait stay on their cgroup's account:
 
     one page swapped by one processor, and back again:  SwapFree is 64 pages below SwapTotal, memory.swap.current 4096
 

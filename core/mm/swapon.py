@@ -13,8 +13,8 @@ Refused: more pages than could ever be there (ENOMEM, by the rules of overcommit
 (EINVAL), anybody but root (EPERM). If memory runs out on the way the OOM killer takes the process that called swapoff before any other;
 the area stays in use then.
 
-A *swap file* is a file of the simulated disk that is used as an area: as fast as the disk, and in use until swapoff: it cannot be written, shortened or
-removed meanwhile (ETXTBSY, EPERM).
+A *swap file* is a file of the simulated disk that is used as an area: as fast as the disk, and in use until swapoff: it cannot be written, shortened
+or removed meanwhile (ETXTBSY, EPERM).
 
 Simplified: a device that was not there before is plugged in and formatted by swapon itself (`size`, `kind`), and a swap file needs no mkswap. Shared
 memory is read back page by page, without read-ahead.
@@ -62,7 +62,8 @@ def add_device(k: Kernel, one: SwapDevice, path: str | None) -> dict[str, Any]:
     name = "zram" if one.kind == "zram" else "vd"
     number = sum(1 for device in k.swap_devices if (device["kind"] == "zram") == (name == "zram"))
     where = path or (f"/dev/zram{number}" if name == "zram" else f"/dev/vd{chr(ord('b') + number)}")
-    device = {"path": where, "type": "file\t" if where in k.files else "partition", "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
+    kind = "file\t" if where in k.files else "partition"  # as /proc/swaps shows it
+    device = {"path": where, "type": kind, "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
               "wanted": one.priority, "kind": one.kind, "ratio": one.ratio, "on": False}  # fmt: skip
     k.swap_devices.append(device)
     return device

@@ -13,8 +13,8 @@ a processor keeps up to 64 of those (`swap_slots`).
 
     mm_stat:  orig_data_size  compr_data_size  mem_used_total  mem_limit  mem_used_max  same_pages  pages_compacted  huge_pages  huge_pages_since
 
-Simplified: objects fill zspages without gaps, as if the pool were compacted all the time, and compaction does not move them; no limit, no writeback. Where not even a reserve has a
-free frame, objects share what there is until one comes free.
+Simplified: objects fill zspages without gaps, as if the pool were compacted all the time, and compaction does not move them; no limit, no
+writeback. Where not even a reserve has a free frame, objects share what there is until one comes free.
 """
 
 from __future__ import annotations
