@@ -43,7 +43,7 @@ TLB_WAYS = {"l1_4k": "l1_4k_ways", "l1_2m": "l1_2m_ways", "l2": "l2_ways", "pde"
 MAX_WAYS = 32
 
 
-ZRAM_RATIO = 3.0  # lzo-rle on the memory of ordinary programs makes pages two to four times smaller
+ZRAM_RATIO = 300  # hundredths: lzo-rle on the memory of ordinary programs makes pages two to four times smaller
 
 
 def parse_size(value: object, what: str) -> int:
@@ -63,16 +63,18 @@ def parse_size(value: object, what: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SwapDevice:
-    """One swap area: bytes, priority (None: the kernel assigns -2, -3, …), kind of storage; zram: how many times smaller pages get."""
+    """One swap area: bytes, priority (None: the kernel assigns -2, -3, …), kind of storage; zram: how many times smaller pages get, in hundredths."""
 
     size: int
     priority: int | None = None
     kind: str = "virtio"
-    ratio: float = ZRAM_RATIO
+    ratio: int = ZRAM_RATIO
 
     def to_dict(self) -> dict[str, Any]:
         """As it is given; only zram has a ratio."""
-        return {name: value for name, value in asdict(self).items() if name != "ratio" or self.kind == "zram"}
+        given = asdict(self)
+        given["ratio"] /= 100
+        return {name: value for name, value in given.items() if name != "ratio" or self.kind == "zram"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +310,13 @@ def _device(given: dict[str, Any]) -> SwapDevice:
     return SwapDevice(size, priority, kind, _ratio(given, kind))
 
 
-def _ratio(given: dict[str, Any], kind: str) -> float:
-    ratio = given.get("ratio", ZRAM_RATIO)
+def _ratio(given: dict[str, Any], kind: str) -> int:
+    ratio = given.get("ratio", ZRAM_RATIO / 100)
     if "ratio" in given and kind != "zram":
         raise ValueError("machine.swap.ratio: only zram compresses")
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio <= 100:
         raise ValueError(f"machine.swap.ratio must be a number from 1 to 100, not {ratio!r}")
-    return float(ratio)
+    return round(ratio * 100)
 
 
 def _storage(value: object) -> Storage:

@@ -64,7 +64,7 @@ def add_device(k: Kernel, one: SwapDevice, path: str | None) -> dict[str, Any]:
     where = path or (f"/dev/zram{number}" if name == "zram" else f"/dev/vd{chr(ord('b') + number)}")
     kind = "file\t" if where in k.files else "partition"  # as /proc/swaps shows it
     device = {"path": where, "type": kind, "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
-              "wanted": one.priority, "kind": one.kind, "ratio": one.ratio, "on": False}  # fmt: skip
+              "wanted": one.priority, "kind": one.kind, "shape": zram.shape(one.ratio / 100), "on": False}  # fmt: skip
     k.swap_devices.append(device)
     return device
 
@@ -94,7 +94,7 @@ def area_columns(device: dict[str, Any]) -> dict[str, int]:
     columns = {"base": device["base"], "pages": device["pages"], "next": 1, "kind": SWAP_KINDS.index(device["kind"]), "latency": latency,
                "bandwidth": bandwidth, "lowest": 1, "highest": device["pages"]}  # fmt: skip
     if device["kind"] == "zram":
-        columns["object_size"], columns["per_zspage"], columns["zspage_frames"] = zram.shape(device["ratio"])
+        columns["object_size"], columns["per_zspage"], columns["zspage_frames"] = device["shape"]
     return columns
 
 
