@@ -48,7 +48,7 @@ from core.mm.pgtable import (
     pte_pfn,
 )
 from core.mm.shmem_swap import count_swapped
-from core.mm.swapfile import swp_offset, swp_slot, swp_type
+from core.mm.swapfile import swap_area, swp_slot
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -322,7 +322,9 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
                         entry |= PM_MMAP_EXCLUSIVE
                 out[vpn - start] = entry
             elif pte:
-                entry = soft_dirty | PM_SWAP | swp_type(pte) | swp_offset(pte) << PM_SWAP_OFFSET
+                slot = swp_slot(s, pte)
+                area = swap_area(s, slot)
+                entry = soft_dirty | PM_SWAP | area | (slot - s.swaps[area]["base"]) << PM_SWAP_OFFSET
                 if pte & SWP_SOFT_DIRTY:
                     entry |= PM_SOFT_DIRTY
                 out[vpn - start] = entry

@@ -48,21 +48,10 @@ def swp_entry(s: State, slot: int) -> int:
 
 
 @inline
-def swp_type(pte: int) -> int:
-    """The area of a page-table entry that names a slot."""
-    return (pte >> SWP_TYPE_SHIFT) & 31
-
-
-@inline
-def swp_offset(pte: int) -> int:
-    """The slot within its area."""
-    return ~(pte >> SWP_OFFSET_SHIFT) & OFFSET_MASK
-
-
-@inline
 def swp_slot(s: State, pte: int) -> int:
     """The slot that a page-table entry names."""
-    return s.swaps[swp_type(pte)]["base"] + swp_offset(pte)
+    kind = (pte >> SWP_TYPE_SHIFT) & 31
+    return s.swaps[kind]["base"] + (~(pte >> SWP_OFFSET_SHIFT) & OFFSET_MASK)
 
 
 @step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.core.mm.space import K, M, PAGE, Space, field
+from tests.core.mm.space import PAGE, K, M, Space, field
 
 SLOTS = 64  # that a processor keeps at most, of each kind
 RUN = 512

@@ -6,7 +6,7 @@ import pytest
 
 from core import Machine
 from core.mm import zram
-from tests.core.mm.space import M, PAGE, Space, field
+from tests.core.mm.space import PAGE, M, Space, field
 
 NAMES = ("stored", "compressed", "used", "limit", "most", "same", "compacted", "huge", "huge_since")
 
