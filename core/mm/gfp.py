@@ -59,6 +59,7 @@ from core.mm.mm_types import (
 )
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback
+from core.mm.vmscan import MAX_RECLAIM_RETRIES
 from core.panic import TaskKilled
 from core.sched import fair, psi
 from core.vmstat import EVENT
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
 
 LOW, MIN = WMARK_LOW, WMARK_MIN
 SWAP_CLUSTER_MAX = 32
-MAX_RECLAIM_RETRIES = 16
 MAX_COMPACT_RETRIES = 16
 PAGE_ALLOC_COSTLY_ORDER = 3  # beyond it the OOM killer is no answer
 ALLOCSTALL = EVENT["allocstall_movable"]
