@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
-    from core.mm.mmzone import BootFacts
+    from core.mm.mmzone import BootFacts, PerCpuPages
     from core.mm.policy_client import Advisor
     from core.mm.tlb import Tlb, TlbColumns
     from core.monitor import Monitor
@@ -77,6 +77,7 @@ class Kernel:
     nr_cpus: int
     populated: list[int]  # rows of the zones that have memory
     boot_facts: BootFacts
+    pcp: PerCpuPages
     tasks: dict[int, Task]
     next_pid: int
     mms: dict[int, Mm]
@@ -91,7 +92,6 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
-    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     tlb: Tlb
