@@ -254,7 +254,7 @@ def explain_tlb(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     walk would fetch, and the entries that are in the page's level-2 set now. LookupError for an unknown pid.
     """
     task = find_task(k, pid)
-    counts = dict(zip(tlb.COUNTED, task.tlb, strict=True))
+    counts = tlb.by_name(task.tlb)
     c = k.tlb.cpus[task.cpu]
     asid = c.ctxs.index(task.mm.ctx_id) if task.mm is not None and task.mm.ctx_id in c.ctxs else None
     return {

@@ -405,7 +405,7 @@ def tlb_view(k: Kernel, pid: int) -> dict[str, Any]:
         "pid": pid,
         "cpu": task.cpu,
         "asid": asid,
-        "counts": dict(zip(tlb.COUNTED, task.tlb, strict=True)),
+        "counts": tlb.by_name(task.tlb),
         "held": held,
         "entries": entries[:SHOWN],
         "processor": {name: getattr(c, name) for name in ("switches", "switch_flushes", "local_all", "local_one", "ipis_sent", "ipis_received")},
