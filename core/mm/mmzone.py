@@ -248,11 +248,6 @@ def has_cpus(k: Kernel, node: int) -> bool:
     return any(cpu_to_node(k, cpu) == node for cpu in range(k.nr_cpus))
 
 
-def node_distance(k: Kernel, a: int, b: int) -> int:
-    """How far node b is from node a: 10 is local, 20 takes twice as long (ACPI's SLIT)."""
-    return k.machine.distances[a][b]
-
-
 def cpu_to_node(k: Kernel, cpu: int) -> int:
     """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
     if k.nr_nodes == 1:
