@@ -132,10 +132,10 @@ def test_figures_of_a_snapshot() -> None:
 
 
 FORK_REFUSED = """\
-#! mem=256M
+#! mem=256M swap=64M
 spawn A
 set /proc/sys/vm/overcommit_memory 2
-A mmap h 80M rw private
+A mmap h 100M rw private
 A fork B
 B touch h 0 4K w
 cg create /t
