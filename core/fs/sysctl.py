@@ -61,6 +61,7 @@ def _high_fraction(k: Kernel) -> None:
     if 0 < get(k, "vm.percpu_pagelist_high_fraction") < MIN_PERCPU_PAGELIST_HIGH_FRACTION:
         k.sysctl["vm.percpu_pagelist_high_fraction"] = 0
         raise bad("vm.percpu_pagelist_high_fraction is 0 or at least 8")
+    mmzone.setup_pageset_high(k)
 
 
 ACTIONS: dict[str, Callable[[Kernel], None]] = {

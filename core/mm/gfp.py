@@ -223,10 +223,10 @@ def balanced_for(k: Kernel, node: int, order: int) -> bool:
 
 def kswapd_finish(k: Kernel) -> None:
     """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
-    if int(k.s.ctl[CTL_STEAL_TYPE]) != MIGRATE_MOVABLE:
+    if k.s.ctl[CTL_STEAL] and k.s.ctl[CTL_STEAL_TYPE] != MIGRATE_MOVABLE:
         steal(k)  # for slab, which does not wait
-    for node in range(k.nr_nodes):
-        while k.kswapd[node]["awake"]:
+    for node, kswapd in enumerate(k.kswapd):
+        while kswapd["awake"]:
             with fair.kswapd_turn(k, node):
                 vmscan.kswapd_run(k, node, 8)
     compaction.kcompactd_finish(k)
