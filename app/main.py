@@ -27,8 +27,7 @@ from app.prefix import Prefix
 from app.routes import calls, cgroups, events, files, health, identity, keys, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
-from app.storage.identity import MemoryIdentity
-from app.storage.identity_sql import SqlIdentity
+from app.storage.identity import IdentityStore, adopt
 
 WS_MAX_SIZE = 256 << 10
 CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentials (cookies) are never allowed
@@ -52,6 +51,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.loop = asyncio.get_running_loop()
     await registry.start()
     gate: Gate = app.state.gate
+    gate.store = IdentityStore(registry.writer)
+    if registry.settings.data is not None:
+        await asyncio.to_thread(adopt, registry.writer.database, registry.settings.data)
     tasks = [asyncio.create_task(registry.sweep()), asyncio.create_task(gate.run())]
     end_traces = telemetry.start() if registry.settings.otel else None
     try:
@@ -69,21 +71,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             end_traces()
 
 
-def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
-    """The service.
-
-    Parameters
-    ----------
-    settings : Settings, optional
-        Default: from the environment.
-    callers : str, optional
-        The database of tokens and courses that several processes share; default: a file in the data folder, or memory.
-    """
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service; its settings are by default the environment's."""
     settings = settings or Settings()
-    if callers is None and settings.data is not None:
-        callers = f"sqlite:///{settings.data / 'identity.sqlite'}"
     registry = Registry(settings)
-    gate = Gate(settings, MemoryIdentity() if callers is None else SqlIdentity(callers))
+    gate = Gate(settings)
     app = FastAPI(
         title="pagewalk",
         version=health.API_VERSION,

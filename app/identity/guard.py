@@ -25,6 +25,7 @@ from app.storage import Record
 
 CALLER: Final = "pagewalk.caller"
 SESSION: Final = "pagewalk.session"
+EPOCH: Final = "pagewalk.epoch"
 QUOTA: Final = "pagewalk.quota"
 STREAMS: Final = frozenset({"/v1/sessions/{sid}/events", "/v1/sessions/{sid}/policy"})
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +75,7 @@ async def admit(scope: Scope, row: Row) -> Session | None:
     if row.public:
         return None
     sid = scope["path_params"].get("sid")
+    scope[EPOCH] = gate.epoch
     caller = await gate.caller(scope, sid, row.path in STREAMS)
     if caller.id == "anyone" and not caller.admin:
         raise _refusal(row, caller, None, scope)

@@ -66,6 +66,12 @@ def event_schemas() -> dict[str, dict[str, Any]]:
     control = {
         "gap": _control("gap", "Events that this reader will not get: it was too slow, or the session went back in time. Read the state again.", gap),
         "progress": _control("progress", "How far a long call is; told while it runs, to those who listen, and not kept.", progress),
+        "end": _control(
+            "end",
+            "The last of server-sent events or JSON Lines: the caller's token was revoked or has run out, what he may do changed, the session was "
+            "deleted, or the service restarts (resume after this id then). A websocket says it by its closing code.",
+            {"reason": {"enum": ["revoked", "expired", "changed", "deleted", "restarting"]}},
+        ),
         "bookmark": _control("bookmark", "Nothing to tell up to this id; resume after it.", {}),
     }
     return {name: _event_schema(name, kind) for name, kind in EVENTS.items()} | control

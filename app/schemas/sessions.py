@@ -1,6 +1,6 @@
 """Bodies of requests about sessions, the clock, snapshots, files and cgroups."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 
@@ -9,7 +9,9 @@ from app.schemas.kinds import KINDS, MAX_I64, parse_duration, parse_int
 
 SECOND = 10**9
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$")]
-CourseId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+COURSE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+COURSE_LENGTH: Final = 60
+CourseId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=COURSE_LENGTH, pattern=COURSE)]
 Duration = Annotated[int, PlainValidator(parse_duration), WithJsonSchema(dict(KINDS["duration"].schema))]
 
 
