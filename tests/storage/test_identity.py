@@ -109,9 +109,9 @@ def test_the_callers_of_an_older_data_folder_are_adopted(opened: Callable[[], Sq
         await store.add_token(token)
         await store.set_member(member)
 
-    with contextlib.closing(Database(f"sqlite:///{tmp_path / OLD_FILE}", components=(IDENTITY,))) as old:
-        with contextlib.closing(Writer(old)) as writer:
-            asyncio.run(fill(IdentityStore(writer)))
+    url = f"sqlite:///{tmp_path / OLD_FILE}"
+    with contextlib.closing(Database(url, components=(IDENTITY,))) as old, contextlib.closing(Writer(old)) as writer:
+        asyncio.run(fill(IdentityStore(writer)))
     database = opened().database
     assert adopt(database, tmp_path) and not adopt(database, tmp_path)
     with contextlib.closing(Writer(database)) as writer:
