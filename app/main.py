@@ -21,6 +21,7 @@ from app.host.registry import Registry
 from app.identity.buckets import Bucket
 from app.identity.gate import Gate
 from app.identity.guard import require_rows
+from app.identity.oidc import Provider
 from app.identity.shield import Shield
 from app.observe import Observe
 from app.prefix import Prefix
@@ -75,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The service; its settings are by default the environment's."""
     settings = settings or Settings()
     registry = Registry(settings)
-    gate = Gate(settings)
+    gate = Gate(settings, Provider(settings) if settings.oidc_issuer else None)
     app = FastAPI(
         title="pagewalk",
         version=health.API_VERSION,

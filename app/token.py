@@ -13,9 +13,8 @@ from typing import Any
 import httpx2
 
 from app.identity import tokens
-from app.identity.roles import EVERYWHERE
-from app.schemas.identity import course_id, subject
 from app.schemas.kinds import parse_duration
+from app.schemas.names import EVERYWHERE, course_id, subject
 from app.settings import Settings
 from app.storage import StorageError, Writer, open_store
 from app.storage.identity import CourseRecord, IdentityStore, MemberRecord, TokenRecord, adopt

@@ -23,8 +23,8 @@ from starlette.types import Scope
 from app.errors import Problem
 from app.identity import tokens
 from app.identity.buckets import Bucket
-from app.identity.roles import ANYONE, EVERYWHERE, OPEN, Caller, Person, higher
-from app.schemas.identity import OPERATOR
+from app.identity.roles import ANYONE, OPEN, Caller, Person, higher
+from app.schemas.names import EVERYWHERE, OPERATOR
 from app.settings import Settings
 from app.storage import StorageError
 from app.storage.identity import IdentityStore, Standing

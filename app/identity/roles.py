@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-EVERYWHERE: Final = "*"  # the course of an administrator's role
 LADDER: Final = ("student", "grader", "instructor", "admin")
 
 

@@ -14,11 +14,12 @@ from app.errors import Problem
 from app.identity import tokens
 from app.identity.gate import Gate
 from app.identity.guard import GuardedRoute
-from app.identity.roles import EVERYWHERE, Caller
+from app.identity.roles import Caller
 from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
-from app.schemas.identity import OPERATOR, SUBJECT, SUBJECT_LENGTH, CourseCreate, MemberPut, TokenCreate
+from app.schemas.identity import CourseCreate, MemberPut, TokenCreate
+from app.schemas.names import EVERYWHERE, OPERATOR, SUBJECT, SUBJECT_LENGTH
 from app.storage.identity import CourseRecord, MemberRecord, TokenRecord
 
 router = APIRouter(prefix="/v1", tags=["identity"], route_class=GuardedRoute)
