@@ -20,7 +20,7 @@ from app.edge import Edge
 from app.host.registry import Registry
 from app.identity.buckets import Bucket
 from app.identity.gate import Gate
-from app.identity.guard import require_rows
+from app.identity.guard import require_rows, schemes
 from app.identity.oidc import Provider
 from app.identity.shield import Shield
 from app.observe import Observe
@@ -90,6 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.registry, app.state.gate = registry, gate
     app.state.gather = _gather_here(registry)
+    app.state.security = schemes
     app.router.routes.insert(0, processes.HOT)
     modules = (processes, files, cgroups, events, calls, sessions, keys, identity, monitor, programs, replay, health)
     for module in modules:

@@ -13,9 +13,10 @@ from app.host.why import why
 from app.identity.guard import GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs
+from app.schemas.events import BATCH
 from app.schemas.kinds import parse_duration
 from app.stream import lines, poll
-from app.stream.hub import BATCH, Filter, Subscription, cursor, parse_types
+from app.stream.hub import Filter, Subscription, cursor, parse_types
 from app.stream.websocket import refuse, serve
 
 router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"], route_class=GuardedRoute)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.schemas.views import is_address
 from core import EVENTS, Event
 
+BATCH: Final = 256  # events of one message at most
 _SIMPLE: Final[Mapping[Any, str]] = {int: "integer", str: "string", bool: "boolean", float: "number"}
 _HEAD: Final[Mapping[str, Any]] = {"id": {"type": "integer"}, "seq": {"type": "integer"}, "clock_ns": {"type": "integer"}}
 _HEX: Final[Mapping[str, Any]] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}

@@ -14,9 +14,9 @@ import orjson
 from app.errors import Problem
 from app.host.ring import Entry
 from app.host.session import Session
+from app.schemas.events import BATCH
 from core import EVENTS
 
-BATCH: Final = 256
 NEVER: Final = 1 << 62
 CONTROL: Final = frozenset({"gap", "bookmark", "progress", "end"})
 
