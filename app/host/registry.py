@@ -27,7 +27,7 @@ from app.host.rebuild import Rebuilt, ring_entries, state_at
 from app.host.session import Named, Session, hash_of
 from app.host.turns import Threads
 from app.settings import Settings
-from app.storage import Entry, Held, Lease, NoSuchSession, Record, Writer, catalogue, history, open_store, replies
+from app.storage import Entry, Held, Lease, NoSuchSession, Record, StorageError, Writer, catalogue, history, open_store, replies
 from core import Kernel, Machine
 
 T = TypeVar("T")
@@ -129,10 +129,9 @@ class Registry:
         except Held as held:
             if held.holder.startswith(f"{self.instance}/"):
                 return held.holder.rpartition("/")[2].rpartition("-")[0]
-            raise _elsewhere(held) from None
-        except NoSuchSession:
+        except (NoSuchSession, StorageError):
             pass
-        return None
+        return None  # and where it may not, the request itself meets the same, and says so
 
     # ---- finding
 
@@ -216,9 +215,12 @@ class Registry:
         session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
+        self._adopt(session)
         if found.broke is not None and session.frozen is None:
             session.freeze(found.broke)
-        self._adopt(session)
+            self.meter.frozen += 1
+        if found.differs is not None and session.differs is None:
+            session.differ(found.differs)
         return session
 
     def _adopt(self, session: Session) -> None:

@@ -43,6 +43,7 @@ sessions: Final = Table(
     _big("epoch"),
     Column("frozen", Text),
     Column("panicked", Text),
+    Column("differs", Text),  # JSON: where it came to other figures when it was played again
     _big("fence"),
     Column("holder", String, index=True),  # who has the lease; None: nobody
     Column("lease_until", Double, nullable=False),  # by the database's clock
@@ -68,6 +69,7 @@ journal: Final = Table(
     _big("last_event"),
     _big("clock_ns"),
     Column("body", LargeBinary, nullable=False),
+    _big("mark", empty=True),  # checksum of place and body; None: stored by version 1
     sqlite_with_rowid=False,
 )
 
@@ -131,4 +133,10 @@ class Component:
     migrations: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
-COMPONENTS: Final = (Component("sessions", 1, (sessions, lines, journal, snapshots, events, names, replies)),)
+SESSIONS: Final = Component(
+    "sessions",
+    2,
+    (sessions, lines, journal, snapshots, events, names, replies),
+    {2: ("ALTER TABLE journal ADD COLUMN mark BIGINT", "ALTER TABLE sessions ADD COLUMN differs TEXT")},
+)
+COMPONENTS: Final = (SESSIONS,)
