@@ -619,6 +619,13 @@ class Session:
         self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
         return len(blob)
 
+    @property
+    def behind_ns(self) -> int:
+        """About how long it would take to play again what no snapshot has; 0 when there is nothing, or nothing that can be kept."""
+        if self.frozen is not None or self.closed or not self.turn.free or (self.seq, self.last_event) == (self.kept_seq, self.kept_event):
+            return 0
+        return self._replay_ns + 1
+
     async def close(self) -> None:
         """Destroy the session, once nobody holds its turn."""
         self.closed = True

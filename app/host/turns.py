@@ -169,6 +169,11 @@ class Turn:
         """How many wait."""
         return len(self._line)
 
+    @property
+    def free(self) -> bool:
+        """True when nobody has it."""
+        return not self._taken
+
     async def __aenter__(self) -> None:
         await self.take()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from app.storage import history
@@ -49,14 +49,14 @@ def _pages(conn: Connection) -> Iterator[str]:
     """What SQLite says of its own file; a server looks after its own."""
     if conn.dialect.name == "sqlite":
         try:
-            for (says,) in conn.exec_driver_sql(f"PRAGMA quick_check({MOST})"):
+            for says in conn.exec_driver_sql(f"PRAGMA quick_check({MOST})").scalars():
                 if says != "ok":
                     yield from str(says).splitlines()
         except DBAPIError as error:
             yield f"the database's file: {error.orig}"
 
 
-def _places(conn: Connection, found: Health) -> Sequence[Row[Any]]:
+def _places(conn: Connection, found: Health) -> Sequence[Any]:
     try:
         return conn.execute(select(snapshots.c.line, snapshots.c.seq)).all()
     except DBAPIError as error:

@@ -63,7 +63,7 @@ class Sqlite:
         return engine
 
     def hot(self, engine: Engine) -> Any:
-        """A connection of the driver's own: nobody else may have it, or what it appends would be part of their transaction, and taken back with it."""
+        """A connection of the driver's own. Out of the pool: what is appended would be part of another user's transaction, and taken back with it."""
         connection = engine.raw_connection()
         found = connection.driver_connection
         connection.detach()

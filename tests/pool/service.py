@@ -1,10 +1,12 @@
 """A service as its operator starts it, and its processes."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +17,86 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 READY = "pagewalk ready on "
 MACHINE = {"memory": "64M"}
+START_S = 180.0
+
+
+class Program:
+    """A process of `pagewalk serve`."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path) -> None:
+        command = [sys.executable, "-m", "app.cli", *arguments]
+        with out.open("a") as said, err.open("a") as complained:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=complained, env={**os.environ, **environment})
+        self.pid = self._process.pid
+
+    def wait(self) -> int:
+        """Its exit code, once it is over."""
+        return self._process.wait(60)
+
+
+class Nursery:
+    """Programs as forks of a process that has imported everything (`nursery`)."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.pool.nursery"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path) -> "Forked":
+        asked = {"start": arguments, "environment": dict(environment), "out": str(out), "err": str(err)}
+        return Forked(self, self.ask(asked)["pid"])
+
+    def ask(self, what: dict) -> dict:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+class Forked:
+    """A process that the nursery started."""
+
+    def __init__(self, nursery: Nursery, pid: int) -> None:
+        self._nursery, self.pid = nursery, pid
+
+    def wait(self) -> int:
+        """Its exit code, once it is over."""
+        return self._nursery.ask({"wait": self.pid})["code"]
 
 
 class Workers:
     """A running `pagewalk serve --workers N`; it can be killed and started again on the same port."""
 
-    def __init__(self, *options: str, workers: int = 2, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
-        self._options, self._workers, self._port = options, workers, port
-        self._environment = {**os.environ, **(environment or {})}
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (a pipe that nobody reads fills up)
+    def __init__(
+        self, *options: str, workers: int = 2, port: int = 0, environment: Mapping[str, str] | None = None, program: type[Program] | Nursery = Program
+    ) -> None:
+        self._options, self._workers, self._port, self._program = options, workers, port, program
+        self._environment = dict(environment or {})
+        self._folder = tempfile.TemporaryDirectory(prefix="pagewalk-test-")
+        self._starts = 0
+        self._end: tuple[int, str] | None = None
         self.begin()
         self.await_ready()
         self.http = self.client()
 
     def begin(self) -> None:
         """Start the program, without waiting for it."""
-        command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self._port), "--workers", str(self._workers), *self._options]
-        self.process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=self._said, env=self._environment)
+        self._starts += 1
+        arguments = ["serve", "--port", str(self._port), "--workers", str(self._workers), *self._options]
+        self.process = self._program(arguments, self._environment, self._out, Path(self._folder.name) / "err")
+
+    @property
+    def _out(self) -> Path:
+        return Path(self._folder.name) / f"out-{self._starts}"
 
     def await_ready(self) -> None:
         """Wait until it says that it is ready."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        end = time.monotonic() + START_S
+        while not (line := self._out.read_text() if self._out.exists() else "").endswith("\n"):
+            assert psutil.pid_exists(self.process.pid) and time.monotonic() < end, self.said()
+            time.sleep(0.02)
         assert line.startswith(READY), (line, self.said())
         self.url = line.removeprefix(READY).strip()
         self._port = int(self.url.rpartition(":")[2])
@@ -72,27 +132,24 @@ class Workers:
         for child in family if everyone else ():
             if child.is_running():
                 child.kill()
-        self.process.kill()
-        self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive, f"workers outlive their supervisor: {alive}"
 
     def said(self) -> str:
         """What it said on standard error."""
-        self._said.seek(0)
-        return self._said.read()
+        return (Path(self._folder.name) / "err").read_text()
 
     def stop(self) -> tuple[int, str]:
         """End it in order: its exit code and what it said on standard error."""
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=60)
-        said = self.said()
-        self._said.close()
-        return self.process.returncode, said
+        if self._end is None:
+            self.http.close()
+            if psutil.pid_exists(self.process.pid):
+                os.kill(self.process.pid, signal.SIGTERM)
+            self._end = self.process.wait(), self.said()
+            self._folder.cleanup()
+        return self._end
 
 
 @contextmanager
@@ -102,5 +159,3 @@ def running(*options: str, workers: int = 2, environment: Mapping[str, str] | No
         yield service
     finally:
         service.stop()
-
-

@@ -31,7 +31,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from tests.pool.reference import replayed
-from tests.pool.service import Workers
+from tests.pool.service import Nursery, Workers
 from tests.storage import postgres
 
 AGAIN = frozenset({409, 502, 503})  # 409: the first request with this key is still under way
@@ -260,8 +260,8 @@ def complaints(said: str) -> list[str]:
 def torture(plan: Plan) -> dict[str, float]:
     """The whole story; figures about it. Raises AssertionError for anything that is lost, doubled or different."""
     luck, over, begin = random.Random(plan.seed), threading.Event(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, database(plan.database) as environment:
-        service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment)
+    with tempfile.TemporaryDirectory() as folder, database(plan.database) as environment, contextlib.closing(Nursery()) as nursery:
+        service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment, program=nursery)
         try:
             crowd = [Client(service, number, over) for number in range(plan.clients)]
             threads = [threading.Thread(target=client.work, daemon=True) for client in crowd]

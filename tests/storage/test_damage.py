@@ -131,8 +131,8 @@ def test_a_damaged_page_of_sqlite_harms_its_own_sessions_only(tmp_path):
         size = conn.execute("PRAGMA page_size").fetchone()[0]
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
-    mine = [at for at in range(0, len(data), size) if data[at : at + size].count(first.id.encode()) > 3 and second.id.encode() not in data[at : at + size]]
-    mine = [at for at in mine if b"create_file" in data[at : at + size]]
+    pages = {at: bytes(data[at : at + size]) for at in range(0, len(data), size)}
+    mine = [at for at, page in pages.items() if page.count(first.id.encode()) > 3 and second.id.encode() not in page and b"create_file" in page]
     assert mine
     for at in mine:
         data[at : at + size] = random.Random(1).randbytes(size)
