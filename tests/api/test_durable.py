@@ -277,18 +277,20 @@ class Process:
 def test_a_killed_service_has_lost_nothing_that_it_answered(tmp_path):
     service = Process(tmp_path)
     service.start()
+    ask = httpx2.Client(timeout=120)
     try:
-        session = httpx2.post(f"{service.url}/v1/sessions", json={}).json()["id"]
+        session = ask.post(f"{service.url}/v1/sessions", json={}).json()["id"]
         path = f"{service.url}/v1/sessions/{session}"
-        pid = httpx2.post(f"{path}/processes", json={"comm": "a"}).json()["pid"]
+        pid = ask.post(f"{path}/processes", json={"comm": "a"}).json()["pid"]
         for _ in range(2):
-            acknowledged = [httpx2.post(f"{path}/processes/{pid}/brk", json={"increment": 1}).json()["seq"] for _ in range(20)][-1]
-            before = httpx2.get(f"{path}/fs/proc/meminfo").content
+            acknowledged = [ask.post(f"{path}/processes/{pid}/brk", json={"increment": 1}).json()["seq"] for _ in range(20)][-1]
+            before = ask.get(f"{path}/fs/proc/meminfo").content
             service.kill()
             service.start()
-            assert httpx2.get(path, timeout=60).json()["seq"] == acknowledged
-            assert httpx2.get(f"{path}/fs/proc/meminfo").content == before
+            assert ask.get(path).json()["seq"] == acknowledged
+            assert ask.get(f"{path}/fs/proc/meminfo").content == before
     finally:
+        ask.close()
         service.kill()
 
 
