@@ -1,15 +1,9 @@
 """What is damaged on the disk is detected: the session says so, its neighbours go on, `doctor` finds it, and nothing is answered 500."""
 
 import contextlib
-import os
 import random
-import resource
 import sqlite3
-import subprocess
-import sys
-import uuid
 
-import psutil
 import pytest
 from sqlalchemy import delete, select, update
 
@@ -19,7 +13,6 @@ from app.storage import open_store
 from app.storage.schema import journal, snapshots
 from tests.api.client import PAGE, Client, problem, running
 from tests.api.test_time_travel import seen
-from tests.pool import service as pool
 
 
 def kept(url, **more):
@@ -143,72 +136,3 @@ def test_a_damaged_page_of_sqlite_harms_its_own_sessions_only(tmp_path):
         assert sound.state()["seq"] == 32 and sound.spawn() > 0
         found = journals(Settings(database=url))
         assert found.verdict == "wrong" and first.id in found.says
-
-
-# ---------------------------------------------------------------- no room
-
-
-def test_a_full_disk_is_answered_507_and_nothing_is_acknowledged_that_is_not_there(tmp_path):
-    """The process may not let files grow for a while, which the system answers as it answers a full disk."""
-    with pool.running("--data", str(tmp_path / "data"), workers=1) as service:
-        sid = service.create()
-        answered = [service.spawn(sid).json()["seq"] for _ in range(5)]
-        process = psutil.Process(service.process.pid)
-        room = max(file.stat().st_size for file in (tmp_path / "data").iterdir())
-        process.rlimit(resource.RLIMIT_FSIZE, (room + 40_000, resource.RLIM_INFINITY))
-        refused, key = 0, ""
-        for _ in range(400):
-            key = str(uuid.uuid4())
-            answer = service.spawn(sid, headers={"Idempotency-Key": key})
-            if answer.status_code == 201:
-                answered.append(answer.json()["seq"])
-                continue
-            problem(answer, 507, "no room")
-            refused += 1
-            if refused == 5:
-                break
-        assert refused == 5, len(answered)
-        assert service.http.get(f"/v1/sessions/{sid}").json()["seq"] == answered[-1]
-        process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        again = service.spawn(sid, headers={"Idempotency-Key": key})
-        assert again.status_code == 201 and again.json()["seq"] == answered[-1] + 1
-        answered.append(again.json()["seq"])
-        assert answered == list(range(1, len(answered) + 1))
-        service.kill()
-        service.begin()
-        service.await_ready()
-        assert service.http.get(f"/v1/sessions/{sid}").json()["seq"] == answered[-1]
-
-
-MOUNT = "mount -t tmpfs -o size=3M tmpfs {0} && exec {1} -m app.cli serve --port 0 --data {0}"
-
-
-@pytest.mark.skipif(os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0, reason="no mount namespaces here")
-def test_a_really_full_disk(tmp_path):
-    """A file system of 3 MB, filled by sessions with large answers; room is made by deleting them."""
-    command = ["unshare", "-m", "sh", "-c", MOUNT.format(tmp_path, sys.executable)]
-    environment = {name: value for name, value in os.environ.items() if name != "PAGEWALK_DATABASE"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=pool.ROOT, env=environment)
-    try:
-        import httpx2
-
-        with httpx2.Client(base_url=process.stdout.readline().removeprefix(pool.READY).strip(), timeout=60) as http:
-            sid = http.post("/v1/sessions", json={}).json()["id"]
-            pid = http.post(f"/v1/sessions/{sid}/processes", json={"comm": "a"}).json()["pid"]
-            last, full = 1, None
-            for _ in range(200):
-                body = {"ops": [{"op": "prctl", "pid": pid, "option": "set_vma_anon_name", "name": "x" * 60}] * 300}
-                answer = http.post(f"/v1/sessions/{sid}/batch", json=body)
-                if answer.status_code != 200:
-                    full = answer
-                    break
-                last = answer.json()["seq"]
-            assert full is not None
-            problem(full, 507, "no room")
-            state = http.get(f"/v1/sessions/{sid}")
-            assert state.status_code == 200 and state.json()["seq"] == last
-            assert http.get("/livez").status_code == 200
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
