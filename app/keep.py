@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.storage import Database, StorageError, catalogue
 from app.storage import backup as house
 from app.storage.backup import BackupError, Summary, Tell
+from app.storage.identity import adopt
 
 EVERY_S = 0.5
 
@@ -88,7 +89,10 @@ def _open(settings: Settings) -> Database:
     if settings.database is None and settings.data is not None and not (path := settings.data / "sessions.sqlite").exists():
         raise ValueError(f"there is no database at {path}: where does the service keep its sessions? --data DIR or --database URL")
     try:
-        return Database(settings.database_url, settings.durability)
+        database = Database(settings.database_url, settings.durability)
+        if settings.data is not None:
+            adopt(database, settings.data)
+        return database
     except StorageError as error:
         raise ValueError(str(error)) from error
 

@@ -46,6 +46,9 @@ class Dialect(Protocol):
     def is_damaged(self, error: Exception) -> bool:
         """True for the driver's error that says that what is on the disk is not what was written."""
 
+    def alone(self, conn: Connection, name: str) -> None:
+        """Wait until no other transaction is alone with that name, and be so until this one ends."""
+
 
 class Database:
     """Connections to one database, with its tables up to date.

@@ -96,3 +96,6 @@ class Sqlite:
     def is_damaged(self, error: Exception) -> bool:
         """SQLITE_CORRUPT and its kin."""
         return getattr(error, "sqlite_errorname", "").startswith(DAMAGED)
+
+    def alone(self, conn: Connection, name: str) -> None:
+        """Whoever writes is alone."""
