@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, telemetry
 from app.edge import Edge
@@ -24,7 +24,7 @@ from app.identity.guard import require_rows
 from app.identity.shield import Shield
 from app.observe import Observe
 from app.prefix import Prefix
-from app.routes import calls, cgroups, events, files, health, identity, keys, monitor, processes, programs, replay, sessions
+from app.routes import calls, cgroups, events, files, health, hot, identity, keys, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
 from app.storage.identity import MemoryIdentity
@@ -69,6 +69,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             end_traces()
 
 
+class Service(FastAPI):
+    """FastAPI, with the hot routes behind the same layers but beside the framework: of what it costs they need nothing."""
+
+    _hot: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if not hot.matches(scope):
+            await super().__call__(scope, receive, send)
+            return
+        if self._hot is None:
+            self._hot = self._layered(hot.serve)
+        scope["app"] = self
+        await self._hot(scope, receive, send)
+
+    def _layered(self, app: ASGIApp) -> ASGIApp:
+        for layer, args, kwargs in reversed(self.user_middleware):
+            app = layer(app, *args, **kwargs)
+        return app
+
+
 def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
     """The service.
 
@@ -84,7 +105,7 @@ def create_app(settings: Settings | None = None, callers: str | None = None) -> 
         callers = f"sqlite:///{settings.data / 'identity.sqlite'}"
     registry = Registry(settings)
     gate = Gate(settings, MemoryIdentity() if callers is None else SqlIdentity(callers))
-    app = FastAPI(
+    app = Service(
         title="pagewalk",
         version=health.API_VERSION,
         description="A Linux 6.1 memory-management kernel you can curl.",
@@ -97,11 +118,11 @@ def create_app(settings: Settings | None = None, callers: str | None = None) -> 
     )
     app.state.registry, app.state.gate = registry, gate
     app.state.gather = _gather_here(registry)
-    app.router.routes.insert(0, processes.HOT)
+    app.router.routes[:0] = hot.ROUTES
     modules = (processes, files, cgroups, events, calls, sessions, keys, identity, monitor, programs, replay, health)
     for module in modules:
         app.include_router(module.router)
-    app.state.table = [processes.HOT, *(route for module in modules for route in module.router.routes)]
+    app.state.table = [*hot.ROUTES, *(route for module in modules for route in module.router.routes)]
     app.add_api_route("/docs", _docs(app), include_in_schema=False, response_class=HTMLResponse)
     require_rows([*app.state.table, *(route for route in app.router.routes if isinstance(route, Route))])
     errors.install(app)
@@ -119,7 +140,7 @@ def _layers(registry: Registry, gate: Gate) -> list[Middleware]:
         *traced,
         *([Middleware(CORSMiddleware, allow_origins=settings.origins, **CORS)] if settings.origins else []),
         Middleware(Shield, settings=settings, bucket=address, quota=gate.quota),
-        Middleware(Edge, registry=registry),
+        Middleware(Edge, registry=registry, under_way=set()),
     ]
 
 
