@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,6 +43,7 @@ CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentia
 }
 GOODBYE_S = 2.0  # for streams to be closed with a reason
 PATIENCE = 0.8  # of the drain time; then long calls are cancelled
+GARBAGE = (10_000, 20, 50)  # objects and rounds after which Python looks for circles of garbage
 SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
 
 
@@ -180,6 +182,16 @@ class Server(uvicorn.Server):
     async def _last_call(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._registry.abandon()
+
+
+def settle_in() -> None:
+    """For a process that does nothing but serve, once all is loaded: what is there now stays, so collections of garbage need not look at it.
+
+    A collection of everything walks the objects of all sessions in memory, and the event loop stands still meanwhile; kernels have no circles,
+    so it finds next to nothing, and is wanted seldom.
+    """
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def server(settings: Settings, app: FastAPI | None = None) -> Server:

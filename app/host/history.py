@@ -55,6 +55,10 @@ def op_of(entry: Entry) -> Op:
     return to_op(OP_ADAPTER.validate_json(entry.body))
 
 
+def nobody() -> None:
+    """Wants to know of nothing."""
+
+
 class History:
     """What one session has stored and is about to store.
 
@@ -72,7 +76,7 @@ class History:
         self.writer, self.lease, self.line = writer, lease, line
         self.broken = False  # set by the writer: nothing more can be stored
         self.failure: Problem | None = None
-        self.lost: Callable[[], None] = lambda: None  # who wants to know of that
+        self.lost: Callable[[], None] = nobody  # who wants to know of that
         self._items: list[Append | Work] = []
         self._entries: list[Entry] = []  # of the last of them, while it is one of appends
         self._thens: list[Then] = []

@@ -150,7 +150,7 @@ class Session:
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
         self.kept_seq, self.kept_event = record.seq, record.last_event  # where the newest snapshot and the stored events end
-        self._replay_ns = 0  # about how long it takes to play again what came after that
+        self.replay_ns = 0  # about how long it takes to play again what came after that
         self._keeping: asyncio.Task[None] | None = None
 
     def record(self) -> Record:
@@ -290,7 +290,7 @@ class Session:
         if self.panicked is None and self.kernel.panicked is not None:
             self.panicked = self.kernel.panicked
             self.change(panicked=self.panicked)
-        self._replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
+        self.replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
         self._keep_soon()
         result = outcome.result
         self.meter.operation(result)
@@ -604,7 +604,7 @@ class Session:
 
     def _keep_soon(self) -> None:
         """Keep a snapshot when it would take long to play again what came after the last one."""
-        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self._replay_ns > self.settings.snapshot_replay
+        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self.replay_ns > self.settings.snapshot_replay
         if due and self._keeping is None and self.frozen is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_in_turn(), context=contextvars.Context())
 
@@ -636,7 +636,7 @@ class Session:
             history.prune(conn, line, SNAPSHOTS)
 
         self.history.work(work)
-        self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
+        self.kept_seq, self.kept_event, self.replay_ns = seq, last, 0
         return len(blob)
 
     async def close(self) -> None:
