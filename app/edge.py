@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import Problem
 from app.host.exchange import CURRENT, Exchange
 from app.host.registry import Registry
+from app.identity.guard import SESSION
 from app.storage import replies
 from app.storage.replies import Reply
 
@@ -59,6 +60,7 @@ class Edge:
                 await self._request(scope, receive, send, exchange)
         finally:
             exchange.over()
+            scope.pop(SESSION, None)  # a connection that is kept open keeps its last request
             CURRENT.reset(before)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
