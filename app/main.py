@@ -44,7 +44,7 @@ CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentia
 GOODBYE_S = 2.0  # for streams to be closed with a reason
 PATIENCE = 0.8  # of the drain time; then long calls are cancelled
 GARBAGE = (10_000, 20, 50)  # objects and rounds after which Python looks for circles of garbage
-SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
+SWITCH_S = 0.0002  # whoever computes gives the interpreter to a thread that waits for it this often
 
 
 @contextlib.asynccontextmanager
