@@ -165,14 +165,14 @@ class Turn:
         self._taken, self._since = False, 0.0
 
     @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return len(self._line)
-
-    @property
     def free(self) -> bool:
         """True when nobody has it."""
         return not self._taken
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._line)
 
     async def __aenter__(self) -> None:
         await self.take()
