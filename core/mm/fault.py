@@ -278,6 +278,9 @@ def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
         elif v["thp"] & THP_FAULT:
             kind = do_huge_pmd_anonymous_page(s, v, vpn, write)
     elif entry & PTE_PS:
+        if not entry & PTE_P:
+            v["reason"] = NUMA_HINT
+            return 0
         if not write or entry & PTE_RW:
             s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
             return HUGE_REUSE
