@@ -182,6 +182,8 @@ class Kernel:
         minor, major = task.minflt, task.majflt
         self._run(answer, row.handler, task, args)
         answer.minor, answer.major = task.minflt - minor, task.majflt - major
+        record.keep(self.records.calls, {"pid": task.pid, "op": op, "begin_ns": self.clock.now - answer.elapsed_ns, "elapsed_ns": answer.elapsed_ns,
+                                  "minor": answer.minor, "major": answer.major})  # fmt: skip
         return answer
 
     def _run(self, answer: Result, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:

@@ -24,6 +24,8 @@ from core.mm.hugetlb_fault import entries, huge_pte, mapcount, pfn_of, set_huge_
 from core.mm.migrate import PGMIGRATE_FAIL, PGMIGRATE_SUCCESS
 from core.mm.pgtable import PFN_MASK
 
+STAYED = -1000  # no status of move_pages: the call ends
+
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.hugetlb_types import Hstate, HugetlbPage
@@ -118,18 +120,35 @@ def nodes_of(k: Kernel, vma: Vma, vpns: Sequence[int]) -> list[int]:
 
 
 def move_listed(k: Kernel, task: Task, vma: Vma, vpns: Sequence[int], target: int, *, everybody: bool) -> list[int]:
-    """move_pages: a huge page is named by its first small one; any other is -EACCES once it is to move (add_page_for_migration)."""
-    h, status = hstate_vma(vma), []
-    for vpn, node in zip(vpns, nodes_of(k, vma, vpns), strict=True):
-        if node < 0 or node == target:
+    """move_pages: a huge page is named by its first small one; any other is -EACCES as long as it has not moved (add_page_for_migration).
+
+    Pages are gathered, and moved when one comes that is not.
+    """
+    h, status = hstate_vma(vma), list[int]()
+    gathered: dict[int, tuple[int, HugetlbPage]] = {}  # by page of the mapping: where in the list, and what
+
+    def move_gathered() -> None:
+        for head, (at, page) in gathered.items():
+            status[at] = target if migrate_page(k, task, vma, head, page, target) else STAYED
+        gathered.clear()
+
+    for vpn in vpns:
+        node, head = nodes_of(k, vma, [vpn])[0], vpn & -h.nr_pages
+        if node in (-int(Errno.ENOENT), target):
             status.append(node)
-            continue
-        head = vpn & -h.nr_pages
-        page = h.pages[pfn_of(int(huge_pte(k.s, int(k.s.mms["pgd"][vma.mm.id]), head, h.order)))]
-        if page.node == target:
-            status.append(target)
-        elif vpn != head or (mapcount(k, page.pfn) > 1 and not everybody):
+        elif vpn != head or (mapcount(k, pfn_at(k, h, vma, head)) > 1 and not everybody):
             status.append(-int(Errno.EACCES))
+        elif head in gathered:
+            status.append(-int(Errno.EBUSY))
         else:
-            status.append(target if migrate_page(k, task, vma, head, page, target) else -int(Errno.EBUSY))
+            gathered[head] = (len(status), h.pages[pfn_at(k, h, vma, head)])
+            status.append(target)
+            continue
+        move_gathered()
+    move_gathered()
     return status
+
+
+def pfn_at(k: Kernel, h: Hstate, vma: Vma, vpn: int) -> int:
+    """The page that a mapping has at a place."""
+    return pfn_of(int(huge_pte(k.s, int(k.s.mms["pgd"][vma.mm.id]), vpn, h.order)))

@@ -11,6 +11,7 @@ CAP_SYS_NICE, it moves for all of them. migrate_pages of root does so by itself,
 
     A and B share 8 MiB after a fork, on node 0      A: move_pages to 1           every status is -EACCES
                                                      A: the same with move_all    every status is 1, in B's page table, too
+    A: move_pages of 1,024 pages, two huge ones      1,022 times 1; the second of each is -EBUSY: its page was just gathered to be moved
 
 A huge page moves as one (thp_migration_success). Where no 2 MiB can be had on the wanted node, not even by compaction, it is split and its
 frames move one by one (thp_migration_split). Pages of a pool of hugetlb: `hugetlb_migrate`.
@@ -37,6 +38,7 @@ from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
 from core.mm.fault import next_block
 from core.mm.gfp_types import GFP_HIGHUSER_MOVABLE, GFP_RETRY_MAYFAIL, GFP_THISNODE, GFP_TRANSHUGE
 from core.mm.huge_memory import alloc_hugepage_vma, huge_page_on, il_place, split_huge_page
+from core.mm.hugetlb_migrate import STAYED
 from core.mm.migrate import (
     PGMIGRATE_FAIL,
     PGMIGRATE_SUCCESS,
@@ -66,9 +68,9 @@ THP_MIGRATION_SUCCESS, THP_MIGRATION_FAIL = EVENT["thp_migration_success"], EVEN
 THP_MIGRATION_SPLIT = EVENT["thp_migration_split"]
 BY_POLICY = -1  # instead of a node: where the mapping's policy wants the page
 NEVER = -1  # vmf.ready: no frame can be had
-MOVED, FAILED = 0, 1  # vmf.count
-# what became of a page: no page there; it lies well; others map it; it stays though it should not; try again, with a frame or in parts
-GONE, ABSENT, THERE, SHARED, BUSY, NO_FRAME, SPLIT = range(7)
+MOVED, FAILED, SINCE = range(3)  # vmf.count
+# what became of a page: no page there; it lies well; others map it; it stays though it should not; try again, with a frame or in parts; it waits to move
+GONE, ABSENT, THERE, SHARED, BUSY, NO_FRAME, SPLIT, QUEUED = range(8)
 
 
 # ---------------------------------------------------------------- one page
@@ -169,20 +171,42 @@ def move_range(s: State, r: Rmap, roots, sources: int, target: int, everybody: i
 
 
 @njit
-def move_listed(s: State, r: Rmap, roots, vpns, fates, sources: int, target: int, everybody: int) -> None:
-    """`migrate_entry` for vpns[vmf.done ..] of one mapping, and what became of each. It stops as `move_range` does."""
+def move_listed(s: State, r: Rmap, roots, vpns, fates, heads, sources: int, target: int, everybody: int) -> None:
+    """`migrate_entry` for vpns[vmf.done ..] of one mapping, and what became of each. It stops as `move_range` does.
+
+    Linux gathers pages and moves them when it meets one that it cannot gather. One that was gathered already is not found on its list then:
+    QUEUED. heads: what each place maps now, in place of a list of those gathered; vmf.count[SINCE]: from where on.
+    """
     v = s.vmf[0]
     v["reason"], v["thp"] = DONE, 0
     i = v["done"]
     while i < len(vpns):
-        fates[i] = migrate_entry(s, r, roots, v, vpns[i], sources, target, everybody)
-        if fates[i] == NO_FRAME:
+        fate = migrate_entry(s, r, roots, v, vpns[i], sources, target, everybody)
+        if fate == NO_FRAME:
             v["reason"] = NO_PAGE
             break
-        if fates[i] != SPLIT:
-            i += 1
+        if fate == SPLIT:
+            continue
+        heads[i] = head_at(s, v, vpns[i])
+        if fate == THERE:
+            for j in range(v["count"][SINCE], i):
+                if heads[j] == heads[i]:
+                    fate = QUEUED
+        if fate != GONE:
+            v["count"][SINCE] = i + 1
+        fates[i] = fate
+        i += 1
     v["done"] = i
     v["vpn"] = vpns[i] if i < len(vpns) else 0
+
+
+@step
+def head_at(s: State, v, vpn: int) -> int:
+    """The page that is mapped at a place, by its first frame."""
+    pgd = s.mms[v["mm"]]["pgd"]
+    tid = find_pte_table(s, pgd, vpn)
+    entry = s.pt[tid, vpn & 511] if tid else huge_entry(s, pgd, vpn)
+    return compound_head(s, (entry & PFN_MASK) >> 12)
 
 
 def begin(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> None:
@@ -277,7 +301,7 @@ def do_pages_move(k: Kernel, task: Task, vpns: Sequence[int], nodes: Sequence[in
     status: list[int] = []
     for first, last in runs(task, vpns, nodes):
         found = move_run(k, task, vpns[first:last], nodes[first], everybody=everybody)
-        if -int(Errno.EBUSY) in found:
+        if STAYED in found:
             return status
         status += found
     return status
@@ -307,15 +331,15 @@ def move_run(k: Kernel, task: Task, vpns: Sequence[int], target: int, *, everybo
     begin(k, task, vma, 0, len(vpns))
     k.s.vmf["done"][0] = 0
     pages: Array = np.array(vpns, np.int64)
-    fates: Array = np.zeros(len(vpns), np.int64)
+    fates, heads = np.zeros((2, len(vpns)), np.int64)
     roots = cache_roots(k)
     while True:
-        move_listed(k.s, rmap_walk.tables(k), roots, pages, fates, elsewhere, target, int(everybody))
+        move_listed(k.s, rmap_walk.tables(k), roots, pages, fates, heads, elsewhere, target, int(everybody))
         if int(k.s.vmf["reason"][0]) == DONE:
             break
         find_frame(k, task, target)
     spend(k)
-    answers = {GONE: target, THERE: target, SHARED: -int(Errno.EACCES), BUSY: -int(Errno.EBUSY)}
+    answers = {GONE: target, THERE: target, SHARED: -int(Errno.EACCES), QUEUED: -int(Errno.EBUSY), BUSY: STAYED}
     return [answers[fate] if fate in answers else nothing_there(k, vma, vpn) for fate, vpn in zip(fates.tolist(), vpns, strict=True)]
 
 

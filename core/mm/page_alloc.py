@@ -513,6 +513,12 @@ def wants_node_reclaim(s: State, node: int, order: int, mark: int, classzone: in
 
 
 @njit
+def would_reclaim(s: State, node: int) -> bool:
+    """`node_worth_reclaiming`, callable from Python."""
+    return node_worth_reclaiming(s, node)
+
+
+@njit
 def alloc_block(s: State, node: int, order: int, mark: int, classzone: int, nodes: int, mt: int) -> int:
     """`get_page_from_freelist` for Python callers: 2^order frames, refcount 1 on the first; 0 if none."""
     pfn = get_page_from_freelist(s, node, order, mark, classzone, nodes, node, mt)
