@@ -69,7 +69,8 @@ THP_MIGRATION_SPLIT = EVENT["thp_migration_split"]
 BY_POLICY = -1  # instead of a node: where the mapping's policy wants the page
 NEVER = -1  # vmf.ready: no frame can be had
 MOVED, FAILED, SINCE = range(3)  # vmf.count
-# what became of a page: no page there; it lies well; others map it; it stays though it should not; try again, with a frame or in parts; it waits to move
+# what became of a page: it moved; none is there; it lies well; others map it; it stays though it should not; try again, with a frame or in parts; it
+# was gathered before
 GONE, ABSENT, THERE, SHARED, BUSY, NO_FRAME, SPLIT, QUEUED = range(8)
 
 

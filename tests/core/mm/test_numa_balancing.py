@@ -60,6 +60,17 @@ def test_pages_follow_their_program() -> None:
     assert sum(event.pages for event in events) == PAGES  # type: ignore[attr-defined]
 
 
+def test_what_it_has_learnt_stands_in_sched() -> None:
+    box = NumaBox()
+    box.run_on(1)
+    box.compute(300)
+    text = box.text(f"/proc/{box.p}/sched")
+    found = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in text.splitlines()[2:] if ":" in line}
+    assert found["numa_pages_migrated"] == str(PAGES) and found["numa_preferred_nid"] == "1"
+    assert int(found["mm->numa_scan_seq"]) > 4 and int(found["total_numa_faults"]) > 0
+    assert "current_node=1, numa_group_id=0" in text and "numa_faults node=1 task_private=" in text
+
+
 def test_later_it_takes_two_faults_from_the_same_node() -> None:
     box = NumaBox()
     box.run_on(1)
