@@ -662,16 +662,14 @@ def copy_pages(s: State) -> None:
                 continue
             at = next_block(s, s.mms[src]["pgd"], at, end)
             continue
-        to = 0
+        to = pte_alloc(s, v, dst, at)  # where the parent has a table, be it empty
+        if to == 0:
+            break
         while at < stop:
             pte = s.pt[tid, at & 511]
             if pte == 0:
                 at += 1
                 continue
-            if to == 0:
-                to = pte_alloc(s, v, dst, at)
-                if to == 0:
-                    break
             if not pte & PTE_PRESENT:
                 swap_duplicate(s, swp_slot(s, pte))
                 s.mms[dst]["rss"][MM_SWAPENTS] += 1

@@ -188,7 +188,7 @@ def move_listed(s: State, r: Rmap, roots, vpns, fates, heads, sources: int, targ
             break
         if fate == SPLIT:
             continue
-        heads[i] = head_at(s, v, vpns[i])
+        heads[i] = head_at(s, v, vpns[i]) if fate in (GONE, THERE) else 0
         if fate == THERE:
             for j in range(v["count"][SINCE], i):
                 if heads[j] == heads[i]:

@@ -8,12 +8,12 @@ KNOB = "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
 
 
 def busy(**machine: object) -> tuple[Space, int]:
-    """3 GiB, and a process that holds the last 100 MiB of 2,000 that it has touched: in the second GiB, where boot left nothing."""
+    """3 GiB, and a process that holds the last 100 MiB of 1,500 that it has touched: in the second GiB, where boot left nothing."""
     space = Space("3G", **{"swap": "0", **machine})
-    address = space.mmap(2000 * M)
-    space.k.call("touch", space.pid, address=address, length=2000 * M, access="write")
-    space.ok("madvise", address=address, length=1900 * M, advice="dontneed")
-    return space, address + 1900 * M
+    address = space.mmap(1500 * M)
+    space.k.call("touch", space.pid, address=address, length=1500 * M, access="write")
+    space.ok("munmap", address=address, length=1400 * M)
+    return space, address + 1400 * M
 
 
 def in_second_gib(space: Space, address: int, pages: int) -> int:

@@ -85,14 +85,20 @@ def test_a_node_outside_the_cpuset_is_refused() -> None:
     assert space.errno("move_pages", address=space.mmap(PAGE), pages=[0], nodes=[1]) == "EACCES"
 
 
+def free_on(space: Space, node: int) -> int:
+    """Free pages of a node."""
+    return int(space.k.s.zones["free"][4 * node : 4 * node + 4].sum())
+
+
 def test_a_full_node_ends_the_call() -> None:
     space = two_nodes("128M")
     address = space.mmap(40 * M)
     space.touch(address, 40 * M)
     hog = space.spawn()
     space.ok("set_mempolicy", hog, mode="bind", nodes=[1])
-    there = int(space.ok("mmap", hog, length=30 * M, prot="rw", flags=["private", "anonymous"])["address"])
-    space.ok("touch", hog, address=there, length=30 * M, access="write")
+    length = (free_on(space, 1) - int(space.k.s.zones["wmark"][4:, 2].sum()) - 2048) * PAGE
+    there = int(space.ok("mmap", hog, length=length, prot="rw", flags=["private", "anonymous"])["address"])
+    space.ok("touch", hog, address=there, length=length, access="write")
     answer = space.ok("move_pages", address=address, pages=list(range(10240)), nodes=[1] * 10240)
     assert answer == {"status": "", "not_moved": 10240}
     moved = move(space, address, 10240).count(1)
@@ -165,7 +171,7 @@ def test_a_huge_page_moves_whole(shared: bool) -> None:
     space.ok("mbind", address=address, length=2 * M, mode="bind", nodes=[1], flags=["move_all" if shared else "move"])
     assert move(space, address, 1024) == [1] * 512 + [0] * 512
     assert (space.vmstat("thp_migration_success"), space.vmstat("pgmigrate_success"), space.vmstat("thp_split_page")) == (1, 512, 0)
-    assert space.smaps("AnonHugePages", address) == 4096
+    assert space.smaps("AnonHugePages", address) == space.smaps("AnonHugePages", address + 2 * M) == 2048
     if shared:
         assert move(space, address, 512, pid=child) == [1] * 512
 
@@ -185,13 +191,15 @@ def crumble(space: Space, node: int) -> None:
     space.set("/proc/sys/vm/compact_unevictable_allowed", 0)
     hog = space.spawn()
     space.ok("set_mempolicy", hog, mode="bind", nodes=[node])
-    pages = (int(space.k.s.zones["free"][4 * node : 4 * node + 4].sum()) - 300) * 2 // 3 & -2
+    pages = (free_on(space, node) - 2000) * 2 // 3 & -2
     there = int(space.ok("mmap", hog, length=pages * PAGE, prot="rw", flags=["private", "anonymous"])["address"])
     space.ok("madvise", hog, address=there, length=pages * PAGE, advice="nohugepage")
     space.ok("touch", hog, address=there, length=pages * PAGE, access="write")
     child = int(space.ok("fork", hog)["pid"])
     space.ok("touch", hog, address=there, length=pages * PAGE, access="write", stride=2)
     space.ok("mlock", hog, address=there, length=pages * PAGE)
+    rest = (free_on(space, node) - 700) * PAGE
+    there = int(space.ok("mmap", hog, length=rest, prot="rw", flags=["private", "anonymous", "locked"])["address"])
     space.ok("exit", child)
 
 
@@ -199,7 +207,8 @@ def test_without_2m_at_hand_it_comes_apart() -> None:
     space, address = huge()
     crumble(space, 1)
     assert move(space, address, 1024, 1) == [1] * 1024
-    assert space.vmstat("thp_migration_split") == space.vmstat("thp_split_page") == 2
+    assert space.vmstat("thp_migration_split") + space.vmstat("thp_migration_success") == 2
+    assert space.vmstat("thp_migration_split") == space.vmstat("thp_split_page") >= 1
     assert space.vmstat("pgmigrate_success") == 1024
 
 
