@@ -185,33 +185,6 @@ def test_one_that_is_mapped_in_parts_moves_whole_too() -> None:
     assert space.smaps("AnonHugePages", address) == 0
 
 
-def crumble(space: Space, node: int) -> None:
-    """Fill a node so that every free block of it is a single page: a child leaves every second one, and what remains cannot be compacted."""
-    space.set("/proc/sys/vm/min_free_kbytes", 512)
-    space.set("/proc/sys/vm/compact_unevictable_allowed", 0)
-    hog = space.spawn()
-    space.ok("set_mempolicy", hog, mode="bind", nodes=[node])
-    pages = (free_on(space, node) - 2000) * 2 // 3 & -2
-    there = int(space.ok("mmap", hog, length=pages * PAGE, prot="rw", flags=["private", "anonymous"])["address"])
-    space.ok("madvise", hog, address=there, length=pages * PAGE, advice="nohugepage")
-    space.ok("touch", hog, address=there, length=pages * PAGE, access="write")
-    child = int(space.ok("fork", hog)["pid"])
-    space.ok("touch", hog, address=there, length=pages * PAGE, access="write", stride=2)
-    space.ok("mlock", hog, address=there, length=pages * PAGE)
-    rest = (free_on(space, node) - 700) * PAGE
-    there = int(space.ok("mmap", hog, length=rest, prot="rw", flags=["private", "anonymous", "locked"])["address"])
-    space.ok("exit", child)
-
-
-def test_without_2m_at_hand_it_comes_apart() -> None:
-    space, address = huge()
-    crumble(space, 1)
-    assert move(space, address, 1024, 1) == [1] * 1024
-    assert space.vmstat("thp_migration_split") + space.vmstat("thp_migration_success") == 2
-    assert space.vmstat("thp_migration_split") == space.vmstat("thp_split_page") >= 1
-    assert space.vmstat("pgmigrate_success") == 1024
-
-
 # ---------------------------------------------------------------- hugetlb
 
 # pages in the pool by node before; those used on node 0 (two, of a process) go to node 1; total, free by node, surplus afterwards
