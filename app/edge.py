@@ -3,8 +3,8 @@
 No answer leaves before what it tells of is stored (`host.exchange`): the route has long been done then, and the kernel has gone on.
 
 A POST with an Idempotency-Key is carried out once: its first answer is stored, in one transaction with what it did, and given again to the
-same request, by whatever worker and after whatever crash; the same key with another request is refused, and so is a second request while the first
-is under way. What was never carried out (no token, stale, too large, busy) is not kept.
+same request of the same caller, by whatever worker and after whatever crash; the same key with another request is refused, and so is a second request
+while the first is under way. What was never carried out (no token, stale, too large, busy) is not kept.
 """
 
 import hashlib
@@ -122,7 +122,8 @@ class Edge:
             body = await request.body()
         except HTTPException as error:
             raise Problem(error.status_code, "body-too-large", error.detail) from None
-        name = _digest(key, _session_of(scope["path"]), request.headers.get("authorization", "").encode())
+        caller = await scope["app"].state.gate.caller(scope)  # 401 for a token that was revoked since
+        name = _digest(key, _session_of(scope["path"]), caller.id.encode(), caller.digest)
         fingerprint = _digest(scope["path"].encode(), scope.get("query_string", b""), body)
         if name in self._under_way:
             raise Problem(409, "still-under-way", "the first request with this Idempotency-Key is still under way: wait for its answer")
@@ -130,7 +131,6 @@ class Edge:
         try:
             kept = await self.registry.writer.read(lambda conn: replies.get(conn, name))
             if kept is not None:
-                await scope["app"].state.gate.caller(scope)  # 401 for a token that was revoked since
                 await _again(kept, fingerprint, send)
                 return
             exchange.holds = True

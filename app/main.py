@@ -20,15 +20,15 @@ from app.edge import Edge
 from app.host.registry import Registry
 from app.identity.buckets import Bucket
 from app.identity.gate import Gate
-from app.identity.guard import require_rows
+from app.identity.guard import require_rows, schemes
+from app.identity.oidc import Provider
 from app.identity.shield import Shield
 from app.observe import Observe
 from app.prefix import Prefix
 from app.routes import calls, cgroups, events, files, health, identity, keys, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
-from app.storage.identity import MemoryIdentity
-from app.storage.identity_sql import SqlIdentity
+from app.storage.identity import IdentityStore, adopt
 
 WS_MAX_SIZE = 256 << 10
 CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentials (cookies) are never allowed
@@ -52,6 +52,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.loop = asyncio.get_running_loop()
     await registry.start()
     gate: Gate = app.state.gate
+    gate.store = IdentityStore(registry.writer)
+    if registry.settings.data is not None:
+        await asyncio.to_thread(adopt, registry.writer.database, registry.settings.data)
     tasks = [asyncio.create_task(registry.sweep()), asyncio.create_task(gate.run())]
     end_traces = telemetry.start() if registry.settings.otel else None
     try:
@@ -69,21 +72,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             end_traces()
 
 
-def create_app(settings: Settings | None = None, callers: str | None = None) -> FastAPI:
-    """The service.
-
-    Parameters
-    ----------
-    settings : Settings, optional
-        Default: from the environment.
-    callers : str, optional
-        The database of tokens and courses that several processes share; default: a file in the data folder, or memory.
-    """
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service; its settings are by default the environment's."""
     settings = settings or Settings()
-    if callers is None and settings.data is not None:
-        callers = f"sqlite:///{settings.data / 'identity.sqlite'}"
     registry = Registry(settings)
-    gate = Gate(settings, MemoryIdentity() if callers is None else SqlIdentity(callers))
+    gate = Gate(settings, Provider(settings) if settings.oidc_issuer else None)
     app = FastAPI(
         title="pagewalk",
         version=health.API_VERSION,
@@ -97,6 +90,7 @@ def create_app(settings: Settings | None = None, callers: str | None = None) -> 
     )
     app.state.registry, app.state.gate = registry, gate
     app.state.gather = _gather_here(registry)
+    app.state.security = schemes
     app.router.routes.insert(0, processes.HOT)
     modules = (processes, files, cgroups, events, calls, sessions, keys, identity, monitor, programs, replay, health)
     for module in modules:

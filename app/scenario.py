@@ -321,6 +321,11 @@ class Step:
         """Whether the line did not do what it says."""
         return bool(self.errno or self.signal or (self.dead and self.op is None))
 
+    @property
+    def outcome(self) -> str:
+        """What the line came to, in a word: the error, the signal, `no such process`, or `ok`."""
+        return self.errno or self.signal or ("no such process" if self.dead and self.op is None else "ok")
+
     def faults(self, kind: str) -> int:
         """Faults of `minor` or `major` kind during the line."""
         found = (self.answer or {}).get("faults") or {}
@@ -337,6 +342,13 @@ def pagemap_counts(raw: bytes) -> dict[str, int]:
     bits = {"present": 63, "swapped": 62, "file": 61, "exclusive": 56, "softdirty": 55}
     entries = array.array("Q", raw[: len(raw) // 8 * 8])
     return {name: sum(entry >> bit & 1 for entry in entries) for name, bit in bits.items()}
+
+
+def process_named(words: list[str]) -> str | None:
+    """The process that a line of the machine's is about, which must be there."""
+    if words[0] in ("kill", "setproc"):
+        return words[1]
+    return words[2] if words[:2] == ["cg", "attach"] else None
 
 
 class Runner:
@@ -476,8 +488,10 @@ class Runner:
     # -- lines of the machine --
 
     def _machine(self, step: Step, words: list[str]) -> None:
-        verb = words[0]
-        if verb == "spawn":
+        verb, named = words[0], process_named(words)
+        if named is not None and named not in self.actors:  # the fork that should have made it was refused
+            step.dead = True
+        elif verb == "spawn":
             self._spawn(step, words[1])
         elif verb == "kill":
             self._kill(step, words[1])

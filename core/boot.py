@@ -69,6 +69,7 @@ from core.mm.mm_types import (
     SC,
     SECTION_SHIFT,
     SLOT,
+    SLOTS_CACHE,
     SWAP,
     VMF,
     ZONE,
@@ -174,6 +175,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.s.ctl[CTL_POLICY] = RECLAIM_POLICIES.index(machine.reclaim_policy)
     k.s.ctl[CTL_FALLBACK] = FIFO
     k.s.ctl[CTL_RANDOM] = (seed * 2654435761 + 88172645463325252) & ((1 << 62) - 1) or 1
+    k.pcp = mmzone.per_cpu_pages(machine)
     lay_out_zones(k, layouts)
     hugetlb.hugetlb_init(k)
     k.numa = dict(numa_balancing.DEFAULTS)
@@ -230,6 +232,7 @@ def columns(k: Kernel, max_pfn: int) -> State:
         runs=arena((MAX_RUNS,), RUN),
         slots=arena((swapon.rows(k.swap_devices),), SLOT),
         swaps=arena((MAX_SWAPFILES,), SWAP),
+        slot_caches=arena((k.nr_cpus,), SLOTS_CACHE),
         sc=arena((1,), SC),
         cc=arena((1,), CC),
         looks=arena((NR_LOOKS,), LOOK),
@@ -302,7 +305,7 @@ def give_zone(k: Kernel, one: ZoneLayout, used: int) -> None:
     if used:
         ranges.append((at, at + used, "kernel"))
         at += used
-    count = mmzone.pcp_high(k, zid) // mmzone.BOOT_PCP_SHARE if one.type != ZONE_DMA else 0
+    count = int(k.pcp.rows[zid, mmzone.PCP_HIGH]) // mmzone.BOOT_PCP_SHARE if one.type != ZONE_DMA else 0
     cpus = max(1, k.nr_cpus // k.nr_nodes)
     count = min(count, (one.end - at) // (4 * cpus))
     k.boot_facts.pcp_counts[zid] = count

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import AnonVma, Inode, Mm, State
-    from core.mm.mmzone import BootFacts
+    from core.mm.mmzone import BootFacts, PerCpuPages
     from core.mm.policy_client import Advisor
     from core.mm.tlb import Tlb, TlbColumns
     from core.monitor import Monitor
@@ -77,6 +77,7 @@ class Kernel:
     nr_cpus: int
     populated: list[int]  # rows of the zones that have memory
     boot_facts: BootFacts
+    pcp: PerCpuPages
     tasks: dict[int, Task]
     next_pid: int
     mms: dict[int, Mm]
@@ -91,7 +92,6 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
-    pcp: dict[str, Any]  # what stands on the CPUs' own lists of free pages
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     tlb: Tlb
@@ -172,37 +172,28 @@ class Kernel:
         program may cause is in the Result: `errno`, `signal`, `killed`.
         """
         row = CALLS[op]
-        answer = Result()
         if self.panicked is not None:
-            answer.errno = "EIO"
-            return answer
-        task = sched.live(self, pid) if row.process else None
-        if task is None:
-            return self._run(answer, row.handler, None, args)
+            return Result(errno="EIO")
+        if not row.process:
+            return self._run(row.handler, None, args)
+        task = sched.live(self, pid)
         minor, major = task.minflt, task.majflt
-        self._run(answer, row.handler, task, args)
+        answer = self._run(row.handler, task, args)
         answer.minor, answer.major = task.minflt - minor, task.majflt - major
         record.keep(self.records.calls, {"pid": task.pid, "op": op, "begin_ns": self.clock.now - answer.elapsed_ns, "elapsed_ns": answer.elapsed_ns,
                                   "minor": answer.minor, "major": answer.major})  # fmt: skip
         return answer
 
-    def _run(self, answer: Result, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
+    def _run(self, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
         """One handler with its outcome sorted into the answer's channels."""
-        start, self.killed, self.current = self.clock.now, [], task
-        self.rmap = None
-        clock, self.work_left = self.clock, CATCH_UP_WORK
-        used = (clock.user_ns, clock.asleep_ns, clock.others_ns)
-        self.tlb.call = [0] * len(tlb.COUNTED)
-        if task is not None:
-            psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
-            if task.mm is not None:
-                tlb.switch_mm(self, task.cpu, task.mm)
-        clock.spend(self.costs.syscall)
+        answer = Result()
+        begun = self._enter(task, answer)
         try:
             if task is None:
                 answer.result = handler(self, **args)
             else:
-                image.run_user(self, task)
+                if task.returning:
+                    image.run_user(self, task)
                 answer.result = handler(self, task, **args)
         except SysError as failure:
             answer.errno, answer.detail, answer.result = failure.errno.name, failure.why or None, failure.result
@@ -213,30 +204,47 @@ class Kernel:
         except TaskKilled:  # or the machine panicked under it
             answer.signal, answer.errno = ("SIGKILL", None) if self.panicked is None else (None, "EIO")
         finally:
-            if task is not None:
-                memcontrol.resume_user_mode(self, task)
-                sched.exit_to_user(self, task)
-            self.current = None
-            answer.tlb = dict(zip(tlb.COUNTED, self.tlb.call, strict=True)) if self.tlb.call[0] else None
-            tlb.enter_lazy_tlb(self)
-            self.s.ctl[CTL_IN_LRU_FAULT] = 0
-            pcp.settle(self, task.cpu if task is not None else 0)
-            if not self.nr_programs:  # else they go on in the time that is theirs
-                gfp.kswapd_finish(self)
-                page_writeback.flusher_finish(self)
-            if task is not None:
-                self.account(task, start, used)
-            self.catch_up(start)
-            self.rmap = None
-        answer.killed = self.killed
-        answer.elapsed_ns = self.clock.now - start
+            self._leave(task, answer, begun)
         return answer
 
-    def account(self, task: Task, start: int, used: tuple[int, int, int]) -> None:
-        """The call is over: its time goes to the task and to its processor (account_process_tick)."""
+    def _enter(self, task: Task | None, answer: Result) -> tuple[int, int, int, int]:
+        """A call begins: its task runs, its account is opened. What the clock stood at: in all, and by kind of time."""
+        clock = self.clock
+        begun = clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns
+        self.killed, self.current, self.rmap, self.work_left = answer.killed, task, None, CATCH_UP_WORK
+        self.tlb.call = ()
+        if task is not None:
+            psi.set_state(self, task, psi.RUNNING | psi.ONCPU)
+            if task.mm is not None:
+                tlb.switch_mm(self, task.cpu, task.mm)
+        clock.spend(self.costs.syscall)
+        return begun
+
+    def _leave(self, task: Task | None, answer: Result, begun: tuple[int, int, int, int]) -> None:
+        """A call ends: what its task still has to answer for, what daemons do in an idle machine, the accounts."""
+        if task is not None:
+            memcontrol.resume_user_mode(self, task)
+            sched.exit_to_user(self, task)
+        self.current = None
+        if self.tlb.call:
+            answer.tlb = tlb.by_name(self.tlb.call)
+        tlb.enter_lazy_tlb(self)
+        self.s.ctl[CTL_IN_LRU_FAULT] = 0
+        pcp.settle(self, task.cpu if task is not None else 0)
+        if not self.nr_programs:  # else they go on in the time that is theirs
+            gfp.kswapd_finish(self)
+            page_writeback.flusher_finish(self)
+        if task is not None:
+            self._account(task, *begun)
+        self.catch_up(begun[0])
+        self.rmap = None
+        answer.elapsed_ns = self.clock.now - begun[0]
+
+    def _account(self, task: Task, start: int, user: int, asleep: int, others: int) -> None:
+        """The call that began at these times is over: its time goes to the task and to its processor (account_process_tick)."""
         clock, rq = self.clock, self.rqs[task.cpu]
-        user, asleep, others = clock.user_ns - used[0], clock.asleep_ns - used[1], clock.others_ns - used[2]
-        system = clock.now - start - user - asleep - others
+        user, asleep = clock.user_ns - user, clock.asleep_ns - asleep
+        system = clock.now - start - user - asleep - (clock.others_ns - others)
         task.utime_ns += user
         task.stime_ns += system
         rq.idle_to(start)

@@ -29,19 +29,22 @@ import zstandard
 
 from core import boot
 from core.abi.mman import PAGE_SIZE
-from core.mm import tlb
+from core.mm import mmzone, tlb
 from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL_XA_NEXT, NR_LOOKS, Array, State
+from core.mm.mmzone import PerCpuPages
 from core.mm.tlb import TlbColumns
 from core.mm.tlb_walk import CLOCK
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
 SCRATCH = ("runs", "cc")  # columns that hold nothing between two calls
 TLB = ("tlb_tags", "tlb_stamps", "tlb_state")  # tags, stamps, state of TlbColumns; its geometry is the machine's
+PCP = "pcp_rows"
+COLUMNS = tuple(name for name in (*State._fields, *TLB, PCP) if name not in SCRATCH)
 _PLAIN = (int, str, bool, type(None))
 
 
@@ -71,16 +74,17 @@ def used_rows(k: Kernel, name: str) -> int:
 
 
 def column_of(k: Kernel, name: str) -> Array:
-    """A column by its name: of the state, or of the TLBs."""
+    """A column by its name: of the state, of the TLBs, of the per-CPU lists."""
+    if name == PCP:
+        return k.pcp.rows
     column: Array = getattr(k.tlb_columns, name.removeprefix("tlb_")) if name in TLB else getattr(k.s, name)
     return column
 
 
 def columns(k: Kernel) -> Iterator[tuple[str, Array]]:
     """Every column's used rows."""
-    for name in (*State._fields, *TLB):
-        if name not in SCRATCH:
-            yield name, np.ascontiguousarray(column_of(k, name)[: used_rows(k, name)])
+    for name in COLUMNS:
+        yield name, np.ascontiguousarray(column_of(k, name)[: used_rows(k, name)])
 
 
 def as_bytes(rows: Array) -> Array:
@@ -142,7 +146,7 @@ def attributes(thing: Any) -> list[tuple[str, Any]]:
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
     found = [(name, getattr(thing, name)) for name in slots if hasattr(thing, name)]
     found += sorted(getattr(thing, "__dict__", {}).items())
-    return [(name, value) for name, value in found if not isinstance(value, (State, TlbColumns))]
+    return [(name, value) for name, value in found if not isinstance(value, (State, TlbColumns, PerCpuPages))]
 
 
 def objects_text(k: Kernel) -> bytes:
@@ -224,10 +228,8 @@ def load(k: Kernel, blob: bytes) -> None:
     text, data = _take(data)
     head = json.loads(bytes(sizes))
     _Builder(json.loads(bytes(text)), k).fill()
-    k.s, k.tlb_columns = boot.columns(k, head["max_pfn"]), tlb.columns(k.machine)
-    for name in (*State._fields, *TLB):
-        if name in SCRATCH:
-            continue
+    k.s, k.tlb_columns, k.pcp = boot.columns(k, head["max_pfn"]), tlb.columns(k.machine), mmzone.per_cpu_pages(k.machine)
+    for name in COLUMNS:
         column = column_of(k, name)
         count = head[name] * column[:1].nbytes
         _copy_sparse(data[:count], as_bytes(column[: head[name]]))

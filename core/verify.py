@@ -41,6 +41,7 @@ from core.abi.page_flags import (
     PG_TAIL,
     PG_UNEVICTABLE,
     PG_ZERO,
+    PG_ZSMALLOC,
 )
 from core.jit import njit
 from core.mm import hugetlb_share
@@ -55,6 +56,7 @@ from core.mm.mm_types import (
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
     CTL_SLABU_PAGES,
+    CTL_SWAP_FREE,
     HPAGE_PMD_NR,
     LRU_UNEVICTABLE,
     MAX_NR_GENS,
@@ -72,8 +74,9 @@ from core.mm.mm_types import (
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_SPECIAL, pte_pfn
 from core.mm.swap import lru_pages, page_lru
-from core.mm.swapfile import SLOT_SHMEM, swp_slot
+from core.mm.swapfile import SLOT_CACHED, SLOT_SHMEM, swp_slot
 from core.mm.util import is_data_mapping
+from core.mm.zram import SLOT_HUGE, SLOT_OBJECT, SLOT_SAME
 from core.panic import KernelBug
 from core.sched import psi
 from core.verify_ksm import shared_pages_add_up
@@ -85,8 +88,8 @@ if TYPE_CHECKING:
     from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Mm
 
-OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb", "zero")
-FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB, ZERO = range(1, 10)
+OWNERS = ("nobody", "free", "boot", "anon", "cache", "table", "stack", "slab", "hugetlb", "zero", "zsmalloc")
+FREE, BOOT, ANON, CACHE, TABLE, STACK, SLAB, HUGETLB, ZERO, ZSMALLOC = range(1, 11)
 NO_SWAP = np.zeros(0, np.int64)
 MAPPED_RSS = ((0, "file"), (1, "anon"), (2, "swap"), (3, "shmem"))
 
@@ -400,9 +403,10 @@ def recount(k: Kernel) -> Recount:
     r.owner[unmapped] = ANON
     r.claims[unmapped] += 1
     _claim_compound(k, r, flags)
-    slab = np.flatnonzero(flags & PG_SLAB)
-    r.owner[slab] = SLAB
-    r.claims[slab] += 1
+    for owner, flag in ((SLAB, PG_SLAB), (ZSMALLOC, PG_ZSMALLOC)):
+        theirs = np.flatnonzero(flags & flag)
+        r.owner[theirs] = owner
+        r.claims[theirs] += 1
     return r
 
 
@@ -488,9 +492,9 @@ def references_have_holders(k: Kernel, r: Recount) -> None:
     expected[r.heads] = small + r.whole[r.heads] + HPAGE_PMD_NR * ((flags[r.heads] & (PG_SWAPCACHE | PG_SHMEM)) != 0)
     if k.khugepaged["held"]:
         expected[k.khugepaged["held"]["head"]] = 1  # a block that is to be filled
-    expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB)) != 0] = 1
+    expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB | PG_ZSMALLOC)) != 0] = 1
     expected += r.sharers
-    counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB))
+    counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB, ZSMALLOC))
     _same("refcount", np.where(counted, expected, 0), np.where(counted, mem["refcount"], 0))
 
 
@@ -550,9 +554,19 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
     heads = r.head_of[pfns]
     if (mem["private"][heads] + pfns - heads != cached).any() or not (mem["flags"][heads] & PG_SWAPCACHE).all():
         broken("swap cache", "a slot's page does not name the slot")
-    used = (slots["count"] > 0) | (slots["pfn"] > 0)
-    for area in k.s.swaps:
+    kept = slots["flags"] & SLOT_CACHED > 0
+    used = (slots["count"] > 0) | (slots["pfn"] > 0) | kept
+    if (kept & ((slots["count"] > 0) | (slots["pfn"] > 0))).any() or int(kept.sum()) != int((k.s.slot_caches["nr"] + k.s.slot_caches["n_ret"]).sum()):
+        broken("swap", "what the processors keep is in use, or not theirs")
+    free = sum(int(area["pages"]) - int(area["used"]) for area in k.s.swaps if area["on"])
+    if free != int(k.s.ctl[CTL_SWAP_FREE]):
+        broken("swap", f"{int(k.s.ctl[CTL_SWAP_FREE])} slots are counted as free, {free} are")
+    frames = int((k.s.mem["flags"] & PG_ZSMALLOC > 0).sum())
+    if frames != int(k.s.swaps["frames"].sum()) or frames != sum(int(zone["stat"][ZONE["nr_zspages"]]) for zone in k.s.zones):
+        broken("zram", f"the devices count {int(k.s.swaps['frames'].sum())} frames, there are {frames}")
+    for kind, area in enumerate(k.s.swaps):
         first = int(area["base"])
+        _kept_by_zram(k, kind)
         found = int(used[first : first + int(area["pages"]) + 1].sum())
         if found != int(area["used"]):
             broken("swap", f"an area counts {int(area['used'])} slots in use, has {found}")
@@ -561,6 +575,15 @@ def swap_slots_add_up(k: Kernel, r: Recount) -> None:
         below = sum(int(k.s.memcgs["swap"][child.id]) for child in k.cgroups.values() if child.parent is cg)
         if cg.parent is not None and int(paid[cg.id]) + below != int(k.s.memcgs["swap"][cg.id]):
             broken("memory.swap", f"{cg.path} counts {int(k.s.memcgs['swap'][cg.id])} slots; it has {int(paid[cg.id])} and {below} below")
+
+
+def _kept_by_zram(k: Kernel, kind: int) -> None:
+    """The flags of an area's slots say what its device keeps, and slots that are in use have their page there."""
+    area = k.s.swaps[kind]
+    flags = k.s.slots["flags"][int(area["base"]) : int(area["base"]) + int(area["pages"]) + 1]
+    for name, flag in (("objects", SLOT_OBJECT), ("huge_pages", SLOT_HUGE), ("same_pages", SLOT_SAME)):
+        if int(area["object_size"]) and int((flags & flag > 0).sum()) != int(area[name]):
+            broken("zram", f"the device counts {int(area[name])} {name}, it has {int((flags & flag > 0).sum())}")
 
 
 def commitments_add_up(k: Kernel, r: Recount) -> None:

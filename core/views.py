@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from core import explain, explain_hugetlb, explain_node, explain_pressure, monitor, verify
+from core import monitor, verify
 from core.abi.mman import (
     PMD_PAGES,
     TASK_SIZE,
@@ -34,6 +34,15 @@ from core.abi.page_flags import (
     PG_TAIL,
     PG_UNEVICTABLE,
 )
+from core.explain.charge import explain_charge
+from core.explain.hugetlb import explain_hugetlb
+from core.explain.ksm import explain_ksm
+from core.explain.node import explain_node
+from core.explain.oom import explain_oom
+from core.explain.psi import explain_psi
+from core.explain.reclaim import explain_reclaim
+from core.explain.thp import explain_thp
+from core.explain.tlb import explain_tlb
 from core.fs import proc_pid
 from core.machine import RECLAIM_POLICIES
 from core.mm import huge_memory, hugetlb, hugetlb_fault, lru_gen, memcontrol, memory, mempolicy, mmzone, pgtable, smaps, tlb
@@ -405,7 +414,7 @@ def tlb_view(k: Kernel, pid: int) -> dict[str, Any]:
         "pid": pid,
         "cpu": task.cpu,
         "asid": asid,
-        "counts": dict(zip(tlb.COUNTED, task.tlb, strict=True)),
+        "counts": tlb.by_name(task.tlb),
         "held": held,
         "entries": entries[:SHOWN],
         "processor": {name: getattr(c, name) for name in ("switches", "switch_flushes", "local_all", "local_one", "ipis_sent", "ipis_received")},
@@ -539,18 +548,18 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "files": files,
     "memory": memory_map,
     "audit": verify.audit,
-    "explain_oom": explain.explain_oom,
+    "explain_oom": explain_oom,
     "vmstat": monitor.vmstat,
     "oom": oom,
     "installed": installed,
-    "explain_reclaim": explain_pressure.explain_reclaim,
-    "explain_charge": explain_pressure.explain_charge,
-    "explain_psi": explain_pressure.explain_psi,
-    "explain_ksm": explain.explain_ksm,
-    "explain_thp": explain.explain_thp,
-    "explain_node": explain_node.explain_node,
-    "explain_hugetlb": explain_hugetlb.explain_hugetlb,
-    "explain_tlb": explain.explain_tlb,
+    "explain_reclaim": explain_reclaim,
+    "explain_charge": explain_charge,
+    "explain_psi": explain_psi,
+    "explain_ksm": explain_ksm,
+    "explain_thp": explain_thp,
+    "explain_node": explain_node,
+    "explain_hugetlb": explain_hugetlb,
+    "explain_tlb": explain_tlb,
     "latency": latency,
     "tlb": tlb_view,
     "tlb_reach": tlb_reach,

@@ -34,7 +34,6 @@ T = TypeVar("T")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
 REPLIES_S: Final = 24 * 3600.0
-PAGE_ROWS: Final = 1000
 MOST_AT_ONCE: Final = 64  # sessions that one sweep takes out of memory
 
 
@@ -324,7 +323,10 @@ class Registry:
     def _check_share(self, conn: Any, whose: Whose) -> None:
         """Raises 429 when a subject has as many sessions as one may have."""
         limit = self.settings.max_sessions_per_owner
-        if whose.limited and whose.owner is not None and catalogue.count(conn, whose.owner) >= limit:
+        if not whose.limited or whose.owner is None:
+            return
+        self.writer.database.dialect.alone(conn, whose.owner)  # another worker may be creating one for him, too
+        if catalogue.count(conn, whose.owner) >= limit:
             detail = f"{whose.owner[:60]} has {limit} sessions, which is what one may have: delete one, or wait until one expires"
             raise Problem(429, "quota-exceeded", detail, {"Retry-After": "60"})
 
@@ -337,15 +339,10 @@ class Registry:
         await session.close()
         session.history.work(lambda conn: history.remove(conn, session.id))
 
-    async def page(self, size: int, token: str | None, visible: Callable[[Record], bool]) -> tuple[list[Record], str | None]:
-        """Sessions in order of creation, and the token of the next page. Raises a 422 for a token that is none of ours."""
-        after, found = None if token is None else _decode(token), list[Record]()
-        while len(found) <= size:
-            rows = await self.writer.read(partial(catalogue.page, size=PAGE_ROWS, after=after))
-            found += [row for row in rows if visible(row)]
-            if len(rows) < PAGE_ROWS:
-                break
-            after = rows[-1].created, rows[-1].id
+    async def page(self, size: int, token: str | None, of: catalogue.Part | None) -> tuple[list[Record], str | None]:
+        """Sessions in order of creation, whichever worker has them, and the token of the next page. Raises a 422 for a token that is none of ours."""
+        after = None if token is None else _decode(token)
+        found = await self.writer.read(partial(catalogue.page, size=size + 1, after=after, part=of))
         part = [self._live[row.id].record() if row.id in self._live else row for row in found[:size]]
         return part, _encode(found[size - 1]) if len(found) > size else None
 

@@ -44,8 +44,7 @@ def run(settings: Settings, folder: Path, seat: str, seats: list[str], life: str
     logs.configure(settings.log_level, settings.log_format)
     places = Places(folder, seat, seats)
     places.occupy(life)
-    shared = None if settings.data is not None else f"sqlite:///{folder / 'identity.sqlite'}"
-    app = create_app(settings, shared)
+    app = create_app(settings)
     registry = app.state.registry
     registry.join(life, places)
     count = partial(local_snapshot, registry)

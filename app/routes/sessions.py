@@ -12,7 +12,7 @@ from app.errors import Problem, require_json
 from app.host import travel
 from app.host.registry import Whose
 from app.host.session import Named, Session
-from app.identity.guard import GuardedRoute, sees
+from app.identity.guard import GuardedRoute, seen_by
 from app.identity.roles import Caller
 from app.identity.table import ROWS
 from app.routes import reply
@@ -85,7 +85,7 @@ async def list_sessions(
     page_token: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """The sessions that the caller may see, in order of creation."""
-    sessions, token = await registry.page(page_size, page_token, lambda session: sees(caller, session))
+    sessions, token = await registry.page(page_size, page_token, seen_by(caller))
     headers = {"Link": f'</v1/sessions?page_size={page_size}&page_token={token}>; rel="next"'} if token else {}
     return reply.json({"items": [_shown(one, registry.settings.event_retention) for one in sessions], "next_page_token": token}, headers=headers)
 

@@ -30,6 +30,7 @@ PG_PRIVATE = 1 << 23  # carries buffer heads
 PG_SHMEM = 1 << 24  # page cache of shmem (tmpfs): counted in Shmem, lives on the anon lists
 PG_STACK = 1 << 25  # kernel stack
 PG_HUGETLB = 1 << 26
+PG_ZSMALLOC = 1 << 27  # part of a zspage: compressed pages of a zram device
 
 # /proc/kpageflags bit -> our bit, where they correspond one to one
 KPAGEFLAGS: dict[int, int] = {

@@ -52,6 +52,8 @@ def unlink(k: Kernel, path: str) -> None:
     if k.files[path].hstate is not None:
         hugetlbfs.unlink(k, path)
         return
+    if k.files[path].swapfile:
+        raise FsError("EPERM", f"{path} is a swap area in use: swapoff first")
     inode = k.files.pop(path)
     inode.nlink = 0
     inode.path += " (deleted)"

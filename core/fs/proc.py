@@ -256,7 +256,7 @@ def _zone_detail(k: Kernel, zid: int) -> str:
     stats = [("nr_free_pages", int(zone["free"]) - pcp.held(k, zid)), *zip(ZONE_STATS, zone["stat"].tolist(), strict=True),
              *zip(NUMA_STATS, k.s.numa_stat[zid].tolist(), strict=True)]  # fmt: skip
     out = "".join(f"      {name:<12} {max(0, value)}\n" for name, value in stats) + "  pagesets\n"
-    high, batch, threshold = mmzone.pcp_high(k, zid), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
+    high, batch, threshold = int(k.pcp.rows[zid, mmzone.PCP_HIGH]), mmzone.pcp_batch(k, zid), stat_threshold(int(zone["managed"]), k.nr_cpus)
     for cpu in range(k.nr_cpus):
         out += f"    cpu: {cpu}\n" + "".join(f"              {label:<6} {value}\n" for label, value in (("count:", pcp.count(k, zid, cpu)), ("high:", high), ("batch:", batch)))
         out += f"  vm stats threshold: {threshold}\n"

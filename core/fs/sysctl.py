@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.fs.node import Row, bad, parse_int, show
-from core.mm import compaction, filemap, mmzone
+from core.mm import compaction, filemap, gfp, mmzone
 from core.sysctl import BY_NAME, DEFAULT_RATIO, INT_MAX, LOWMEM_RESERVE_RATIO, POOL, SYSCTLS
 from core.vmstat import EVENT
 
@@ -45,7 +45,9 @@ def _exclusive(other: str, k: Kernel) -> None:
 
 
 def _watermarks(k: Kernel) -> None:
+    """New marks. If they lie above what is free, the next small allocation of whoever wrote here wakes kswapd, long before a program wants memory."""
     mmzone.setup_per_zone_wmarks(k, get(k, "vm.min_free_kbytes"))
+    gfp.wake_below_low(k)
 
 
 def _kcompactd(k: Kernel) -> None:
@@ -59,6 +61,7 @@ def _high_fraction(k: Kernel) -> None:
     if 0 < get(k, "vm.percpu_pagelist_high_fraction") < MIN_PERCPU_PAGELIST_HIGH_FRACTION:
         k.sysctl["vm.percpu_pagelist_high_fraction"] = 0
         raise bad("vm.percpu_pagelist_high_fraction is 0 or at least 8")
+    mmzone.setup_pageset_high(k)
 
 
 ACTIONS: dict[str, Callable[[Kernel], None]] = {

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import SysError
-from core.fs import cgroup, cpuset, disk, hugepages, ksm, lru_gen, proc, proc_pid, sysctl, sysfs
+from core.fs import cgroup, cpuset, disk, hugepages, ksm, lru_gen, proc, proc_pid, sysctl, sysfs, zram
 from core.fs.disk import create_file as create_file
 from core.fs.node import FsError as FsError
 from core.fs.node import Row, decode
@@ -105,6 +105,8 @@ ROWS: tuple[Row, ...] = (
     Row("/sys/kernel/debug/extfrag/extfrag_index", 0o444, "by zone and order: lack of memory (0) or fragmentation (1); -1: a block is free",
         sysfs.extfrag_index),
     Row("/sys/kernel/debug/extfrag/unusable_index", 0o444, "by zone and order: share of free memory in smaller blocks", sysfs.unusable_index),
+    # ---- /sys/block
+    *zram.rows(),
     # ---- /sys/devices/system
     Row(NODES + "/online", 0o444, "nodes that are there", sysfs.node_list),
     Row(NODES + "/possible", 0o444, "nodes that could be", sysfs.node_list),
@@ -201,6 +203,8 @@ def _pattern(k: Kernel, parts: list[str]) -> tuple[str, Any]:
         return "/".join([CGROUP, "<cgroup>", *rest]), group
     if parts[:4] == ["sys", "devices", "system", "node"] and parts[4:] and (node := _node(k, parts[4])) is not None:
         return "/".join([NODES, "<node>", *parts[5:]]), node
+    if parts[:2] == ["sys", "block"] and parts[2:] and parts[2] in (known := zram.devices(k)):
+        return "/".join([zram.BLOCK, "<zram>", *parts[3:]]), known[parts[2]]
     if parts[:1] == ["data"] and len(parts) == 2:
         return DATA + "/<file>", _file(k, "/" + "/".join(parts))
     if parts[:2] == ["dev", "hugepages"] and len(parts) == 3:
@@ -327,6 +331,8 @@ def _names(k: Kernel, node: Node) -> Iterator[str]:
         row = TABLE.get(f"{base}/{name}")
         if name == "<pid>":
             yield from (str(task.pid) for task in k.tasks.values() if task.state != "dead")
+        elif name == "<zram>":
+            yield from zram.devices(k)
         elif name == "<node>":
             yield from (f"node{i}" for i in range(k.nr_nodes))
         elif name == "<file>":

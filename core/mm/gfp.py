@@ -62,6 +62,7 @@ from core.mm.mm_types import (
 )
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback, wants_node_reclaim
+from core.mm.vmscan import MAX_RECLAIM_RETRIES
 from core.panic import TaskKilled
 from core.sched import fair, psi
 from core.vmstat import EVENT
@@ -72,10 +73,10 @@ if TYPE_CHECKING:
 
 LOW, MIN = WMARK_LOW, WMARK_MIN
 SWAP_CLUSTER_MAX = 32
-MAX_RECLAIM_RETRIES = 16
 MAX_COMPACT_RETRIES = 16
 PAGE_ALLOC_COSTLY_ORDER = 3  # beyond it the OOM killer is no answer
 ALLOCSTALL = EVENT["allocstall_movable"]
+GFP_KERNEL_ZONE = 2  # ZONE_NORMAL: what the kernel allocates for itself is never movable
 GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
@@ -221,6 +222,17 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
         compaction.wakeup_kcompactd(k, node, order)
 
 
+def wake_below_low(k: Kernel) -> None:
+    """kswapd wakes where no zone would serve the kernel's own requests above its low mark; if nobody runs meanwhile it works until it may sleep."""
+    zones = [k.s.zones[zid] for zid in k.populated]
+    if any(compaction.watermark_ok(zone, 0, compaction.wmark_pages(zone, LOW), GFP_KERNEL_ZONE, int(zone["free"])) for zone in zones):
+        return
+    for node in range(k.nr_nodes):
+        wake_kswapd(k, node)
+    if not k.nr_programs:
+        kswapd_finish(k)
+
+
 def balanced_for(k: Kernel, node: int, order: int) -> bool:
     """Could some zone of a node give a block and stay above its high mark?"""
     zids = [zid for zid in k.populated if zid // ZONES_PER_NODE == node]
@@ -232,10 +244,10 @@ def balanced_for(k: Kernel, node: int, order: int) -> bool:
 
 def kswapd_finish(k: Kernel) -> None:
     """The call is over and the machine idle: a kswapd that is awake works until it may sleep."""
-    if int(k.s.ctl[CTL_STEAL_TYPE]) != MIGRATE_MOVABLE:
+    if k.s.ctl[CTL_STEAL] and k.s.ctl[CTL_STEAL_TYPE] != MIGRATE_MOVABLE:
         steal(k)  # for slab, which does not wait
-    for node in range(k.nr_nodes):
-        while k.kswapd[node]["awake"]:
+    for node, kswapd in enumerate(k.kswapd):
+        while kswapd["awake"]:
             with fair.kswapd_turn(k, node):
                 vmscan.kswapd_run(k, node, 8)
     compaction.kcompactd_finish(k)

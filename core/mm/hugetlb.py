@@ -42,7 +42,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.mman import VM_MAYSHARE, VM_NORESERVE, VM_SHARED
+from core.abi.mman import VM_MAYSHARE, VM_NORESERVE
 from core.abi.page_flags import PG_ANON, PG_HEAD, PG_HUGETLB
 from core.jit import njit
 from core.mm import contig, gfp, hugetlb_cgroup
@@ -636,11 +636,6 @@ def restore_reserve_on_error(h: Hstate, vma: Vma, vpn: int, page: HugetlbPage) -
             resv.region_del(index, index + 1)
         else:
             resv.region_add(index, index + 1)
-
-
-def is_cow_mapping(vma: Vma) -> bool:
-    """Private: a write makes a copy."""
-    return not vma.flags & VM_SHARED
 
 
 def no_pool(h: Hstate) -> SysError:

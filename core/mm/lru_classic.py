@@ -71,9 +71,11 @@ from core.mm.swap import (
     page_lru,
     update_lru_size,
 )
+from core.mm.swap_slots import get_swap_cluster, get_swap_page
 from core.mm.swap_state import add_to_swap_cache, delete_from_swap_cache, free_swap
-from core.mm.swapfile import get_swap_cluster, get_swap_page, swap_full
+from core.mm.swapfile import swap_area, swap_full
 from core.mm.workingset import lru_note_cost, nr_swap_pages, workingset_eviction
+from core.mm.zram import is_zram, zram_write
 from core.vmstat import (
     EVENT,
     MEMCG,
@@ -287,8 +289,11 @@ def write_to_swap(s: State, zid: int, pfn: int) -> None:
     page = s.mem[pfn]
     nr = lru_pages(page["flags"])
     page["flags"] &= ~PG_DIRTY
+    kind = swap_area(s, page["private"])
     for i in range(nr):
         s.slots[page["private"] + i]["content"] = s.mem[pfn + i]["content"]
+        if is_zram(s, kind):
+            zram_write(s, kind, page["private"] + i, s.mem[pfn + i]["content"])
     if nr > 1:
         s.vm_event[THP_SWPOUT] += 1
     s.vm_event[PSWPOUT] += nr

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,6 +78,7 @@ from core.mm.fault import (
 )
 from core.mm.huge_memory import HUGE, HUGE_LIMIT, HUGE_SHMEM, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import (
+    ASKED,
     CTL_DIRTY_POLL,
     CTL_IN_LRU_FAULT,
     CTL_RA_ADDR,
@@ -86,8 +88,8 @@ from core.mm.mm_types import (
     WMARK_LOW,
     Answer,
     answer,
-    ask,
     back_with_huge_pages,
+    noted_runs,
 )
 from core.mm.mmzone import cpu_to_node
 from core.mm.page_ops import (
@@ -125,8 +127,13 @@ REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
-NO_FILE = (0, 0, 0, 0)
+NO_FILE = (V_ANON, 0, 0, 0, 0, EVERYWHERE)
 ACCESS = Direct(access_pages)
+
+
+# what a fault costs beyond the trap itself, by kind: a field of Costs. No fault is a HIT, the first.
+PRICES = ("access", "clear_page", "zero_page", "copy_page", "clear_page", "reuse", "map_file", "copy_page", "clear_page", "reuse", "reuse",
+          "clear_huge_page", "zero_page", "reuse", "clear_huge_page", "map_file")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -150,11 +157,17 @@ def page_prot(vm_flags: int) -> int:
 
 
 def vma_prot(vma: Vma) -> int:
-    """vma->vm_page_prot: a shared file mapping that must notice writes starts read-only (vma_wants_writenotify)."""
-    prot = page_prot(vma.flags)
-    if vma_kind(vma) == V_FILE and vma.flags & VM_SHARED:
+    """vma->vm_page_prot (vma_set_page_prot)."""
+    return prot_of(vma.flags, vma_kind(vma))
+
+
+@cache
+def prot_of(vm_flags: int, kind: int) -> int:
+    """`page_prot`, but a shared file mapping that must notice writes starts read-only (vma_wants_writenotify)."""
+    prot = page_prot(vm_flags)
+    if kind == V_FILE and vm_flags & VM_SHARED:
         prot &= ~PTE_RW
-    if vma.flags & VM_SHARED and not vma.flags & VM_SOFTDIRTY:  # soft-dirty is being tracked
+    if vm_flags & VM_SHARED and not vm_flags & VM_SOFTDIRTY:  # soft-dirty is being tracked
         prot &= ~PTE_RW
     return prot
 
@@ -169,16 +182,21 @@ def vma_kind(vma: Vma) -> int:
 def begin(k: Kernel, task: Task | None, vma: Vma, access: int, first: int, step: int, n: int, *, content: int = -1,
           flags: int = 0, other: int = 0, thp: int = 0, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one loop over pages of `vma`."""
-    file, mm, anon_vma = vma.file, vma.mm, vma.anon_vma
-    cpu = task.cpu if task else 0
-    file_id, root, file_pages, ino = (file.id, file.root, file.nr_file_pages, file.ino) if file is not None else NO_FILE
+    s, file, mm, anon_vma, vm_flags = k.s, vma.file, vma.mm, vma.anon_vma, vma.flags
+    cpu = task.cpu if task is not None else 0
+    kind, file_id, root, file_pages, ino, of_end = of_file(file) if file is not None else NO_FILE
     anon_id, anon_root = (anon_vma.id, anon_vma.root.id) if anon_vma is not None else (0, 0)
-    ask(  # in the order of its parameters: naming them costs as much again
-        k.s, mm.id, k.s.mms["memcg"][mm.id], cpu_to_node(k, cpu), cpu, vma.start, vma.end, vma.pgoff, vma.flags, vma_kind(vma), vma_prot(vma),
-        anon_id, file_id, root, file_pages, access, first, step, n, content, WMARK_LOW, flags, other, k.machine.storage.buffers, anon_root,
-        mempolicy.in_force(task, vma), ino, thp, 1 << int(k.sysctl["vm.page-cluster"]), k.clock.slice_end >= 0,
-        0 if file is not None and file.policies else EVERYWHERE, done,
+    ASKED.pack_into(  # VMF's columns in their order
+        s.vmf, 0, mm.id, s.mms["memcg"][mm.id], cpu_to_node(k, cpu), cpu, vma.start, vma.end, vma.pgoff, vm_flags, kind, prot_of(vm_flags, kind),
+        anon_id, file_id, root, file_pages, access, first, step, n, content, WMARK_LOW, 0, flags, other, k.machine.storage.buffers, anon_root,
+        *mempolicy.in_force(task, vma), ino, thp, 1 << int(k.sysctl["vm.page-cluster"]), k.clock.slice_end >= 0, 0, of_end, done,
     )  # fmt: skip
+
+
+def of_file(file: Inode) -> tuple[int, int, int, int, int, int]:
+    """What a page loop must know of a mapping's file: kind, id, radix tree, length in pages, inode number, how far a policy is known to hold."""
+    kind = V_SHMEM if file.shmem else V_FILE
+    return kind, file.id, file.root, file.nr_file_pages, file.ino, 0 if file.policies else EVERYWHERE
 
 
 def permitted(vma: Vma, access: int) -> bool:
@@ -201,12 +219,12 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
         for column in (k.s.mem, k.s.pt, k.s.buddy):
             back_with_huge_pages(column)
     balancing = numa_balancing.watching(k, task)
+    flags = F_PERM if perm is not None else 0
     for _ in range(repeat):
         done = 0
         while done < n:
             vpn = first + (int(perm[done]) if perm is not None else done * step)
             vma = find_for_access(k, task, vpn, access)
-            flags = F_PERM if perm is not None else 0
             stop = min(n, done + numa_balancing.budget(k, task)) if balancing else n
             began = k.clock.now
             done = run(k, task, vma, access, first, step, stop, perm=perm, flags=flags, done=done, content=content, outcome=outcome)
@@ -335,10 +353,10 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
     """After a stretch of the loop: events of its runs, the task's counters, simulated time."""
     costs, left = k.costs, accesses
     ns, faults, first = 0, 0, end.done - accesses
-    for kind, vpn, n, step, at, slot, pages, read_ns, stall in k.s.runs[: end.nr_runs].tolist() if end.nr_runs else ():
+    for kind, vpn, n, step, at, slot, pages, read_ns, stall in noted_runs(k.s, end.nr_runs):
         if kind != READ_IN:
             faults += n
-            ns += n * (costs.fault + fault_price(k, kind))
+            ns += n * (costs.fault + int(getattr(costs, PRICES[kind])))
             emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
             if kind in (COW, ZERO_COW):
                 k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
@@ -377,13 +395,6 @@ def swap_device(k: Kernel, slot: int) -> int:
     """The swap area that a slot belongs to."""
     areas = k.s.swaps
     return max(i for i in range(len(k.swap_devices)) if int(areas["base"][i]) <= slot)
-
-
-def fault_price(k: Kernel, kind: int) -> int:
-    """Nanoseconds of one fault beyond the trap itself, by kind."""
-    c = k.costs
-    return (0, c.clear_page, c.zero_page, c.copy_page, c.clear_page, c.reuse, c.map_file, c.copy_page, c.clear_page, c.reuse, c.reuse,
-            c.clear_huge_page, c.zero_page, c.reuse, c.clear_huge_page, c.map_file)[kind]  # fmt: skip
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:

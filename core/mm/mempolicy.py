@@ -75,8 +75,9 @@ class Mempolicy:
 
 def in_force(task: Task | None, vma: Vma | None) -> tuple[int, int, int, int, int, int]:
     """What a page loop must know (`State.vmf`): is there any policy; mode and nodes for pages of the mapping; the task's own; its cpuset's nodes."""
-    own = task.policy if task is not None else None
-    mems = task.mems if task is not None else 0
+    own, mems = (task.policy, task.mems) if task is not None else (None, 0)
+    if own is None and (vma is None or vma.policy is None):
+        return 0, 0, 0, 0, 0, mems
     of_vma = (vma.policy if vma is not None and not keeps_policies(vma) else None) or own
     if of_vma is None:
         return 0, 0, 0, 0, 0, mems

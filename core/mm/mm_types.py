@@ -14,6 +14,7 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.memcgs    one row a cgroup              page_counter and local statistics; row 0 is the root
     State.mms       one row an address space      rss counters, page-table counts, pgd
     State.node_stat, State.numa_stat, State.vm_event   the counters of `vmstat`
+    State.slot_caches  one row a cpu              the swap slots that it keeps (swap_slots)
     State.stock     one row a cpu                 the charge that the cpu holds in advance (memcg_stock)
     State.ctl       a handful of scalars          heads of the free rows of pt and xa, the zero page
     State.looks     a ring of rows                what reclaim saw and decided, page by page (for `explain`)
@@ -33,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -162,7 +164,7 @@ VMF = np.dtype([
 ])  # fmt: skip
 
 _DONE_AT = VMF.fields["done"][1] if VMF.fields else 0
-_ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
+ASKED: Any = struct.Struct(f"{_DONE_AT // 8 + 1}q{VMF.itemsize - _DONE_AT - 8}x")
 _ANSWERED: Any = struct.Struct("9q")
 
 
@@ -175,7 +177,7 @@ def ask(s: State, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, v
         block_heads: int = 0, anon_root: int = 0, policy: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0), ino: int = 0,
         thp: int = 0, cluster: int = 1, sliced: bool = False, of_end: int = EVERYWHERE, done: int = 0) -> None:  # fmt: skip
     """Fill `State.vmf` for one page loop: what is asked in the order of VMF's columns, zeros for the answers."""
-    _ASKED.pack_into(
+    ASKED.pack_into(
         s.vmf, 0, mm, memcg, node, cpu, vm_start, vm_end, vm_pgoff, vm_flags, kind, prot, anon_vma, file, root, file_pages,
         access, first, step, n, content, mark, 0, flags, other, block_heads, anon_root, *policy, ino, thp, cluster, sliced, 0, of_end, done,
     )  # fmt: skip
@@ -204,15 +206,29 @@ def answer(s: State) -> Answer:
 # first one's page and slot, pages in all, their ns; stall: it was one for a page that was missed; at: accesses that came before.
 RUN = np.dtype([(name, "i8") for name in ("kind", "vpn", "n", "step", "at", "slot", "pages", "ns", "stall")])
 MAX_RUNS = 1024
+_NOTED: Any = struct.Struct(f"{RUN.itemsize // 8}q")
+
+
+def noted_runs(s: State, n: int) -> Sequence[tuple[int, ...]]:
+    """The first `n` rows of `State.runs`. Most calls note one: read by itself it costs a quarter."""
+    return (_NOTED.unpack_from(s.runs),) if n == 1 else s.runs[:n].tolist()
 
 
 # One page-sized piece of a swap area. count: entries that refer to it; pfn: its page in the swap cache; memcg: who pays.
 SLOT = np.dtype([("count", "i4"), ("pfn", "i4"), ("memcg", "i4"), ("flags", "i4"), ("content", "i8"), ("shadow", "i8")])
 # A swap area: its slots are rows base + 1 .. base + pages of State.slots (row base is the header's). on: new pages may go there;
-# batch, turn: slots that it has given in a row, and when its turn among its equals comes again.
+# next, cluster_nr: where the search goes on, and how many slots of its run are left; lowest, highest: no slot beyond is free; turn: when its
+# turn among its equals comes again. From object_size on: what a zram device keeps, and the frames that it takes (`zram`).
 SWAP = np.dtype([("base", "i8"), ("pages", "i8"), ("used", "i8"), ("prio", "i8"), ("next", "i8"), ("kind", "i8"),
-                 ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("batch", "i8"), ("turn", "i8")])  # fmt: skip
+                 ("latency", "i8"), ("bandwidth", "i8"), ("on", "i8"), ("cluster_nr", "i8"), ("turn", "i8"),
+                 ("lowest", "i8"), ("highest", "i8"), ("object_size", "i8"), ("per_zspage", "i8"), ("zspage_frames", "i8"), ("objects", "i8"),
+                 ("same_pages", "i8"), ("huge_pages", "i8"), ("huge_since", "i8"), ("writes", "i8"), ("frames", "i8"), ("most_frames", "i8"),
+                 ("frame_list", "i8")])  # fmt: skip
 MAX_SWAPFILES = 29
+# The slots that a processor keeps: slots cur .. cur + nr - 1 to hand out, n_ret that came back; one: a slot that is asked for alone.
+SLOTS_CACHE_SIZE = 64
+SLOTS_CACHE = np.dtype([("cur", "i8"), ("nr", "i8"), ("n_ret", "i8"), ("one", "i8", (1,)), ("slots", "i8", (SLOTS_CACHE_SIZE,)),
+                        ("ret", "i8", (SLOTS_CACHE_SIZE,))])  # fmt: skip
 
 # struct scan_control: one reclaim, asked and answered. target: the cgroup whose limit is in the way (0: the machine).
 # split: the page looked at last was a huge one and has been split. in_flight: pages written by this reclaim that the disk still has to write.
@@ -298,6 +314,7 @@ class State(NamedTuple):
     runs: Array
     slots: Array
     swaps: Array
+    slot_caches: Array
     sc: Array
     cc: Array
     looks: Array
@@ -324,6 +341,8 @@ CTL_SLABU_PAGES = 12
 CTL_SLAB_LIST, CTL_SLABU_LIST = 30, 31  # the first frame of each kind of slab, linked by `next`
 CTL_HUGE_ZERO = 13  # the huge zero page's first frame; 0: there is none now
 CTL_BUDDY = 16  # .. 26: where each order's links begin in State.buddy
+CTL_SWAP_CACHE = 47  # may processors keep swap slots (-1: not now)
+CTL_SWAP_FREE, CTL_SWAP_TOTAL = 48, 49  # free swap slots, and all (nr_swap_pages, total_swap_pages)
 CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last isolated fault, the last window (swapin_nr_pages)
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
@@ -415,7 +434,7 @@ class Inode:
 
     __slots__ = ("id", "path", "size", "shmem", "root", "nr_pages", "vmas", "nlink", "ino", "dev", "ra",
                  "nr_dirty", "writable", "refs", "kernel", "committed", "dirtied_when", "wb", "foreign", "writeback_index",
-                 "hstate", "spool", "resv_map", "huge_pages", "policies")  # fmt: skip
+                 "hstate", "spool", "resv_map", "huge_pages", "policies", "swapfile")  # fmt: skip
 
     def __init__(self, id: int, path: str, size: int, *, shmem: bool = False, ino: int = 0, dev: tuple[int, int] = (0, 0)) -> None:
         self.id = id
@@ -435,6 +454,7 @@ class Inode:
         self.foreign = 0  # pages written for another cgroup since
         self.writeback_index = 0  # where the flusher goes on
         self.writable = True
+        self.swapfile = False  # in use as a swap area: nobody may write, shorten or remove it (S_SWAPFILE)
         self.refs = 0
         self.kernel = False
         self.committed = 0  # pages of commit charge that a shmem object holds

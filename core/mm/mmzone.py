@@ -31,7 +31,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from core.mm.mm_types import (
     CTL_RECLAIM_MODE,
@@ -44,6 +46,7 @@ from core.mm.mm_types import (
     ZONE_DMA32,
     ZONE_NORMAL,
     ZONES_PER_NODE,
+    Array,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +65,22 @@ EARLY_FIRST, EARLY_LAST = 2002, 1362  # init code (first DMA32 zone) and initrd 
 RECLAIM_DISTANCE = 30  # beyond it a request does not reclaim a node to stay there (zone_reclaim_mode)
 NODES_MOST = 1 << 10  # MAX_NUMNODES: distance first, load second
 MAX_MIN_FREE_KB, MIN_MIN_FREE_KB = 262144, 128
+
+
+# PerCpuPages.rows. HIGH: how many pages of the zone each CPU may keep to itself; FREE, TAKEN, FREED: what was counted of `free`, `huge_taken` and
+# `huge_freed` of the zone already; BOOT: what boot left on each CPU's list; from FIRST on the small pages on each CPU's list, then the huge ones.
+PCP_HIGH, PCP_FREE, PCP_TAKEN, PCP_FREED, PCP_BOOT, PCP_FIRST = range(6)
+
+
+class PerCpuPages(NamedTuple):
+    """What stands on the CPUs' own lists of free pages (`pcp`): a row a zone."""
+
+    rows: Array
+
+
+def per_cpu_pages(machine: Machine) -> PerCpuPages:
+    """The empty lists of a machine."""
+    return PerCpuPages(np.zeros((machine.nodes * ZONES_PER_NODE, PCP_FIRST + 2 * machine.cpus), np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +163,7 @@ def setup_per_zone_wmarks(k: Kernel, min_free_kb: int | None = None, *, early: d
         marks[WMARK_PROMO] = low_step + 3 * step
         zones["boost"][zid] = 0
     setup_boost(k)
+    setup_pageset_high(k)
 
 
 def setup_boost(k: Kernel) -> None:
@@ -166,7 +186,7 @@ def setup_zone_reclaim(k: Kernel) -> None:
         node, managed = int(zones["node"][zid]), int(zones["managed"][zid])
         zones["min_unmapped"][zid] = managed * int(k.sysctl["vm.min_unmapped_ratio"]) // 100
         zones["min_slab"][zid] = managed * int(k.sysctl["vm.min_slab_ratio"]) // 100
-        zones["near"][zid] = sum(1 << other for other in range(k.nr_nodes) if node_distance(k, other, node) <= RECLAIM_DISTANCE)
+        zones["near"][zid] = sum(1 << other for other in range(k.nr_nodes) if k.machine.distances[other][node] <= RECLAIM_DISTANCE)
         zones["has_cpu"][zid] = has_cpus(k, node)
 
 
@@ -242,11 +262,6 @@ def has_cpus(k: Kernel, node: int) -> bool:
     return any(cpu_to_node(k, cpu) == node for cpu in range(k.nr_cpus))
 
 
-def node_distance(k: Kernel, a: int, b: int) -> int:
-    """How far node b is from node a: 10 is local, 20 takes twice as long (ACPI's SLIT)."""
-    return k.machine.distances[a][b]
-
-
 def cpu_to_node(k: Kernel, cpu: int) -> int:
     """CPUs are dealt out to the nodes in blocks (QEMU's `-numa node,cpus=`)."""
     if k.nr_nodes == 1:
@@ -255,16 +270,16 @@ def cpu_to_node(k: Kernel, cpu: int) -> int:
     return min(cpu // per_node, k.nr_nodes - 1)
 
 
-def pcp_high(k: Kernel, zid: int) -> int:
-    """How many pages each CPU may keep to itself: the zone's low mark, or the share of percpu_pagelist_high_fraction, by CPUs (zone_highsize).
+def setup_pageset_high(k: Kernel) -> None:
+    """How many pages of a zone each CPU may keep to itself (zone_highsize, zone_set_pageset_high_and_batch).
 
-    For figures only: per-CPU lists are not simulated but for what boot leaves on them.
+    The zone's low mark, or the share of percpu_pagelist_high_fraction, by CPUs; at least four batches.
     """
-    low = int(k.s.zones["wmark"][zid][WMARK_LOW])
-    if fraction := int(k.sysctl["vm.percpu_pagelist_high_fraction"]):
-        low = int(k.s.zones["managed"][zid]) // fraction
+    zones, fraction = k.s.zones, int(k.sysctl["vm.percpu_pagelist_high_fraction"])
     cpus = max(1, k.nr_cpus // k.nr_nodes)
-    return max(low // cpus, pcp_batch(k, zid) * 4) if low else 0
+    for zid in k.populated:
+        pages = int(zones["managed"][zid]) // fraction if fraction else int(zones["wmark"][zid][WMARK_LOW])
+        k.pcp.rows[zid, PCP_HIGH] = max(pages // cpus, pcp_batch(k, zid) * 4) if pages else 0
 
 
 def pcp_batch(k: Kernel, zid: int) -> int:

@@ -24,67 +24,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.direct import Direct
+from core.jit import inline, njit
 from core.mm.mm_types import HPAGE_PMD_NR
-from core.mm.mmzone import cpu_to_node, pcp_high
+from core.mm.mmzone import PCP_BOOT, PCP_FIRST, PCP_FREE, PCP_FREED, PCP_HIGH, PCP_TAKEN, cpu_to_node
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
+    from core.mm.mm_types import Array
 
 HUGE_BATCH = 2  # huge pages that a CPU takes from the zone at a time
 
 
 def start(k: Kernel) -> None:
     """Boot: nothing stands on the lists but what boot left there."""
-    zones, cpus = len(k.s.zones), k.nr_cpus
-    k.pcp = {"small": [[0] * cpus for _ in range(zones)], "huge": [[0] * cpus for _ in range(zones)], "seen": []}
-    k.pcp["seen"] = _now(k)
-
-
-def _now(k: Kernel) -> list[tuple[int, int, int]]:
-    """By zone: free pages, huge pages taken and given back since boot."""
-    zones = k.s.zones
-    return list(zip(zones["free"].tolist(), zones["huge_taken"].tolist(), zones["huge_freed"].tolist(), strict=True))
+    for zid, count in k.boot_facts.pcp_counts.items():
+        k.pcp.rows[zid, PCP_BOOT] = count
+    drain_all_pages(k)
 
 
 def settle(k: Kernel, cpu: int) -> None:
     """What `cpu` allocated and freed since the last time: its lists give and take first."""
-    now, seen = _now(k), k.pcp["seen"]
-    if now == seen:
-        return
-    k.pcp["seen"] = now
-    for zid, ((free, taken, freed), (free_before, taken_before, freed_before)) in enumerate(zip(now, seen, strict=True)):
-        if now[zid] != seen[zid]:
-            _settle_zone(k, zid, cpu, free - free_before, taken - taken_before, freed - freed_before)
+    SETTLE.run(k.s.zones, k.pcp.rows, cpu)
 
 
-def _settle_zone(k: Kernel, zid: int, cpu: int, gained: int, taken: int, freed: int) -> None:
-    small, huge = k.pcp["small"][zid], k.pcp["huge"][zid]
-    room = max(0, pcp_high(k, zid) - k.boot_facts.pcp_counts.get(zid, 0))
-    huge[cpu] += freed - taken
-    if huge[cpu] < 0:
-        huge[cpu] += -(huge[cpu] // HUGE_BATCH) * HUGE_BATCH  # so many pairs
-    huge[cpu] = min(huge[cpu], room // HPAGE_PMD_NR)
-    small[cpu] = max(0, small[cpu] + gained + (taken - freed) * HPAGE_PMD_NR)
-    limit = room - huge[cpu] * HPAGE_PMD_NR
-    if small[cpu] > limit:
-        small[cpu] = limit if taken else 0  # frees and nothing else: it went back in bulk, again and again (nr_pcp_free)
+@njit
+def settle_zones(zones: Array, pcp: Array, cpu: int) -> None:
+    """`settle`, zone by zone."""
+    cpus = (pcp.shape[1] - PCP_FIRST) // 2
+    for zid in range(len(zones)):
+        zone, row = zones[zid], pcp[zid]
+        gained, taken, freed = zone["free"] - row[PCP_FREE], zone["huge_taken"] - row[PCP_TAKEN], zone["huge_freed"] - row[PCP_FREED]
+        if gained or taken or freed:
+            row[PCP_FREE], row[PCP_TAKEN], row[PCP_FREED] = zone["free"], zone["huge_taken"], zone["huge_freed"]
+            room = max(0, row[PCP_HIGH] - row[PCP_BOOT])
+            settle_zone(row, PCP_FIRST + cpu, PCP_FIRST + cpus + cpu, room, gained, taken, freed)
+
+
+SETTLE = Direct(settle_zones)
+
+
+@inline
+def settle_zone(row: Array, small: int, huge: int, room: int, gained: int, taken: int, freed: int) -> None:
+    """One zone's lists of a CPU, at places `small` and `huge` of its row, after such gains and losses; `room` is their limit in pages."""
+    row[huge] += freed - taken
+    if row[huge] < 0:
+        row[huge] += -(row[huge] // HUGE_BATCH) * HUGE_BATCH  # so many pairs
+    row[huge] = min(row[huge], room // HPAGE_PMD_NR)
+    row[small] = max(0, row[small] + gained + (taken - freed) * HPAGE_PMD_NR)
+    limit = room - row[huge] * HPAGE_PMD_NR
+    if row[small] > limit:
+        row[small] = limit if taken else 0  # frees and nothing else: it went back in bulk, again and again (nr_pcp_free)
 
 
 def drain_all_pages(k: Kernel) -> None:
     """Memory is short: every list goes back to its zone."""
-    for lists in (k.pcp["small"], k.pcp["huge"]):
-        for row in lists:
-            row[:] = [0] * len(row)
-    k.pcp["seen"] = _now(k)
+    pcp, zones = k.pcp.rows, k.s.zones
+    pcp[:, PCP_FIRST:] = 0
+    pcp[:, PCP_FREE], pcp[:, PCP_TAKEN], pcp[:, PCP_FREED] = zones["free"], zones["huge_taken"], zones["huge_freed"]
 
 
 def held(k: Kernel, zid: int) -> int:
     """Pages of a zone on the lists beyond what boot left there, never more than the zone has."""
-    pages = sum(k.pcp["small"][zid]) + HPAGE_PMD_NR * sum(k.pcp["huge"][zid])
-    return min(pages, int(k.s.zones["free"][zid]))
+    small, huge = k.pcp.rows[zid, PCP_FIRST:].reshape(2, k.nr_cpus)
+    return min(int(small.sum() + HPAGE_PMD_NR * huge.sum()), int(k.s.zones["free"][zid]))
 
 
 def count(k: Kernel, zid: int, cpu: int) -> int:
     """Pages on one CPU's list (zoneinfo)."""
-    own = cpu_to_node(k, cpu) == int(k.s.zones["node"][zid])
-    return (k.boot_facts.pcp_counts.get(zid, 0) if own else 0) + k.pcp["small"][zid][cpu] + HPAGE_PMD_NR * k.pcp["huge"][zid][cpu]
+    own, row = cpu_to_node(k, cpu) == int(k.s.zones["node"][zid]), k.pcp.rows[zid]
+    return (int(row[PCP_BOOT]) if own else 0) + int(row[PCP_FIRST + cpu]) + HPAGE_PMD_NR * int(row[PCP_FIRST + k.nr_cpus + cpu])

@@ -27,8 +27,9 @@ from core.mm.mm_types import CTL_SWAP_HITS, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import XA_NODE_SHARE, next_entry, stat_add, xa_leaf
 from core.mm.slab import account_slab
+from core.mm.swap_slots import get_swap_page
 from core.mm.swap_state import SWAP_RA_HIT, add_to_swap_cache, delete_from_swap_cache, free_swap_and_cache
-from core.mm.swapfile import SLOT_SHMEM, get_swap_page
+from core.mm.swapfile import SLOT_SHMEM
 from core.vmstat import NR_FILE_PAGES, NR_SHMEM
 
 

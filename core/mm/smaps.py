@@ -12,6 +12,7 @@ Referenced needs the accessed bit of the entry or the page's own mark; Locked is
 **pagemap.** One u64 for each page of the address space:
 
     63 present   62 swapped   61 file page or shared memory   56 mapped once   55 soft-dirty   54..0 frame
+                                                                              of a swapped page: 54..5 slot, 4..0 area
 
 **clear_refs.** 1, 2, 3 forget that pages were accessed (all, anonymous, file). 4 clears the soft-dirty bits *and* write
 permission, so that the next write to a page faults and sets its bit again. 5 sets VmHWM back to VmRSS.
@@ -47,7 +48,7 @@ from core.mm.pgtable import (
     pte_pfn,
 )
 from core.mm.shmem_swap import count_swapped
-from core.mm.swapfile import swp_slot
+from core.mm.swapfile import swap_area, swp_slot
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -69,6 +70,7 @@ NUMA_PAGES, NUMA_ANON, NUMA_DIRTY, NUMA_MAPMAX, NUMA_SWAPCACHE, NUMA_ACTIVE, NUM
 
 PM_PRESENT = -(1 << 63)
 PM_SWAP = 1 << 62
+PM_SWAP_OFFSET = 5
 PM_FILE = 1 << 61
 PM_MMAP_EXCLUSIVE = 1 << 56
 PM_SOFT_DIRTY = 1 << 55
@@ -320,7 +322,9 @@ def fill_pagemap(s: State, pgd: int, start: int, end: int, soft_dirty: int, out)
                         entry |= PM_MMAP_EXCLUSIVE
                 out[vpn - start] = entry
             elif pte:
-                entry = soft_dirty | PM_SWAP
+                slot = swp_slot(s, pte)
+                area = swap_area(s, slot)
+                entry = soft_dirty | PM_SWAP | area | (slot - s.swaps[area]["base"]) << PM_SWAP_OFFSET
                 if pte & SWP_SOFT_DIRTY:
                     entry |= PM_SOFT_DIRTY
                 out[vpn - start] = entry

@@ -1,9 +1,9 @@
 """Swap areas: slots, who refers to them and who pays (mm/swapfile.c, mm/swap_cgroup.c).
 
 A swap area is a row of page-sized slots; slot 0 is its header. A slot is in use while page-table entries refer to it (`count`;
-fork duplicates entries) or a page in the swap cache stands for it (`pfn`). Areas are used in order of priority; within one,
-slots are handed out in ascending order from where the last search ended, so that pages evicted together lie together and
-read-ahead finds them. Areas of the same priority take turns, 64 slots each.
+fork duplicates entries), a page in the swap cache stands for it (`pfn`), or a processor keeps it for later (`SLOT_CACHED`).
+
+Which slot a page gets, and what processors keep: `swap_slots`.
 
 In a page table a swapped page is
 
@@ -17,15 +17,16 @@ handed out, against memory.swap.max of it and all above (`mem_cgroup_try_charge_
 from __future__ import annotations
 
 from core.jit import inline, step
-from core.mm.mm_types import HPAGE_PMD_NR, State
+from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, SLOTS_CACHE_SIZE, State
 from core.mm.pgtable import SWP_OFFSET_SHIFT, SWP_TYPE_SHIFT
+from core.mm.zram import SLOT_STORED, is_zram, zram_free
 
 SWP_EXCLUSIVE = 1 << 3
 ROTATING = (0, 4)  # kinds of machine.SWAP_KINDS: disk, virtio
 SLOT_KSM = 2  # SLOT.flags: what lies there was a KSM page, its users have nothing else in common
 OFFSET_MASK = (1 << 50) - 1
 SLOT_SHMEM = 1  # SLOT.flags: a shared-memory object refers to it, not a page table (SWAP_MAP_SHMEM)
-SWAP_BATCH = 64
+SLOT_CACHED = 4  # SLOT.flags: a processor keeps it (SWAP_HAS_CACHE without a page)
 SWAP_EVENT_HIGH, SWAP_EVENT_MAX, SWAP_EVENT_FAIL = range(3)
 
 
@@ -80,96 +81,100 @@ def uncharge_swap(s: State, memcg: int) -> None:
         memcg = s.memcgs[memcg]["parent"]
 
 
-@step
-def next_area(s: State) -> int:
-    """The area with the highest priority that has room; among equals the one whose turn it is. -1: none."""
-    best = -1
-    for i in range(len(s.swaps)):
-        area = s.swaps[i]
-        if area["on"] and area["pages"] > area["used"]:
-            top = s.swaps[best] if best >= 0 else area
-            if best < 0 or area["prio"] > top["prio"] or (area["prio"] == top["prio"] and area["turn"] < top["turn"]):
-                best = i
-    return best
+@inline
+def vm_swap_full(s: State) -> bool:
+    """Is more than half of swap used? Then slots that only the swap cache refers to are freed early."""
+    return s.ctl[CTL_SWAP_FREE] * 2 < s.ctl[CTL_SWAP_TOTAL]
+
+
+@inline
+def is_free(s: State, slot: int) -> bool:
+    """May the slot be given away?"""
+    row = s.slots[slot]
+    return row["count"] == 0 and row["pfn"] == 0 and not row["flags"] & SLOT_CACHED
 
 
 @step
-def took_slot(s: State, kind: int) -> None:
-    """After SWAP_BATCH slots in a row an area stands behind its equals (plist_requeue)."""
+def swap_range_alloc(s: State, kind: int, offset: int, nr: int) -> None:
+    """Slots are in use from now on."""
     area = s.swaps[kind]
-    area["batch"] += 1
-    if area["batch"] == SWAP_BATCH:
-        area["batch"] = 0
-        for i in range(len(s.swaps)):
-            area["turn"] = max(area["turn"], s.swaps[i]["turn"])
-        area["turn"] += 1
+    if offset == area["lowest"]:
+        area["lowest"] += nr
+    if offset + nr - 1 == area["highest"]:
+        area["highest"] -= nr
+    area["used"] += nr
+    s.ctl[CTL_SWAP_FREE] -= nr
+    if area["used"] == area["pages"]:
+        area["lowest"], area["highest"] = area["pages"] + 1, 0
 
 
 @step
-def get_swap_page(s: State, memcg: int) -> int:
-    """A free slot for a page of `memcg` (folio_alloc_swap), or 0: no swap left or not allowed."""
-    best = next_area(s)
-    if best < 0:
-        if memcg > 0:
-            s.memcgs[memcg]["swap_events"][SWAP_EVENT_FAIL] += 1
-        return 0
-    if not charge_swap(s, memcg, 1):
-        return 0
-    area = s.swaps[best]
-    offset = area["next"]
-    while True:
-        if offset > area["pages"]:
-            offset = 1
-        row = s.slots[area["base"] + offset]
-        if row["count"] == 0 and row["pfn"] == 0:
-            break
-        offset += 1
-    area["next"] = offset + 1
-    area["used"] += 1
-    took_slot(s, best)
-    slot = area["base"] + offset
-    s.slots[slot]["memcg"] = memcg
-    s.slots[slot]["shadow"] = 0
-    return slot
+def swap_range_free(s: State, kind: int, slot: int) -> None:
+    """A slot can be given away again."""
+    area = s.swaps[kind]
+    offset = slot - area["base"]
+    area["lowest"] = min(area["lowest"], offset)
+    area["highest"] = max(area["highest"], offset)
+    area["used"] -= 1
+    s.ctl[CTL_SWAP_FREE] += 1
 
 
 @step
-def get_swap_cluster(s: State, memcg: int) -> int:
-    """512 free slots in a row, aligned, for a huge page of `memcg`: the first, or 0 (get_swap_pages, swap_alloc_cluster).
+def release(s: State, slot: int) -> None:
+    """A slot that a processor kept goes back to its area, and off its cgroup's account (swap_entry_free)."""
+    row = s.slots[slot]
+    kind = swap_area(s, slot)
+    uncharge_swap(s, row["memcg"])
+    row["memcg"] = 0
+    if is_zram(s, kind):
+        zram_free(s, kind, slot)
+    row["flags"] = 0
+    swap_range_free(s, kind, slot)
 
-    Only devices that do not rotate hand out clusters; on the others a huge page is split before it is swapped.
-    """
-    for i in range(len(s.swaps)):
-        area = s.swaps[i]
-        if not area["on"] or area["pages"] - area["used"] < HPAGE_PMD_NR or area["kind"] in ROTATING:
-            continue
-        for first in range(HPAGE_PMD_NR, area["pages"] - HPAGE_PMD_NR + 2, HPAGE_PMD_NR):
-            base = area["base"] + first
-            at = 0
-            while at < HPAGE_PMD_NR and s.slots[base + at]["count"] == 0 and s.slots[base + at]["pfn"] == 0:
-                at += 1
-            if at < HPAGE_PMD_NR:
-                continue
-            if not charge_swap(s, memcg, HPAGE_PMD_NR):
-                return 0
-            area["used"] += HPAGE_PMD_NR
-            for slot in range(base, base + HPAGE_PMD_NR):
-                s.slots[slot]["memcg"] = memcg
-                s.slots[slot]["shadow"] = 0
-            return base
-    return 0
+
+@step
+def give_back(s: State, cpu: int) -> None:
+    """The slots that wait on a processor are free."""
+    cache = s.slot_caches[cpu]
+    for i in range(cache["n_ret"]):
+        release(s, cache["ret"][i])
+    cache["n_ret"] = 0
+
+
+@step
+def drain_slot_caches(s: State) -> None:
+    """No processor keeps any slot (__drain_swap_slots_cache)."""
+    for cpu in range(len(s.slot_caches)):
+        cache = s.slot_caches[cpu]
+        for i in range(cache["cur"], cache["cur"] + cache["nr"]):
+            release(s, cache["slots"][i])
+        cache["nr"] = 0
+        give_back(s, cpu)
+
+
+@step
+def free_swap_slot(s: State, slot: int) -> None:
+    """Nobody refers to the slot any more: it waits on the processor, if those keep slots."""
+    row = s.slots[slot]
+    row["flags"] = row["flags"] & SLOT_STORED | SLOT_CACHED
+    if s.ctl[CTL_SWAP_CACHE] <= 0:
+        release(s, slot)
+        return
+    cpu = s.vmf[0]["cpu"]
+    cache = s.slot_caches[cpu]
+    if cache["n_ret"] == SLOTS_CACHE_SIZE:
+        give_back(s, cpu)
+    cache["ret"][cache["n_ret"]] = slot
+    cache["n_ret"] += 1
 
 
 @step
 def free_slot(s: State, slot: int) -> None:
     """Nobody needs the slot any more."""
-    s.swaps[swap_area(s, slot)]["used"] -= 1
     row = s.slots[slot]
-    uncharge_swap(s, row["memcg"])
-    row["memcg"] = 0
     row["content"] = 0
     row["shadow"] = 0
-    row["flags"] = 0
+    free_swap_slot(s, slot)
 
 
 @inline
@@ -190,12 +195,7 @@ def swap_free(s: State, slot: int) -> None:
 @step
 def swap_full(s: State, memcg: int) -> bool:
     """Is swap more than half used, or some cgroup's share of it (mem_cgroup_swap_full)? Then slots are freed early."""
-    pages, used = 0, 0
-    for i in range(len(s.swaps)):
-        if s.swaps[i]["on"]:
-            pages += s.swaps[i]["pages"]
-            used += s.swaps[i]["used"]
-    if used * 2 > pages:
+    if vm_swap_full(s):
         return True
     while memcg > 0:
         row = s.memcgs[memcg]

@@ -13,7 +13,10 @@ Refused: more pages than could ever be there (ENOMEM, by the rules of overcommit
 (EINVAL), anybody but root (EPERM). If memory runs out on the way the OOM killer takes the process that called swapoff before any other;
 the area stays in use then.
 
-Simplified: a device that was not there before is plugged in and formatted by swapon itself (`size`, `kind`); swap files are not offered. Shared
+A *swap file* is a file of the simulated disk that is used as an area: as fast as the disk, and in use until swapoff: it cannot be written, shortened
+or removed meanwhile (ETXTBSY, EPERM).
+
+Simplified: a device that was not there before is plugged in and formatted by swapon itself (`size`, `kind`), and a swap file needs no mkswap. Shared
 memory is read back page by page, without read-ahead.
 """
 
@@ -26,14 +29,14 @@ from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SIZE
 from core.jit import njit
 from core.machine import ROTATIONAL, STORAGE_NS, SWAP_KINDS, SwapDevice
-from core.mm import filemap, memory, shmem, util
+from core.mm import filemap, memory, shmem, util, zram
 from core.mm.fault import do_swap_page
-from core.mm.mm_types import CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
+from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, NEW_PAGES
 from core.mm.pgtable import PTE_A, PTE_PRESENT, find_pte_table
 from core.mm.swap_state import free_swap
-from core.mm.swapfile import swp_slot
+from core.mm.swapfile import drain_slot_caches, swp_slot
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from core.sched.task import Task
 
 HIGHEST_PRIORITY = 32767
+DATA = "/data"
 LEAST_AUTOMATIC = -1  # the one before the first that the kernel gives
 
 
@@ -54,12 +58,13 @@ def plug_in(k: Kernel, devices: Iterable[SwapDevice]) -> None:
 
 
 def add_device(k: Kernel, one: SwapDevice, path: str | None) -> dict[str, Any]:
-    """A device, formatted: where its slots will be, and the name that it gets if it has none."""
+    """A device, or a file, formatted: where its slots will be, and the name that it gets if it has none."""
     name = "zram" if one.kind == "zram" else "vd"
     number = sum(1 for device in k.swap_devices if (device["kind"] == "zram") == (name == "zram"))
     where = path or (f"/dev/zram{number}" if name == "zram" else f"/dev/vd{chr(ord('b') + number)}")
-    device = {"path": where, "type": "partition", "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
-              "wanted": one.priority, "kind": one.kind, "on": False}  # fmt: skip
+    kind = "file\t" if where in k.files else "partition"  # as /proc/swaps shows it
+    device = {"path": where, "type": kind, "pages": (one.size >> 12) - 1, "base": rows(k.swap_devices), "priority": 0,
+              "wanted": one.priority, "kind": one.kind, "shape": zram.shape(one.ratio / 100), "on": False}  # fmt: skip
     k.swap_devices.append(device)
     return device
 
@@ -74,20 +79,40 @@ def enable(k: Kernel, device: dict[str, Any]) -> None:
     automatic = [other["priority"] for other in k.swap_devices if other["on"] and other["priority"] < 0]
     device["priority"] = device["wanted"] if device["wanted"] is not None else min(automatic, default=LEAST_AUTOMATIC) - 1
     device["on"] = True
-    i = k.swap_devices.index(device)
-    k.s.swaps[i] = (device["base"], device["pages"], int(k.s.swaps["used"][i]), device["priority"], 1, SWAP_KINDS.index(device["kind"]),
-                    *STORAGE_NS[device["kind"]], 1, 0, 0)  # fmt: skip
-    set_readahead(k)
+    i, pages = k.swap_devices.index(device), device["pages"]
+    if not k.s.swaps["used"][i]:
+        k.s.swaps[i] = 0
+        for name, value in area_columns(device).items():
+            k.s.swaps[name][i] = value
+    k.s.swaps["prio"][i], k.s.swaps["on"][i] = device["priority"], 1
+    count_swap(k, pages)
+
+
+def area_columns(device: dict[str, Any]) -> dict[str, int]:
+    """What the row of an empty area begins with."""
+    latency, bandwidth = STORAGE_NS[device["kind"]]
+    columns = {"base": device["base"], "pages": device["pages"], "next": 1, "kind": SWAP_KINDS.index(device["kind"]), "latency": latency,
+               "bandwidth": bandwidth, "lowest": 1, "highest": device["pages"]}  # fmt: skip
+    if device["kind"] == "zram":
+        columns["object_size"], columns["per_zspage"], columns["zspage_frames"] = device["shape"]
+    return columns
 
 
 def disable(k: Kernel, device: dict[str, Any]) -> None:
     """No new page goes there; the automatic priorities below move up."""
     device["on"] = False
     k.s.swaps["on"][k.swap_devices.index(device)] = 0
+    count_swap(k, -device["pages"])
     for i, other in enumerate(k.swap_devices):
         if device["priority"] < 0 and other["on"] and other["priority"] < device["priority"]:
             other["priority"] += 1
             k.s.swaps["prio"][i] = other["priority"]
+
+
+def count_swap(k: Kernel, pages: int) -> None:
+    """There is so much more swap, or less."""
+    k.s.ctl[CTL_SWAP_FREE] += pages
+    k.s.ctl[CTL_SWAP_TOTAL] += pages
     set_readahead(k)
 
 
@@ -108,29 +133,46 @@ def announce(k: Kernel, device: dict[str, Any]) -> None:
 
 
 def find_device(k: Kernel, path: str) -> dict[str, Any] | None:
-    """The device of that name."""
-    return next((device for device in k.swap_devices if device["path"] == path), None)
+    """The device of that name; of a file, the rows that it had when it was as long as it is now."""
+    named = [device for device in k.swap_devices if device["path"] == path]
+    if path in k.files:
+        named = [device for device in named if device["on"] or device["pages"] == (k.files[path].size >> 12) - 1]
+    return named[0] if named else None
+
+
+def new_area(k: Kernel, path: str, size: int | None, kind: str) -> SwapDevice:
+    """What swapon is asked to use for the first time: a file of the disk, or a device to be plugged in. Errors: ENOENT, EINVAL."""
+    if path in k.files:
+        if k.files[path].hstate is not None or path.startswith("/dev/"):
+            raise SysError(Errno.EINVAL, "a file of hugetlbfs is in memory: nothing can be swapped to it")
+        size, kind = k.files[path].size, k.machine.storage.kind
+    elif size is None:
+        raise SysError(Errno.ENOENT, f"there is no device {path}; give a size to plug one in, or make a file of {DATA}")
+    elif not path.startswith("/dev/"):
+        raise SysError(Errno.EINVAL, f"a swap device is below /dev; a swap file of {DATA} is made first")
+    if size < 2 * PAGE_SIZE:
+        raise SysError(Errno.EINVAL, "a swap area has two pages at least")
+    return SwapDevice(size, None, kind)
 
 
 def do_swapon(k: Kernel, task: Task, path: str, size: int | None, priority: int | None, kind: str) -> None:
-    """swapon(2). Errors: EPERM, ENOENT (no such device, and no size for a new one), EBUSY (in use), EINVAL (too small)."""
+    """swapon(2). Errors: EPERM, ENOENT (no such file or device, and no size for a new one), EBUSY (in use), EINVAL (too small)."""
     if not util.capable(task):
         raise SysError(Errno.EPERM, "only root may do that")
     device = find_device(k, path)
     if device is None:
-        if size is None:
-            raise SysError(Errno.ENOENT, f"there is no device {path}; give a size to plug one in")
-        if size < 2 * PAGE_SIZE or not path.startswith("/dev/"):
-            raise SysError(Errno.EINVAL, "a swap device is below /dev and has two pages at least")
+        area = new_area(k, path, size, kind)
         if len(k.swap_devices) == MAX_SWAPFILES:
             raise SysError(Errno.EPERM, f"there can be {MAX_SWAPFILES} swap areas")
-        device = add_device(k, SwapDevice(size, priority, kind), path)
+        device = add_device(k, area, path)
         slots = arena((rows(k.swap_devices),), SLOT)
         slots[: len(k.s.slots)] = k.s.slots
         k.s = k.s._replace(slots=slots)
     elif device["on"]:
         raise SysError(Errno.EBUSY, f"{path} is in use")
     device["wanted"] = priority
+    if path in k.files:
+        k.files[path].swapfile = True
     enable(k, device)
     announce(k, device)
 
@@ -146,6 +188,8 @@ def do_swapoff(k: Kernel, task: Task, path: str) -> None:
     util.vm_unacct_memory(k, device["pages"])
     disable(k, device)
     task.oom_origin = True
+    k.s.ctl[CTL_SWAP_CACHE] = -1
+    drain_caches(k.s)
     try:
         try_to_unuse(k, task, device)
     except BaseException:
@@ -153,6 +197,9 @@ def do_swapoff(k: Kernel, task: Task, path: str) -> None:
         raise
     finally:
         task.oom_origin = False
+        k.s.ctl[CTL_SWAP_CACHE] = 0
+    if path in k.files:
+        k.files[path].swapfile = False
 
 
 def try_to_unuse(k: Kernel, task: Task, device: dict[str, Any]) -> None:
@@ -199,6 +246,12 @@ def unuse_ptes(s: State, low: int, high: int) -> None:
                 free_swap(s, zone_of(s, pfn), pfn)
         at += 1
     v["done"] = min(at, end) - v["first"]
+
+
+@njit
+def drain_caches(s: State) -> None:
+    """No processor keeps a slot."""
+    drain_slot_caches(s)
 
 
 @njit

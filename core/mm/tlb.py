@@ -34,6 +34,7 @@ Source: arch/x86/mm/tlb.c (ASIDs, generations, ceiling); Intel SDM 3A 4.10; fact
 
 from __future__ import annotations
 
+from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -106,11 +107,16 @@ class CpuTlb:
         self.switches = self.switch_flushes = self.local_all = self.local_one = self.ipis_sent = self.ipis_received = 0
 
 
+def by_name(counts: tuple[int, ...]) -> dict[str, int]:
+    """What accesses found in the TLB, as it is shown."""
+    return dict(zip(COUNTED, counts, strict=True))
+
+
 class Tlb:
     """All CPUs' TLBs.
 
     running: the CPU that runs a process now, -1: all are idle, lazily keeping the address space of the last one. next_ctx: the last ctx_id given to
-    an address space; call: what the call at hand counted (COUNTED).
+    an address space; call: what the call at hand counted (COUNTED), () if it made no access.
     """
 
     __slots__ = ("cpus", "running", "next_ctx", "call")
@@ -119,7 +125,7 @@ class Tlb:
         self.cpus = [CpuTlb() for _ in range(cpus)]
         self.running = -1
         self.next_ctx = 0
-        self.call = [0] * len(COUNTED)
+        self.call: tuple[int, ...] = ()
 
 
 def columns(machine: Machine) -> TlbColumns:
@@ -150,12 +156,9 @@ def access(k: Kernel, task: Task, first: int, step: int, perm: Array, permuted: 
         hits, l2_hits, misses, loads = ACCESS.run(*args)
     walk, l2, _ = k.tlb_costs
     cycles = loads * walk // 4 + l2_hits * l2
-    for counts in (k.tlb.call, task.tlb):
-        counts[0] += end - begin
-        counts[1] += hits
-        counts[2] += l2_hits
-        counts[3] += misses
-        counts[4] += cycles
+    counts = end - begin, hits, l2_hits, misses, cycles
+    k.tlb.call = tuple(map(add, k.tlb.call, counts)) if k.tlb.call else counts
+    task.tlb = tuple(map(add, task.tlb, counts))
     return cycles * 1000 // CYCLES_PER_US
 
 
@@ -185,8 +188,7 @@ def generation(k: Kernel, mm: Mm) -> int:
 
 def switch_mm(k: Kernel, cpu: int, mm: Mm) -> None:
     """A CPU goes on with an address space: it may know it still, or must forget what it knew (switch_mm_irqs_off)."""
-    c = k.tlb.cpus[cpu]
-    gen = generation(k, mm)
+    c, gen = k.tlb.cpus[cpu], int(k.s.mms["tlb_gen"][mm.id])
     if c.loaded == mm.ctx_id:
         if c.gens[c.asid] != gen:
             why = "reclaim or a kernel thread" if k.tlb.running == cpu else "somebody, while it was idle,"

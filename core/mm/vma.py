@@ -69,7 +69,9 @@ def find_index(mm: Mm, vpn: int) -> int:
 
 def find_vma(mm: Mm, vpn: int) -> Vma | None:
     """The first mapping that ends above `vpn`: the one that holds it, or the next one up."""
-    at = find_index(mm, vpn)
+    at = bisect_right(mm.starts, vpn)
+    if at and (vma := mm.vmas[at - 1]).end > vpn:
+        return vma
     return mm.vmas[at] if at < len(mm.vmas) else None
 
 

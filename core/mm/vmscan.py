@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 NODE_RECLAIM_PRIORITY = 4
 SC_FRESH = np.zeros(1, SC)
+MAX_RECLAIM_RETRIES = 16
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 
@@ -176,8 +177,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
-        state.update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
-        k.s.vm_event[EVENT["pageoutrun"]] += 1
+        begin_run(k, node)
     if pgdat_balanced(k, node):
         boost_reclaim(k, node)
         return kswapd_sleep(k, node, True)
@@ -198,6 +198,12 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         if state["priority"] < 1:
             return kswapd_sleep(k, node, state["reclaimed"] > 0)
     return False
+
+
+def begin_run(k: Kernel, node: int) -> None:
+    """kswapd looks at its node from the gentlest priority on (balance_pgdat)."""
+    k.kswapd[node].update(awake=True, priority=DEF_PRIORITY, reclaimed=0, need_aging=False, boosts=watermark_boosts(k, node))
+    k.s.vm_event[EVENT["pageoutrun"]] += 1
 
 
 def watermark_boosts(k: Kernel, node: int) -> dict[int, int]:
@@ -237,15 +243,19 @@ def release_boosts(k: Kernel, node: int) -> None:
 
 
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
-    """kswapd is done: balanced, or at its wits' end (16 fruitless runs make a node hopeless)."""
+    """A run is over. kswapd sleeps if the node is balanced, or hopeless after 16 fruitless runs; else the next run begins (kswapd_try_to_sleep)."""
     state = k.kswapd[node]
-    state["awake"], state["cause"] = False, 0
     release_boosts(k, node)
     state["failures"] = 0 if useful else state["failures"] + 1
-    if useful and pgdat_balanced(k, node):
-        k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
     remember_refaults(k.s, rmap_walk.tables(k), 0)
-    return True
+    balanced = pgdat_balanced(k, node)
+    if useful and balanced:
+        k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
+    if balanced or state["failures"] >= MAX_RECLAIM_RETRIES:
+        state["awake"], state["cause"] = False, 0
+        return True
+    begin_run(k, node)
+    return False
 
 
 def pageout(k: Kernel, node: int) -> int:

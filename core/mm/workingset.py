@@ -23,7 +23,7 @@ from __future__ import annotations
 from core.abi.page_flags import PG_ACTIVE, PG_WORKINGSET
 from core.jit import inline, step
 from core.mm.mm_inline import MAX_REFS, REFS_SHIFT, lru_gen_enabled, lru_pages, lru_refs, lru_tier, lru_type, lruvec_of
-from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, MAX_NR_TIERS, State
+from core.mm.mm_types import CTL_IN_LRU_FAULT, CTL_NR_NODES, CTL_SWAP_FREE, MAX_NR_TIERS, State
 from core.mm.swap import age_nonresident
 from core.vmstat import NODE
 
@@ -133,10 +133,7 @@ def lru_note_cost(s: State, lruvec: int, file: int, nr: int) -> None:
 @step
 def nr_swap_pages(s: State, memcg: int) -> int:
     """Free swap that a cgroup may still use (mem_cgroup_get_nr_swap_pages): the machine's, cut by every swap.max above."""
-    free = 0
-    for i in range(len(s.swaps)):
-        if s.swaps[i]["on"]:
-            free += s.swaps[i]["pages"] - s.swaps[i]["used"]
+    free = s.ctl[CTL_SWAP_FREE]
     while memcg > 0:
         row = s.memcgs[memcg]
         free = min(free, row["swap_max"] - row["swap"])

@@ -34,6 +34,8 @@ from core.mm.mm_types import (
     CTL_NR_NODES,
     CTL_POLICY,
     CTL_RANDOM,
+    CTL_SWAP_FREE,
+    CTL_SWAP_TOTAL,
     CTL_TRACE_FREE,
     CTL_TRACE_TABLES,
     FIFO,
@@ -55,6 +57,7 @@ from core.mm.mm_types import (
     SC,
     SECTION_SHIFT,
     SLOT,
+    SLOTS_CACHE,
     SWAP,
     VMF,
     ZONE,
@@ -87,15 +90,15 @@ def machine(pages: int, frames: int, policy: int, seed: int) -> tuple[State, Rma
         lruvecs=arena((1,), LRUVEC), memcgs=arena((1,), MEMCG), mms=arena((2,), MM), node_stat=arena((1, len(NODE_STATS)), "i8"),
         numa_stat=arena((ZONES_PER_NODE, len(NUMA_STATS)), "i8"), vm_event=arena((len(EVENTS),), "i8"), stock=arena((1, 2), "i8"),
         ctl=arena((NR_CTL,), "i8"), vmf=arena((1,), VMF), runs=arena((1,), RUN), slots=arena((1,), SLOT), swaps=arena((1,), SWAP),
-        sc=arena((1,), SC), cc=arena((1,), CC), looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
+        slot_caches=arena((1,), SLOTS_CACHE), sc=arena((1,), SC), cc=arena((1,), CC),
+        looks=arena((NR_LOOKS,), LOOK), ksm=arena((1,), KSM), ksm_items=arena((1,), KSM_ITEM),
         ksm_nodes=arena((1,), KSM_NODE), gens=arena((rows,), "i1"), lrugens=arena((1,), LRUGEN), blooms=arena((1, 2, BLOOM_WORDS), "i8"),
         stamps=arena((rows,), "i8"),
     )  # fmt: skip
     s.ctl[CTL_NR_NODES], s.ctl[CTL_POLICY], s.ctl[CTL_MAX_PFN], s.ctl[CTL_TRACE_TABLES] = 1, policy, frames + 1, 1
     s.ctl[CTL_RANDOM], s.ctl[CTL_IN_LRU_FAULT] = seed * 2654435761 + 88172645463325252 & (1 << 62) - 1 or 1, 1
     s.zones["managed"][0] = s.zones["spanned"][0] = rows
-    s.swaps["on"][0] = 1
-    s.swaps["pages"][0] = 1 << 40  # what goes away has somewhere to go
+    s.ctl[CTL_SWAP_FREE] = s.ctl[CTL_SWAP_TOTAL] = 1 << 40  # what goes away has somewhere to go
     s.lrugens["max_seq"][0] = 3
     s.mem["next"][1:frames] = np.arange(2, frames + 1)
     s.ctl[CTL_TRACE_FREE] = 1

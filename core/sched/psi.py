@@ -381,17 +381,16 @@ class PsiTasks:
 def task_change(k: Kernel, pid: int, cpu: int, cgroup: Cgroup, now: int, flags: int) -> None:
     """From `now` on a task is in the state `flags` on `cpu` (psi_task_change). A pause of no length is none."""
     tasks = k.psi
-    if tasks.changes:
-        time, _, who, _, _, _ = tasks.changes[-1]
-        if who == pid and time == now:
-            tasks.changes.pop()
+    changes = tasks.changes
+    if changes and changes[-1][2] == pid and changes[-1][0] == now:
+        changes.pop()
     if flags:
         tasks.flags[pid] = flags
     else:
         tasks.flags.pop(pid, None)
-    if tasks.changes or tasks.known.get(pid) != (cpu, flags, cgroup):
+    if changes or tasks.known.get(pid) != (cpu, flags, cgroup):
         tasks.seq += 1
-        tasks.changes.append((now, tasks.seq, pid, cpu, flags, cgroup))
+        changes.append((now, tasks.seq, pid, cpu, flags, cgroup))
 
 
 def set_state(k: Kernel, task: Task, flags: int) -> None:

@@ -110,7 +110,7 @@ class Task:
         self.stack: list[int] = []  # frames of the kernel stack
         self.stack_memcg = 0
         self.slab_memcg = 0
-        self.tlb = [0] * 5  # what its accesses found there (tlb.COUNTED)
+        self.tlb: tuple[int, ...] = (0,) * len(tlb.COUNTED)  # what its accesses found there
         self.oom_retries = 0  # faults that came back with VM_FAULT_OOM
         self.oom_origin = False  # it is in swapoff: the OOM killer takes it first
         self.nr_dirtied = 0  # file pages dirtied since it last looked whether too many are dirty (page_writeback)

@@ -33,6 +33,14 @@ def lookup(k: Kernel, path: str) -> Inode:
     return inode
 
 
+def check_writable(inode: Inode) -> None:
+    """EACCES for a file that cannot be opened for writing, ETXTBSY for one that is swapped to."""
+    if not inode.writable:
+        raise SysError(Errno.EACCES, "the file cannot be opened for writing")
+    if inode.swapfile:
+        raise SysError(Errno.ETXTBSY, "the file is a swap area in use: swapoff first")
+
+
 def _as_errno(function: Callable[..., object], *arguments: Any) -> None:
     try:
         function(*arguments)
@@ -52,14 +60,13 @@ def sys_read(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> 
 
 
 def sys_write(k: Kernel, task: Task, path: str, length: int, offset: int = 0) -> dict[str, Any]:
-    """write, creating the file if need be: {bytes}. EACCES, EFBIG, EINVAL."""
+    """write, creating the file if need be: {bytes}. EACCES, ETXTBSY, EFBIG, EINVAL."""
     if path not in k.files:
         _as_errno(disk.create_file, k, path, 0)
     inode = lookup(k, path)
     if inode.hstate is not None:
         raise SysError(Errno.EINVAL, "a file of hugetlbfs is written by mapping it")
-    if not inode.writable:
-        raise SysError(Errno.EACCES, "the file cannot be opened for writing")
+    check_writable(inode)
     if offset >= MAX_FILE_SIZE and length:
         raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
     return {"bytes": filemap.file_write(k, task, inode, offset, min(length, MAX_FILE_SIZE - offset))}
@@ -86,10 +93,9 @@ def sys_fadvise(k: Kernel, task: Task, path: str, advice: str, offset: int = 0, 
 
 
 def sys_truncate(k: Kernel, task: Task, path: str, length: int) -> None:
-    """truncate. ENOENT, EFBIG, EACCES."""
+    """truncate. ENOENT, EFBIG, EACCES, ETXTBSY."""
     inode = lookup(k, path)
-    if not inode.writable:
-        raise SysError(Errno.EACCES, "the file cannot be opened for writing")
+    check_writable(inode)
     if length > MAX_FILE_SIZE:
         raise SysError(Errno.EFBIG, "beyond the largest file that the file system has")
     if inode.hstate is not None:

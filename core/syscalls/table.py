@@ -221,14 +221,14 @@ _ROWS: tuple[Call, ...] = (
           "length": Param("size", "Bytes of the range.", maximum=I64 >> 1),
           "flags": Param("flags", "keep_size; punch_hole frees the whole huge pages of the range.", False, (), ("keep_size", "punch_hole"))}),
     # ---------------------------------------------------------------- swap
-    Call("swapon", 167, mm.sys_swapon, "partial", "A device that is not there yet is plugged in and formatted by the call, if size is given. No swap files.",
-         "Put a swap device to use.",
-         {"path": Param("str", "The device, for example /dev/vdb."),
+    Call("swapon", 167, mm.sys_swapon, "partial", "A device that is not there yet is plugged in by the call, if size is given; mkswap is not needed.",
+         "Put a swap device or a file of the disk to use.",
+         {"path": Param("str", "The device, for example /dev/vdb, or the file, for example /data/swap."),
           "priority": Param("int", "Higher ones are filled first, equal ones in turn; left out: below all others.", False, None, minimum=0, maximum=32767),
           "size": Param("size", "Of a new device, in bytes.", False, None, maximum=1 << 40),
           "kind": Param("choice", "What a new device is.", False, "virtio", ("disk", "ssd", "nvme", "zram", "virtio"))}),
     Call("swapoff", 168, mm.sys_swapoff, "partial", "Shared memory is read back page by page, without read-ahead.",
-         "Take a swap device out of use: what is there comes back to memory.", {"path": Param("str", "The device.")}),
+         "Take a swap area out of use: what is there comes back to memory.", {"path": Param("str", "The device or file.")}),
     # ---------------------------------------------------------------- the machine
     Call("spawn", None, process.spawn, "full", "A program made from outside; it is a child of init (pid 1).", "Start a program.",
          {"comm": Param("str", "Its name; cut at 15 bytes."),

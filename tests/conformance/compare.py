@@ -279,26 +279,31 @@ class Comparison:
             self._hung(step)
             return
         for name in sorted(died):
-            self.report.add(f"{line}: kills {name}", not runner.actors[name].alive, "alive or dead", "dead")
+            self.report.add(f"{line}: kills {name}", self._fate(name) == "dead", self._fate(name), "dead")
         if "died" in returns[0]:
             self.report.add(f"{line}: dies", step.dead, step.answer, returns[0])
             died.add(line.split()[0])
         elif "ret" in returns[0] and not line.startswith(("spawn", "sleep", "kill")):
             self._outcome(step, returns)
-        for name in died:
+        for name in died & set(runner.actors):
             runner.actors[name].alive = False
+
+    def _fate(self, name: str) -> str:
+        """What has become of a process by now."""
+        actor = self.runner.actors.get(name)
+        return "never forked" if actor is None else "alive" if actor.alive else "dead"
 
     def _hung(self, step: Step) -> None:
         self.spun = True
         self.report.add(f"{step.line}: does not finish", step.failed or step.dead, step.answer, "retries for ever")
         name = step.line.split()[0]
-        if self.runner.actors[name].alive:
+        if self._fate(name) == "alive":
             self.runner.step(f"kill {name}")
 
     def _outcome(self, step: Step, returns: list[dict[str, str]]) -> None:
         want, line = returns[0], step.line
         refused = want["ret"].startswith("-1")
-        self.report.add(f"{line}: outcome", step.failed == refused, step.errno or step.signal or "ok", want)
+        self.report.add(f"{line}: outcome", step.failed == refused, step.outcome, want)
         if refused and step.failed and want.get("err") in ERRNOS:
             self.report.add(f"{line}: errno", step.errno == ERRNOS[want["err"]], step.errno, ERRNOS[want["err"]])
         if "signal" in want:

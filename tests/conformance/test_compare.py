@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.compare import COUNT, EXACT, STAT, Case, Comparison, fields, figures, holds, slack
+from app.inprocess import KernelTarget
+from app.scenario import parse
+from tests.conformance.compare import COUNT, EXACT, STAT, Case, Comparison, compare, fields, figures, holds, slack
 from tests.conformance.recorded import RecordedBoot
 from tests.conformance.run import CASES
 
@@ -127,3 +129,34 @@ def test_figures_of_a_snapshot() -> None:
     assert found["/t:stat:pgfault"].unit == "n"
     assert found["A/status:RssAnon"].kind == EXACT
     assert found["node0:MemFree"].kind == STAT
+
+
+FORK_REFUSED = """\
+#! mem=256M swap=64M
+spawn A
+set /proc/sys/vm/overcommit_memory 2
+A mmap h 100M rw private
+A fork B
+B touch h 0 4K w
+cg create /t
+cg attach B /t
+kill B
+A touch h 0 4K w
+"""
+
+
+def test_a_refused_fork_is_named_and_the_story_goes_on() -> None:
+    """Our kernel refuses a fork that Linux made: every line of the child falls short, in words, and those of others are still played."""
+    scenario = parse(FORK_REFUSED)
+    ops = [{"line": line, "ret": {"ret": "0", "err": "0"}, "died": []} for _, line in scenario.lines]
+    ops[4]["died"] = ["B"]
+    report = compare(Case("fork_refused", scenario, "6.1", [{"ops": ops, "snaps": {}}]), KernelTarget(scenario.machine))
+    outcomes = {check.where: check.got for check in report.checks}
+    assert outcomes["A fork B: outcome"] == "ENOMEM"
+    assert outcomes["B touch h 0 4K w: outcome"] == "no such process"
+    assert outcomes["B touch h 0 4K w: kills B"] == "never forked"
+    assert outcomes["cg attach B /t: outcome"] == "no such process"
+    assert outcomes["A touch h 0 4K w: outcome"] == "ok"
+    assert [check.where for check in report.failures] == [
+        "A fork B: outcome", "B touch h 0 4K w: kills B", "B touch h 0 4K w: outcome", "cg attach B /t: outcome",
+    ]  # fmt: skip

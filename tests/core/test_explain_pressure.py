@@ -9,7 +9,7 @@ import pytest
 
 from core import Kernel, Machine
 from core.abi.page_flags import PG_ANON, PG_SWAPBACKED
-from core.explain_pressure import reason
+from core.explain.reclaim import reason
 from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, GONE, KEPT, ROTATED, WRITTEN
 from core.mm.mm_types import CTL_LOOKS, NR_LOOKS
 

@@ -229,7 +229,7 @@ def test_cg19_events_are_hierarchical(box: Box) -> None:
     assert box.events("/p", "memory.events.local") == dict.fromkeys(box.events("/p"), 0)
 
 
-def test_peak_is_read_only_and_remembers(box: Box) -> None:
+def test_mc05_peak_is_read_only_and_remembers(box: Box) -> None:
     box.cgroup("/a")
     pid = box.spawn(cgroup="/a")
     address = box.mmap(pid, 50 * M)

@@ -230,6 +230,26 @@ def test_mc21_what_does_not_fit_is_in_swap() -> None:
     assert box.events("/a")["max"] > 0
 
 
+def test_mc22_the_peak_of_a_group_that_swaps() -> None:
+    """6.1 has memory.peak, read-only, and no memory.swap.peak yet: the parts of the selftest that reset them are later kernels'."""
+    box = Box(memory="512M", swap="256M")
+    box.cgroup("/a", memory_swap_max="30M", memory_max="30M")
+    pid = box.spawn(cgroup="/a")
+    assert box.alloc_anon(pid, 50 * M).signal is None
+    box.ok(pid, "exit")
+    assert box.cg_int("/a", "memory.current") < M
+    assert 29 * M <= box.cg_int("/a", "memory.peak") <= 30 * M
+    assert "memory.swap.peak" not in box.kernel.listdir(f"{CGROUP}/a")
+
+
+def test_mc24_there_are_no_sockets() -> None:
+    """The selftest moves data through a socket; nothing here has one, and the key says so."""
+    box = Box(memory="512M", swap="0")
+    box.cgroup("/a")
+    box.alloc_anon(box.spawn(cgroup="/a"), M)
+    assert box.stat("/a")["sock"] == 0
+
+
 # ---- the decisions behind it --------------------------------------------------------------------------------------
 
 BALANCE = [  # LR-13: (swappiness, cost of anonymous pages, cost of file pages, share of the scan that is anonymous, %)

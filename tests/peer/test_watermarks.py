@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.peer.box import Box, close
+from core.mm import vmscan
+from tests.peer.box import Box, M, close, fields
 
 RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32}
 ORDER = ("DMA", "DMA32", "Normal")
@@ -157,3 +158,16 @@ def test_lx02_free_memory_stays_above_the_reserve(percent: int, mode: int) -> No
 
 def test_ratio_table_is_of_these_zones() -> None:
     assert tuple(RATIO) == ORDER
+
+
+def test_raised_above_what_every_zone_has_free_they_wake_kswapd_at_once() -> None:
+    """kswapd has made room before a program asks for memory: nobody reclaims for himself."""
+    box = Box(memory="128M", swap="256M")
+    pid = box.spawn()
+    box.alloc_anon(pid, (fields(box.text("/proc/meminfo"))["MemFree"] << 10) - 6 * M)
+    assert box.put("/proc/sys/vm/min_free_kbytes", 32768) is None
+    counters = fields(box.text("/proc/vmstat"))
+    assert counters["pgsteal_kswapd"] > 0
+    assert counters["pgscan_direct"] == 0
+    assert vmscan.pgdat_balanced(box.kernel, 0)
+    box.kernel.verify()

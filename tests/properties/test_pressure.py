@@ -113,9 +113,10 @@ class Crowd:
         self.leave()
         self.k.verify()
         assert list(self.k.tasks) == [1]
-        init_in_swap = int(self.k.s.swaps["used"].sum())  # pages of init and of the image it runs: it lives on
+        slots = self.k.s.slots
+        init_in_swap = int(((slots["count"] > 0) | (slots["pfn"] > 0)).sum())  # pages of init and of the image it runs: it lives on
         assert init_in_swap <= INIT_PAGES
-        cached = int((self.k.s.slots["pfn"] > 0).sum())
+        cached = int((slots["pfn"] > 0).sum())
         assert int(self.k.s.zones["free"].sum()) == int(self.free.sum()) + init_in_swap - cached
 
 

@@ -10,8 +10,8 @@ from core.fs import tree
 
 @pytest.fixture(scope="module")
 def kernel() -> Kernel:
-    """Two nodes, swap, a process, a zombie, a cgroup with the memory controller, a file: something for every pattern."""
-    k = Kernel.boot(Machine.from_dict({"memory": "512M", "nodes": 2, "swap": "64M"}))
+    """Two nodes, a disk and zram to swap to, a process, a zombie, a cgroup with the memory controller, a file: something for every pattern."""
+    k = Kernel.boot(Machine.from_dict({"memory": "512M", "nodes": 2, "swap": [{"size": "64M"}, {"size": "32M", "kind": "zram"}]}))
     run(k, "put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+cpuset +memory +hugetlb")
     run(k, "mkdir", path="/sys/fs/cgroup/app")
     run(k, "mkdir", path="/sys/fs/cgroup/app/web")

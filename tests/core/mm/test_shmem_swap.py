@@ -9,6 +9,7 @@ from tests.core.mm.space import PAGE, SHARED, M, Space
 
 POOL = 8 * M  # memory.max of the cgroup
 SIZE = 12 * M
+WAITING = 64 * 4096  # slots that were given back and wait on their processor are still paid for
 
 
 class Squeezed(Space):
@@ -69,8 +70,8 @@ def test_nothing_is_left_in_swap(squeezed: Squeezed, how: str) -> None:
         squeezed.ok("madvise", address=base, length=SIZE, advice="remove")
     else:
         squeezed.call("exit")
-    assert swapped(squeezed) == 0
-    assert squeezed.k.s.swaps["used"].sum() == 0
+    assert swapped(squeezed) <= WAITING
+    assert not (squeezed.k.s.slots["count"] | squeezed.k.s.slots["pfn"]).any()
     assert (stat(squeezed, "nr_shmem", "/proc/vmstat"), stat(squeezed, "nr_swapcached", "/proc/vmstat")) == (squeezed.at_boot, 0)
 
 
@@ -102,4 +103,4 @@ def test_without_room_in_swap_the_page_stays(squeezed: Squeezed) -> None:
     other = squeezed.mmap(SIZE, flags=SHARED)
     assert squeezed.touch(other, SIZE).killed == [squeezed.pid]
     assert stat(squeezed, "max", "/sys/fs/cgroup/t/memory.swap.events") > 0
-    assert squeezed.k.s.swaps["used"].sum() == 0
+    assert not (squeezed.k.s.slots["count"] | squeezed.k.s.slots["pfn"]).any()

@@ -8,6 +8,7 @@ from core import Kernel, Machine
 from tests.core.mm.space import PAGE, SHARED, M, Space
 
 SIZE = 4 * M
+KEPT = 64  # slots that a processor keeps
 
 
 def proc_swaps(space: Space) -> dict[str, tuple[int, int, int]]:
@@ -47,7 +48,7 @@ def test_the_highest_is_filled_first_and_equals_take_turns() -> None:
     swapped_out(space)
     used = [row[1] // 4 for row in proc_swaps(space).values()]
     assert used[0] == 255
-    assert 0 <= sum(used) - SIZE // PAGE < 32
+    assert 0 <= sum(used) - SIZE // PAGE <= KEPT
     assert abs(used[1] - used[2]) <= 64
 
 
@@ -55,7 +56,7 @@ def test_the_highest_is_filled_first_and_equals_take_turns() -> None:
 def test_swapoff_brings_everything_back_without_a_fault(flags: list[str] | None) -> None:
     space = devices({"size": "16M"})
     address = swapped_out(space, flags)
-    assert 0 <= proc_swaps(space)["/dev/vdb"][1] - SIZE // 1024 < 128  # init may have given some pages, too
+    assert 0 <= proc_swaps(space)["/dev/vdb"][1] - SIZE // 1024 <= 4 * KEPT + 128  # init may have given some pages, too
     faults = vmstat(space, "pgfault"), vmstat(space, "pgmajfault")
     answer = space.call("swapoff", path="/dev/vdb")
     assert (answer.errno, answer.minor, answer.major) == (None, 0, 0)
@@ -181,7 +182,7 @@ def test_zram_reads_single_pages_and_gives_their_slots_up() -> None:
     used = proc_swaps(space)["/dev/zram0"][1]
     found = space.touch(address, M, "read")
     assert (found.major, vmstat(space, "swap_ra")) == (M // PAGE, 0)
-    assert proc_swaps(space)["/dev/zram0"][1] == used - M // 1024
+    assert 0 <= proc_swaps(space)["/dev/zram0"][1] - (used - M // 1024) <= 4 * KEPT
 
 
 BAD = [{"size": "8M", "kind": "tape"}, {"size": "4K"}, {"size": "8M", "priority": -1}, {"size": "8M", "speed": 3}]

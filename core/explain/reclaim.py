@@ -1,15 +1,11 @@
-"""Why a page went, and why a task waited: recorded decisions of reclaim and of the memory controller.
+"""Why a page went, or stayed: the looks that reclaim took at it.
 
-`explain_reclaim` follows one page through the looks that reclaim took at it, each with what it saw (entries that had used the page
-since the last look, PG_referenced from the look before) and what it decided; without an address, the last visits of reclaim.
-`explain_charge` tells of the charges of a process that did not fit: which ancestor was in the way, what its reclaim freed, how it
-ended, and of the sleeps that memory.high cost it, with the formula and its numbers. `explain_psi` shows who loses time to memory, what it
-was lost over, and how the averages follow from it.
+Each with what it saw (entries that had used the page since the last look, PG_referenced from the look before) and what it decided; without an
+address, the last visits of reclaim.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,37 +21,20 @@ from core.abi.page_flags import (
     PG_SWAPCACHE,
     PG_UNEVICTABLE,
 )
-from core.mm import memcontrol
 from core.mm import vma as vmas_of
 from core.mm.lru_classic import ACTIVATED, DEACTIVATED, FREED, GONE, KEPT, ROTATED, WRITTEN
 from core.mm.mm_types import CTL_LOOKS, NR_LOOKS
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, PTE_SPECIAL, entry
-from core.sched import psi
 from core.sched.task import find_task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.memcontrol import Cgroup
     from core.mm.mm_types import Array, Vma
-    from core.sched.psi import PsiGroup
 
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
 DECISIONS = {FREED: "freed", KEPT: "kept", ACTIVATED: "activated", WRITTEN: "written to swap", DEACTIVATED: "deactivated", GONE: "gone",
              ROTATED: "rotated"}  # fmt: skip
 SHOWN = 100
-DELAY = (
-    "overage = (usage - high) * 2^20 / high, the largest of the cgroup and its ancestors; "
-    "jiffies = overage^2 * HZ / 2^34 * pages / 64; the same for swap above memory.swap.high is added; at most 2 s; slept only if more than 10 ms"
-)
-
-MEANS = (10, 60, 300)
-AVERAGE = (
-    "every 2.004 s: percent = time lost / period; avg' = (avg * exp + percent * 2048 * (2048 - exp) [+ 2047 if it rises]) / 2048, "
-    "exp = 1677, 1981, 2034 for 10, 60, 300 s, 1.0 = 2048"
-)
-
-
-# ---------------------------------------------------------------- reclaim
 
 
 def explain_reclaim(k: Kernel, pid: int, address: int | None = None) -> dict[str, Any]:
@@ -165,83 +144,3 @@ def reason(fate: int, young: int, before: bool, flags: int) -> str:
 def _lazy(flags: int) -> bool:
     """An anonymous page that MADV_FREE gave up."""
     return bool(flags & PG_ANON) and not flags & PG_SWAPBACKED
-
-
-# ---------------------------------------------------------------- charging
-
-
-def explain_charge(k: Kernel, pid: int) -> dict[str, Any]:
-    """The limits above a process now, and its last charges that did not fit and sleeps that memory.high cost it.
-
-    charges: {clock_ns, cgroup that was charged, pages, levels as they were, rounds: [{event, limited: who was in the way,
-    reclaimed_pages}], outcome: `charged`, `killed` or an errno}. throttles: {pages, levels, overage (2^-20), delay_ns, slept}.
-    LookupError for an unknown pid.
-    """
-    cg = find_task(k, pid).cgroup.memcg
-    return {
-        "pid": pid,
-        "cgroup": cg.path,
-        "levels": memcontrol.levels(k, cg),
-        "charges": [row for row in k.records.charges if row["pid"] == pid][-SHOWN:],
-        "throttles": [_throttle(row) for row in k.records.throttles if row["pid"] == pid][-SHOWN:],
-        "delay_formula": DELAY,
-    }
-
-
-def _throttle(row: dict[str, Any]) -> dict[str, Any]:
-    """A throttle with its arithmetic spelt out."""
-    memory, swap = row.get("overage", 0), row.get("swap_overage", 0)
-    terms = [_term(over, row["pages"]) for over in (memory, swap) if over or over is memory]
-    return {**row, "percent_over": round(memory * 100 / (1 << 20), 3), "arithmetic": " + ".join(terms)}
-
-
-def _term(overage: int, pages: int) -> str:
-    """The delay for one excess, of memory or of swap, as a sum."""
-    jiffies = memcontrol.high_delay_jiffies(pages, overage)
-    return f"{overage}^2 * {memcontrol.HZ} / 2^34 * {pages} / 64 = {jiffies} jiffies of {1000 // memcontrol.HZ} ms"
-
-
-# ---------------------------------------------------------------- psi
-
-
-def explain_psi(k: Kernel, pid: int) -> dict[str, Any]:
-    """The memory pressure of a process's cgroup and of all above it: who stalls now, what was lost lately and over what, and the next average.
-
-    stalls: the recorded ones of the process's own cgroup and those below the root that hold it, {begin_ns, end_ns, pid, cgroup, over, event}.
-    groups: from the cgroup up to the root, each with its running, stalled and waiting tasks by processor, `some` and `full` in total
-    and how the averages will move at the end of the present period. LookupError for an unknown pid.
-    """
-    task = find_task(k, pid)
-    groups = [_group(k, group) for group in task.cgroup.ancestors]
-    below = task.cgroup.path.rstrip("/") + "/"
-    stalls = [row for row in k.records.stalls if (row["cgroup"] + "/").startswith(below)]
-    return {"pid": pid, "cgroup": task.cgroup.path, "groups": groups, "stalls": stalls[-SHOWN:], "average_formula": AVERAGE}
-
-
-def _group(k: Kernel, group: Cgroup) -> dict[str, Any]:
-    """One account as it stands now."""
-    account = copy.deepcopy(group.psi)
-    account.advance(k.clock.now)
-    total = account.collected()
-    cpus = [
-        {"cpu": number, "running": cpu.running, "stalled": cpu.memstall, "stalled_on_cpu": cpu.memstall_oncpu, "waiting_for_disk": cpu.iowait}
-        for number, cpu in sorted(account.cpus.items()) if cpu.states
-    ]  # fmt: skip
-    kinds = {name: _average(k, account, total, 2 * psi.MEM + kind) for kind, name in enumerate(psi.NAMES)}
-    return {"cgroup": group.path, "cpus": cpus, **kinds}
-
-
-def _average(k: Kernel, account: PsiGroup, total: list[int], state: int) -> dict[str, Any]:
-    """One state's mean, and what the present period will make of it if nothing more is lost."""
-    period = account.next_update - account.last_update
-    lost = min(total[state] - account.avg_total[state], period)
-    percent = lost * 100 // period
-    after = psi.calc_avgs(account.avg[state], 0, lost, period)
-    return {
-        "total_us": total[state] // 1000,
-        **{f"avg{seconds}": psi.percent(load) for seconds, load in zip(MEANS, account.avg[state], strict=True)},
-        "period": {
-            "begin_ns": account.last_update, "end_ns": account.next_update, "lost_ns": lost, "percent": percent,
-            **{f"avg{seconds}_then": psi.percent(load) for seconds, load in zip(MEANS, after, strict=True)},
-        },
-    }  # fmt: skip
