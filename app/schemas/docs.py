@@ -446,6 +446,22 @@ def _result_schema(name: str) -> Schema:
     return _object({}, {key: kinds.get(kind, {}) for key, kind in CALLS[name].returns.items()})
 
 
+def batch_operation() -> Schema:
+    """The OpenAPI operation of the batch route."""
+    return {
+        "tags": ["sessions", "calls"],
+        "summary": "Run Batch",
+        "description": "Carry out many operations in order; each result is what its own route would answer.",
+        "operationId": "run_batch",
+        "parameters": [
+            {"name": "sid", "in": "path", "required": True, "schema": STR},
+            {"name": "if-match", "in": "header", "required": False, "schema": STR},
+        ],
+        **body("Batch"),
+        "responses": {"200": _response("Done.", "application/json", ref("BatchAnswer"))},
+    }
+
+
 def call_operation(name: str) -> Schema:
     """The OpenAPI operation of one call's route."""
     row = CALLS[name]

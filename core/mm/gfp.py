@@ -22,10 +22,10 @@ Direct reclaim and direct compaction are stalls of the task that does it (`psi`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
@@ -80,14 +80,19 @@ GFP_KERNEL_ZONE = 2  # ZONE_NORMAL: what the kernel allocates for itself is neve
 GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
-@contextmanager
-def saved(k: Kernel) -> Iterator[None]:
-    """Keep the operation at hand while a decision runs loops of its own."""
-    vmf = k.s.vmf.copy()
-    try:
-        yield
-    finally:
-        k.s.vmf[:] = vmf
+class saved:
+    """Keep the operation at hand while a decision runs loops of its own; as bytes, because field by field it would take 30 µs."""
+
+    __slots__ = ("row", "kept")
+
+    def __init__(self, k: Kernel) -> None:
+        self.row = k.s.vmf.view(np.uint8)
+
+    def __enter__(self) -> None:
+        self.kept = self.row.tobytes()
+
+    def __exit__(self, *failure: object) -> None:
+        self.row.data[:] = self.kept
 
 
 def injected(k: Kernel) -> bool:
@@ -207,12 +212,8 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
 
     For a block it also makes the room that compaction needs, and hands over to kcompactd when it goes to sleep.
     """
-    zones = k.s.zones
-    for zid in k.populated:
-        free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
-        daemon = k.kswapd[int(zones["node"][zid])]
-        if free <= low and not daemon["awake"]:
-            daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
+    if not all(daemon["awake"] for daemon in k.kswapd):
+        note_shortage(k)
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
         with fair.kswapd_turn(k, node):
             vmscan.kswapd_run(k, node, 1)
@@ -220,6 +221,16 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
                 vmscan.reclaim(k, k.root_cgroup, compaction.compact_gap(order), "kswapd", nodes=[node])
     if order:
         compaction.wakeup_kcompactd(k, node, order)
+
+
+def note_shortage(k: Kernel) -> None:
+    """Which zones are below their low marks, where kswapd still sleeps."""
+    zones = k.s.zones
+    for zid in k.populated:
+        free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
+        daemon = k.kswapd[int(zones["node"][zid])]
+        if free <= low and not daemon["awake"]:
+            daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
 
 
 def wake_below_low(k: Kernel) -> None:

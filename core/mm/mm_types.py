@@ -183,6 +183,17 @@ def ask(s: State, mm: int, memcg: int, node: int, cpu: int, vm_start: int = 0, v
     )  # fmt: skip
 
 
+def fresh(dtype: np.dtype[Any], *names: str) -> Any:
+    """The struct of a row of which these columns, in their order, are written and all others zero: field by field that costs ten times as much."""
+    fields: Any = dtype.fields
+    at, form = 0, ""
+    for name in names:
+        begin = fields[name][1]
+        form += f"{begin - at}xq"
+        at = begin + 8
+    return struct.Struct(f"={form}{dtype.itemsize - at}x")
+
+
 class Answer(NamedTuple):
     """What a page loop left in `State.vmf`, but for its counts."""
 

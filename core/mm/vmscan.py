@@ -24,15 +24,13 @@ Time: each look, each write and each wait has its price in `Costs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from core.direct import Direct
 from core.events import Reclaim, SwapOut
 from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import pageout_range
-from core.mm.mm_types import CTL_LOOKS, CTL_RECLAIM_MODE, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import CTL_LOOKS, CTL_RECLAIM_MODE, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE, fresh
 from core.mm.page_alloc import RECLAIM_UNMAP, RECLAIM_WRITE
 from core.mm.shrink_node import (
     AGE,
@@ -55,24 +53,20 @@ from core.vmstat import EVENT
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
-    from core.mm.mm_types import State
-    from core.mm.rmap_walk import Rmap
 
 NODE_RECLAIM_PRIORITY = 4
-SC_FRESH = np.zeros(1, SC)
+SCAN_CONTROL = fresh(SC, "target", "priority", "nr_to_reclaim", "may_swap", "may_writepage", "may_unmap", "kswapd", "swappiness", "block_heads",
+                     "nr_visits", "recursive")  # fmt: skip
+BALANCED, BALANCE, TRY, ONE = map(Direct, (is_balanced, balance_round, try_to_free_pages, one_round))
 MAX_RECLAIM_RETRIES = 16
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
     """A fresh scan_control."""
-    k.s.sc[:] = SC_FRESH
-    c = k.s.sc[0]
-    c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
-    c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
-    c["swappiness"], c["block_heads"] = int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers
-    c["recursive"], c["nr_visits"] = memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount, k.records.nr_visits
-    return c
+    SCAN_CONTROL.pack_into(k.s.sc, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers,
+                           k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
+    return k.s.sc[0]
 
 
 def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True, nodes: list[int] | None = None) -> int:
@@ -83,7 +77,7 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
     c["nodes"] = sum(1 << node for node in nodes or ())
     who = by or ("memcg" if cg.parent is not None else "direct")
-    carry_out(k, try_to_free_pages, who)
+    carry_out(k, TRY, who)
     return int(c["nr_reclaimed"])
 
 
@@ -97,7 +91,7 @@ def node_reclaim(k: Kernel, node: int, order: int) -> bool:
     c["node"], c["priority"] = node, NODE_RECLAIM_PRIORITY
     c["may_writepage"], c["may_unmap"] = int(mode & RECLAIM_WRITE != 0), int(mode & RECLAIM_UNMAP != 0)
     while True:
-        carry_out(k, one_round, "node")
+        carry_out(k, ONE, "node")
         if int(c["nr_reclaimed"]) >= wanted or c["priority"] == 0:
             break
         c["priority"] -= 1
@@ -107,9 +101,9 @@ def node_reclaim(k: Kernel, node: int, order: int) -> bool:
     return False
 
 
-def carry_out(k: Kernel, rounds: Callable[[State, Rmap], int], who: str) -> None:
+def carry_out(k: Kernel, rounds: Direct, who: str) -> None:
     """Let rounds of reclaim run to their end, deciding whatever they stop for, and tell what came of them."""
-    while reason := int(rounds(k.s, rmap_walk.tables(k))):
+    while reason := int(rounds.run(k.s, rmap_walk.tables(k))):
         decide(k, reason, who)
     tell(k, who)
 
@@ -167,7 +161,7 @@ def note(k: Kernel, path: str, node: int, who: str, priority: int, scanned: int,
 
 def pgdat_balanced(k: Kernel, node: int) -> bool:
     """Is some zone of the node above its high mark, boost included?"""
-    return bool(is_balanced(k.s, node))
+    return bool(BALANCED.run(k.s, node))
 
 
 def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
@@ -188,7 +182,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         with k.because(state["cause"]):
-            carry_out(k, balance_round, "kswapd")
+            carry_out(k, BALANCE, "kswapd")
         freed = int(c["nr_reclaimed"])
         state["reclaimed"] += freed
         if int(c["nr_scanned"]) < high or not freed:
@@ -221,7 +215,7 @@ def boost_reclaim(k: Kernel, node: int) -> None:
     c["node"], c["may_writepage"] = node, 0
     while left > 0 and c["priority"] >= 1:
         before = int(c["nr_reclaimed"])
-        carry_out(k, one_round, "kswapd")
+        carry_out(k, ONE, "kswapd")
         got = int(c["nr_reclaimed"]) - before
         left -= got
         if not got or c["priority"] > DEF_PRIORITY - 2:
