@@ -35,6 +35,18 @@ environment: every setting is PAGEWALK_<NAME> (PAGEWALK_HOST, PAGEWALK_PORT, PAG
 flags win.
 """
 
+TOKEN_EPILOG = """\
+the first administrator, before or while the service runs:
+  pagewalk token issue root --role admin
+
+a teacher, who issues the tokens of the course's students; then all tokens, and the end of one:
+  pagewalk token issue ada --role instructor --course os101 --expires 4320h
+  pagewalk token list
+  pagewalk token revoke t_Xa3...
+
+The token is printed once and kept as a hash. A service that runs notices a change within a second. What who may do: docs/security.md.
+"""
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -112,14 +124,17 @@ def _replay_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _token_options(sub: argparse.ArgumentParser) -> None:
-    sub.description = "Issue, list or revoke tokens, in the data folder (--data, PAGEWALK_DATA) or of a running service (--url)."
+    sub.description = "Issue, list or revoke tokens: in the service's database, running or not, or over HTTP (--url)."
+    sub.formatter_class = argparse.RawDescriptionHelpFormatter
+    sub.epilog = TOKEN_EPILOG
     sub.add_argument("action", choices=("issue", "list", "revoke"))
     sub.add_argument("name", nargs="?", help="issue: whose token it is; revoke: the token's id")
     sub.add_argument("--role", choices=("admin", "instructor", "grader", "student"), help="what the subject becomes")
     sub.add_argument("--course", help="in which course; all that the token is good for")
     sub.add_argument("--label", help="what the token is for")
     sub.add_argument("--expires", help="from now, e.g. 2160h (default: never)")
-    sub.add_argument("--data", type=Path, metavar="DIR", help="the service's data folder")
+    sub.add_argument("--data", type=Path, metavar="DIR", help="the service's data folder (default: PAGEWALK_DATA, or ~/.local/share/pagewalk)")
+    sub.add_argument("--database", metavar="URL", help="the service's database, where it has one (default: PAGEWALK_DATABASE)")
     sub.add_argument("--url", help="a running service instead")
     sub.add_argument("--token", help="bearer token for --url")
 
@@ -159,7 +174,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     from app.settings import Settings
 
-    flags = {name: getattr(args, name) for name in ("host", "port", "data", "workers") if getattr(args, name, None) is not None}
+    flags = {name: getattr(args, name) for name in ("host", "port", "data", "database", "workers") if getattr(args, name, None) is not None}
     if getattr(args, "allow_anyone", False):
         flags["allow_anyone"] = True
     try:
@@ -231,7 +246,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     from app import logs
-    from app.main import Server, config, create_app
+    from app.main import Server, config, create_app, settle_in
 
     logs.configure(settings.log_level, settings.log_format)
     if settings.workers > 1:
@@ -247,6 +262,7 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
 
     app = create_app(settings)
     found = Announced(config(settings, app), app.state.registry)
+    settle_in()
     found.run(sockets=[listener])
     return OK if found.started else FAILED
 
@@ -351,7 +367,7 @@ def token(args: argparse.Namespace) -> int:
     from app.token import main as tokens
 
     try:
-        print(tokens(args, settings_of(args).data))
+        print(tokens(args, settings_of(args)))
     except ValueError as error:
         return _complain(str(error), USAGE)
     except httpx2.HTTPError as error:

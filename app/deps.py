@@ -1,5 +1,7 @@
 """What routes depend on, as named types, so that a route's signature reads as a sentence."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Final
 
 from fastapi import Depends, Header
@@ -8,8 +10,8 @@ from starlette.websockets import WebSocket
 
 from app.host.registry import Registry
 from app.host.session import Session
-from app.identity.gate import Gate
-from app.identity.guard import CALLER, SESSION, admit
+from app.identity.gate import Gate, Watch
+from app.identity.guard import CALLER, EPOCH, SESSION, admit
 from app.identity.roles import Caller
 from app.identity.shield import require_origin
 from app.identity.table import ROWS, WEBSOCKET
@@ -46,6 +48,19 @@ async def get_session(connection: HTTPConnection, sid: str) -> Session:
     return session
 
 
+def watch_of(connection: HTTPConnection) -> Callable[[], AbstractContextManager[Watch]]:
+    """What a stream does while it is open: watches that its caller may still read it."""
+    gate: Gate = connection.app.state.gate
+    caller: Caller = connection.scope[CALLER]
+    epoch: int = connection.scope[EPOCH]
+    return lambda: gate.watch(caller, epoch)
+
+
+async def get_watch(connection: HTTPConnection) -> Callable[[], AbstractContextManager[Watch]]:
+    """What a stream does while it is open."""
+    return watch_of(connection)
+
+
 def offered_protocols(connection: HTTPConnection) -> list[str]:
     """The websocket subprotocols that a client offers."""
     return [item.strip() for item in connection.headers.get("sec-websocket-protocol", "").split(",") if item.strip()]
@@ -63,6 +78,7 @@ TheRegistry = Annotated[Registry, Depends(get_registry)]
 TheGate = Annotated[Gate, Depends(get_gate)]
 TheCaller = Annotated[Caller, Depends(get_caller)]
 TheSession = Annotated[Session, Depends(get_session)]
+TheWatch = Annotated[Callable[[], AbstractContextManager[Watch]], Depends(get_watch)]
 IfMatch = Annotated[
     str | None, Header(description='The state the writer has read: `"<epoch>.<seq>"`; 412 when the session has moved on.', max_length=256)
 ]

@@ -1,7 +1,7 @@
 """The service's log: one JSON object a line on standard error, each with the id of the request that it is about.
 
 structlog makes the lines, those of uvicorn and of the standard library included. What could be a secret does not get in: values under the
-names of secrets and everything that looks like a bearer token are blanked.
+names of secrets and everything that looks like a bearer token, ours or a JSON Web Token, are blanked.
 """
 
 import logging
@@ -17,7 +17,7 @@ from structlog.typing import Processor
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 BLANK: Final = "[secret]"
 SECRET_NAMES: Final = re.compile(r"token|secret|password|authorization|cookie|api_?key", re.IGNORECASE)
-SECRET_VALUES: Final = re.compile(r"\bpw_[a-z]+_[\w-]+|(?i:\bbearer\s+)[\w.~+/=-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+SECRET_VALUES: Final = re.compile(r"\bpw_[a-z]+_[\w-]+|\beyJ[\w-]{8,}(?:\.[\w-]*)*|(?i:\bbearer\s+)[\w.~+/=-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 Fields = MutableMapping[str, Any]
 

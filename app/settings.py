@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.schemas.groups import rules_of
 from app.schemas.kinds import parse_duration, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -56,10 +58,25 @@ def written(field: FieldInfo) -> str | None:
         return _in_units(value, DURATIONS)
     if isinstance(value, Rate):
         return f"{value.quota}/{_in_units(value.window * 10**9, DURATIONS)}"
-    return str(value).lower() if isinstance(value, bool) else json.dumps(value) if isinstance(value, list) else str(value)
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 RateLimit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
+
+
+def _are_rules(written: dict[str, str]) -> dict[str, str]:
+    rules_of(written)
+    return written
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -88,6 +105,19 @@ class Settings(BaseSettings):
     rate_limit_address: RateLimit = Field(
         Rate(20_000, 20.0), description="Requests of one address, of a service that asks for tokens; none: no limit."
     )
+    oidc_issuer: str | None = Field(
+        None, pattern=r"^https?://[^\s?#]+$", description="OpenID Connect: the provider's name, an https address; its tokens are let in then."
+    )
+    oidc_audience: str | None = Field(None, description="What a token's `aud` must hold: the name that this service has at the provider.")
+    oidc_subject: str = Field("sub", description="The claim that names a person: one that only the provider sets, and gives to nobody else.")
+    oidc_groups: str = Field("groups", description="The claim that lists a person's groups; a dot leads into an object: `realm_access.roles`.")
+    oidc_roles: Annotated[dict[str, str], AfterValidator(_are_rules)] = Field(
+        {}, description='What a group makes of its members (a JSON object): {"os101-staff": "instructor of os101", "course-*": "student of *"}.'
+    )
+    oidc_algorithms: list[Algorithm] = Field(
+        ["RS256", "ES256", "EdDSA"], min_length=1, description="The algorithms that a token may be signed with (a JSON list)."
+    )
+    oidc_leeway: int = Field(30, ge=0, le=300, description="Seconds that the provider's clock may be wrong.")
     max_sessions_per_owner: int = Field(32, ge=1, description="Sessions that one person, who is no administrator, may have.")
 
     max_sessions: int = Field(10_000, ge=1, description="Sessions, in memory or not.")
@@ -131,12 +161,7 @@ class Settings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """True when only this machine can reach the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def open(self) -> bool:
@@ -146,7 +171,7 @@ class Settings(BaseSettings):
     @property
     def asks(self) -> bool:
         """True when the operator said that tokens are asked for."""
-        return self.token is not None or self.require_tokens
+        return self.token is not None or self.require_tokens or self.oidc_issuer is not None
 
     def check(self) -> None:
         """Refuse an address that others can reach when nobody is asked, and settings that undo each other. Raises ValueError in plain words."""
@@ -157,5 +182,10 @@ class Settings(BaseSettings):
             )
         if self.allow_anyone and self.asks:
             raise ValueError("PAGEWALK_ALLOW_ANYONE asks nobody, the other settings ask for tokens: say one of them")
+        if self.oidc_issuer is not None and self.oidc_audience is None:
+            raise ValueError("PAGEWALK_OIDC_AUDIENCE must say which of the tokens of PAGEWALK_OIDC_ISSUER are meant for this service")
+        issuer = urlsplit(self.oidc_issuer or "")
+        if issuer.scheme == "http" and not _is_loopback(issuer.hostname or ""):
+            raise ValueError("PAGEWALK_OIDC_ISSUER: keys that come over http can be forged on the way: give an https address")
         if self.open and "*" in self.origins:
             raise ValueError('PAGEWALK_ORIGINS=["*"] would let any web page use a service that asks nobody for a token: list the origins')

@@ -1,6 +1,6 @@
-"""`pagewalk token`: issue, list and revoke tokens, in the database of a data folder or over HTTP.
+"""`pagewalk token`: issue, list and revoke tokens, in the service's database or over HTTP.
 
-The folder's database is written directly, so that the first administrator needs no token; a running service notices within a second.
+The database is written directly, so that the first administrator needs no token; a running service notices within a second.
 """
 
 import argparse
@@ -8,42 +8,51 @@ import asyncio
 import json
 import secrets
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from app.identity import tokens
-from app.identity.roles import EVERYWHERE
 from app.schemas.kinds import parse_duration
-from app.storage.identity import CourseRecord, MemberRecord, TokenRecord
-from app.storage.identity_sql import SqlIdentity
+from app.schemas.names import EVERYWHERE, course_id, subject
+from app.settings import Settings
+from app.storage import StorageError, Writer, open_store
+from app.storage.identity import CourseRecord, IdentityStore, MemberRecord, TokenRecord, adopt
 
 
-def main(args: argparse.Namespace, data: Path | None) -> str:
+def main(args: argparse.Namespace, settings: Settings) -> str:
     """Carry out the command; returns what to print. Raises ValueError in plain words."""
     if args.action != "list" and not args.name:
         raise ValueError("issue needs a subject, revoke a token's id")
     if args.url:
         return _over_http(args)
-    if data is None:
-        raise ValueError("where? give --data DIR (or PAGEWALK_DATA), or --url of a running service")
-    data.mkdir(parents=True, exist_ok=True)
-    store = SqlIdentity(f"sqlite:///{data / 'identity.sqlite'}")
+    if settings.database_url == "memory:":
+        raise ValueError("where? give --data DIR (or PAGEWALK_DATA), --database URL (or PAGEWALK_DATABASE), or --url of a running service")
     try:
-        return asyncio.run(_ACTIONS[args.action](store, args))
-    finally:
-        store.close()
+        database = open_store(settings.database_url).database
+        if settings.data is not None:
+            adopt(database, settings.data)
+        writer = Writer(database)
+        try:
+            return asyncio.run(_ACTIONS[args.action](IdentityStore(writer), args))
+        finally:
+            writer.close()
+            database.close()
+    except StorageError as error:
+        raise ValueError(str(error)) from error
 
 
-async def _issue(store: SqlIdentity, args: argparse.Namespace) -> str:
+async def _issue(store: IdentityStore, args: argparse.Namespace) -> str:
+    subject(args.name)
+    if args.course is not None:
+        course_id(args.course)
     if (args.role == "admin") == (args.course is not None) and args.role is not None:
         raise ValueError("an administrator is above courses: no --course; every other role is in one: --course")
     if args.role is not None:
         if args.course is not None:
             await store.add_course(CourseRecord(args.course, None, time.time()))
         await store.set_member(MemberRecord(args.course or EVERYWHERE, args.name, args.role))
-    elif not await store.roles(args.name):
+    elif not (await store.roles([args.name]))[args.name]:
         raise ValueError(f"{args.name} has no role yet: say --role")
     secret, now = tokens.make(tokens.USER), time.time()
     expires = None if args.expires is None else now + parse_duration(args.expires) / 10**9
@@ -54,7 +63,7 @@ async def _issue(store: SqlIdentity, args: argparse.Namespace) -> str:
     return secret
 
 
-async def _list(store: SqlIdentity, args: argparse.Namespace) -> str:
+async def _list(store: IdentityStore, args: argparse.Namespace) -> str:
     return "\n".join(_line(token.id, token.subject, token.course, token.revoked, token.label) for token in await store.tokens())
 
 
@@ -62,7 +71,7 @@ def _line(id: str, subject: str, course: str | None, revoked: object, label: str
     return f"{id}  {subject}  {course or '-'}  {'revoked' if revoked else 'good'}  {label or ''}".rstrip()
 
 
-async def _revoke(store: SqlIdentity, args: argparse.Namespace) -> str:
+async def _revoke(store: IdentityStore, args: argparse.Namespace) -> str:
     if not await store.revoke(args.name, time.time()):
         raise ValueError(f"there is no token {args.name!r} that is still good: pagewalk token list")
     return f"revoked {args.name}"

@@ -59,6 +59,7 @@ class Ring:
         self.last = 0
         self.generation = 0
         self.closed = self.restarting = False
+        self.over = asyncio.Event()  # set when it is closed
         self.shown: dict[str, Any] = {}
         self.nr_shown = 0
 
@@ -112,6 +113,7 @@ class Ring:
     def close(self, restarting: bool = False) -> None:
         """End every subscription: the session is destroyed, or the service shuts down and its readers shall come back."""
         self.closed, self.restarting = True, restarting
+        self.over.set()
         self._wake()
 
     def show(self, what: dict[str, Any], clock_ns: int) -> None:
@@ -133,6 +135,10 @@ class Ring:
         finally:
             self._waiters.discard(waiter)
         return True
+
+    def nudge(self) -> None:
+        """Let everyone who waits look again."""
+        self._wake()
 
     def _wake(self) -> None:
         for waiter in self._waiters:

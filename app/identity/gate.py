@@ -3,7 +3,7 @@
 A verified secret is remembered under its hash for a few seconds, so that the hot routes cost one SHA-256 and one look-up. What is remembered
 is forgotten at once when this process changes a token, a course or a member, and within POLL_S when another process did: the
 store counts its changes, and every process looks at that number. A store that does not answer makes the gate forget everything, so nobody
-passes on the strength of a memory that cannot be checked.
+passes on the strength of a memory that cannot be checked. Streams stay open for long, so their callers are looked at again after each change.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ import binascii
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import parse_qs
 
 import orjson
@@ -23,9 +23,11 @@ from starlette.types import Scope
 from app.errors import Problem
 from app.identity import tokens
 from app.identity.buckets import Bucket
-from app.identity.roles import ANYONE, EVERYWHERE, OPEN, OPERATOR, Caller
+from app.identity.roles import ANYONE, OPEN, Caller, Person, higher
+from app.schemas.names import EVERYWHERE, OPERATOR
 from app.settings import Settings
-from app.storage.identity import IdentityStore, TokenRecord
+from app.storage import StorageError
+from app.storage.identity import IdentityStore, Standing
 
 BEARER_PROTOCOL: Final = "base64url.bearer.authorization.pagewalk."
 POLL_S: Final = 0.5
@@ -37,19 +39,55 @@ CHALLENGE_DAV: Final = {"WWW-Authenticate": 'Bearer realm="pagewalk", Basic real
 DAV_METHODS: Final = frozenset({"OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL", "PUT", "DELETE", "COPY", "MOVE", "LOCK", "UNLOCK"})
 log = logging.getLogger("pagewalk.identity")
 
+Loss = Literal["revoked", "expired", "changed"]
+LOST: Final[Mapping[Loss, str]] = {
+    "revoked": "the token was revoked",
+    "expired": "the token has run out",
+    "changed": "what the caller may do has changed",
+}
+
 
 class Verifier(Protocol):
-    """Makes a caller of a JSON Web Token. Raises ValueError in words for the log."""
+    """Makes a person of a JSON Web Token. Raises ValueError in words for the log, a 503 Problem while it cannot know."""
 
-    async def caller(self, token: str) -> Caller: ...
+    async def person(self, token: str) -> Person: ...
 
 
 class Watch:
-    """An open stream whose caller may lose his right to it."""
+    """An open stream whose caller may lose his right to it.
 
-    def __init__(self, caller: Caller, sid: str) -> None:
-        self.caller, self.sid = caller, sid
+    Attributes
+    ----------
+    loss : str or None
+        Why he has lost it.
+    ended : asyncio.Event
+        Set then.
+    then : callable or None
+        Called then.
+    """
+
+    def __init__(self, caller: Caller, unsure: bool) -> None:
+        self.caller, self.unsure = caller, unsure
+        self.loss: Loss | None = None
         self.ended = asyncio.Event()
+        self.then: Callable[[], None] | None = None
+
+    def end(self, loss: Loss) -> None:
+        """The stream is to end."""
+        if self.loss is None:
+            self.loss = loss
+            self.ended.set()
+            if self.then is not None:
+                self.then()
+
+    @property
+    def reason(self) -> str:
+        """The loss in words."""
+        return LOST[self.loss or "revoked"]
+
+    def refusal(self) -> Problem:
+        """The 401 for a request that waited too long."""
+        return unauthorized(f"{self.reason} while this request waited")
 
 
 def unauthorized(detail: str, scope: Scope | None = None) -> Problem:
@@ -89,12 +127,15 @@ def _subprotocol(scope: Scope) -> bytes | None:
 
 
 class Gate:
-    """The callers of one process."""
+    """The callers of one process; `store` is there once the service has started."""
 
-    def __init__(self, settings: Settings, store: IdentityStore, verifier: Verifier | None = None) -> None:
-        self.settings, self.store, self.verifier = settings, store, verifier
+    store: IdentityStore
+
+    def __init__(self, settings: Settings, verifier: Verifier | None = None) -> None:
+        self.settings, self.verifier = settings, verifier
         self.open = settings.open
         self.quota = None if settings.open or settings.rate_limit is None else Bucket("caller", settings.rate_limit)
+        self.epoch = 0  # grows when everybody is forgotten
         self._known: dict[bytes, tuple[float, Caller | None]] = {}
         self._used: dict[str, float] = {}
         self._generation = -1
@@ -134,44 +175,47 @@ class Gate:
         return await self._verify(token.encode(), tokens.digest(token), scope)
 
     async def _verify(self, token: bytes, hashed: bytes, scope: Scope) -> Caller:
-        caller = await self._look_up(token, hashed)
+        epoch = self.epoch
+        try:
+            caller = await self._look_up(token, hashed)
+        except StorageError as error:
+            log.error("the store of callers does not answer: %s", error)
+            raise Problem(503, "no-database", "who may come in cannot be looked up just now: try again", {"Retry-After": "2"}) from None
         now = time.monotonic()
         until = now + REMEMBER_S if caller is None or caller.expires is None else now + min(REMEMBER_S, caller.expires - time.time())
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
-        self._known[hashed] = until, caller
+        if epoch == self.epoch:  # else what was looked up may be old already
+            self._known[hashed] = until, caller
         if caller is None:
             raise self._wrong(scope)
         return caller
 
     async def _look_up(self, token: bytes, hashed: bytes) -> Caller | None:
         if hashed == self._operator:
-            return Caller("operator", OPERATOR, admin=True, digest=hashed)
+            return Caller("operator", OPERATOR, admin=True)
         text = token.decode("latin-1")
         if tokens.is_ours(text):
             if text.startswith(tokens.SESSION):
                 return Caller(f"key:{hashed.hex()[:16]}", key="session", digest=hashed)
-            record = await self.store.token_of(hashed)
-            return None if record is None else await self._of_record(record)
+            standing = await self.store.standing(hashed)
+            caller = None if standing is None else _of_token(standing)
+            if caller is not None:
+                self._used[caller.id] = time.time()
+            return caller
         if self.verifier is not None and len(token) <= tokens.MAX_LENGTH and tokens.is_jwt(text):
             try:
-                return await self.verifier.caller(text)
+                person = await self.verifier.person(text)
             except ValueError as error:
                 log.info("a JSON Web Token was refused: %s", error)
+                return None
+            return await self._of_person(person)
         return None
 
-    async def _of_record(self, record: TokenRecord) -> Caller | None:
-        now = time.time()
-        if record.revoked is not None or (record.expires is not None and record.expires <= now):
-            return None
-        self._used[record.id] = now
-        if record.session is not None:
-            return Caller(record.id, key="observer", session=record.session, digest=record.digest, expires=record.expires)
-        roles = dict(await self.store.roles(record.subject))
-        if record.course is not None:
-            roles = {course: role for course, role in roles.items() if course == record.course}
-        admin = roles.pop(EVERYWHERE, None) == "admin"
-        return Caller(record.id, record.subject, admin, roles, course=record.course, digest=record.digest, expires=record.expires)
+    async def _of_person(self, person: Person) -> Caller:
+        roles = (await self.store.roles([person.subject]))[person.subject]
+        courses = {course.id for course in await self.store.courses()}
+        return Caller(person.id, person.subject, expires=person.expires, **_standing(person.claimed, roles, courses))
 
     # ---- tickets
 
@@ -196,6 +240,7 @@ class Gate:
     def forget(self) -> None:
         """A token, a course or a member has changed here: remember nobody."""
         self._known.clear()
+        self.epoch += 1
 
     async def run(self) -> None:
         """Follow the store's changes and note when tokens were used, for ever."""
@@ -212,17 +257,40 @@ class Gate:
                 log.exception("the store of callers does not answer")
 
     async def _poll(self) -> None:
+        """End the streams of those who may not read on: all are looked at after a change, else those who were let in during one."""
         generation = await self.store.generation()
-        if generation != self._generation:
-            self._generation = generation
+        changed = generation != self._generation
+        if changed:
             self.forget()
-            for watch in list(self._watches):
-                if not await self._still_good(watch.caller):
-                    watch.ended.set()
+        await self._look_again([watch for watch in self._watches if changed or watch.unsure])
+        self._generation = generation
         now = time.time()
-        for watch in self._watches:
+        for watch in list(self._watches):
             if watch.caller.expires is not None and watch.caller.expires <= now:
-                watch.ended.set()
+                watch.end("expired")
+
+    async def _look_again(self, watches: Collection[Watch]) -> None:
+        if not watches:
+            return
+        standings = await self.store.standings({watch.caller.token for watch in watches if watch.caller.token is not None})
+        people = {watch.caller.subject or "" for watch in watches if watch.caller.claimed is not None}
+        roles = await self.store.roles(people) if people else {}
+        courses = {course.id for course in await self.store.courses()} if people else set()
+        for watch in watches:
+            watch.unsure = False
+            caller = watch.caller
+            if caller.token is not None:
+                standing = standings.get(caller.token)
+                now = None if standing is None else _of_token(standing)
+                if now is None:
+                    expired = standing is not None and standing.token.revoked is None
+                    watch.end("expired" if expired else "revoked")
+                elif (now.admin, now.roles) != (caller.admin, caller.roles):
+                    watch.end("changed")
+            elif caller.claimed is not None:
+                now_is = _standing(caller.claimed, roles[caller.subject or ""], courses)
+                if (now_is["admin"], now_is["roles"]) != (caller.admin, caller.roles):
+                    watch.end("changed")
 
     async def note_use(self) -> None:
         """Write down when tokens were last used."""
@@ -230,23 +298,38 @@ class Gate:
         if used:
             await self.store.used(used)
 
-    async def _still_good(self, caller: Caller) -> bool:
-        record = await self.store.token_of(caller.digest)
-        if record is None:  # the operator, a session's key: nothing of the store's to revoke
-            return caller.id in ("operator", "anyone") or caller.key == "session"
-        now = await self._of_record(record)
-        return now is not None and (now.admin, dict(now.roles)) == (caller.admin, dict(caller.roles))
-
     @contextlib.contextmanager
-    def watch(self, caller: Caller, sid: str) -> Iterator[Watch]:
-        """While a stream is open: `ended` is set when its caller's token is revoked or runs out, or his roles change."""
-        watch = Watch(caller, sid)
+    def watch(self, caller: Caller, epoch: int) -> Iterator[Watch]:
+        """While a stream is open: it ends when its caller's token is revoked or runs out, or his roles change.
+
+        `epoch` is the gate's when the caller was let in: if it has grown, he is looked at again soon.
+        """
+        watch = Watch(caller, unsure=epoch != self.epoch)
         self._watches.add(watch)
         try:
             yield watch
         finally:
             self._watches.discard(watch)
 
-    def watching(self) -> Sequence[Watch]:
-        """The open streams."""
-        return list(self._watches)
+
+def _of_token(standing: Standing) -> Caller | None:
+    """The caller who carries a token of the store; None when it is not good any more."""
+    record = standing.token
+    if record.revoked is not None or (record.expires is not None and record.expires <= time.time()):
+        return None
+    if record.session is not None:
+        return Caller(record.id, key="observer", session=record.session, token=record.id, expires=record.expires)
+    roles = dict(standing.roles)
+    if record.course is not None:
+        roles = {course: role for course, role in roles.items() if course == record.course}
+    admin = roles.pop(EVERYWHERE, None) == "admin"
+    return Caller(record.id, record.subject, admin, roles, course=record.course, token=record.id, expires=record.expires)
+
+
+def _standing(claimed: Mapping[str, str], kept: Mapping[str, str], courses: Collection[str]) -> dict[str, Any]:
+    """What a person is by what the provider says and by what is kept here: in each course that there is, the higher of both."""
+    roles = {course: role for course, role in claimed.items() if course in courses or course == EVERYWHERE}
+    for course, role in kept.items():
+        roles[course] = higher(role, roles.get(course))
+    admin = roles.pop(EVERYWHERE, None) == "admin"
+    return {"admin": admin, "roles": roles, "claimed": dict(claimed)}

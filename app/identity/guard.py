@@ -22,10 +22,13 @@ from app.identity.gate import Gate, unauthorized
 from app.identity.roles import Caller
 from app.identity.table import COLUMNS, ROWS, SEES, WEBSOCKET, Row
 from app.storage import Record
+from app.storage.catalogue import Part
 
 CALLER: Final = "pagewalk.caller"
 SESSION: Final = "pagewalk.session"
+EPOCH: Final = "pagewalk.epoch"
 QUOTA: Final = "pagewalk.quota"
+CALL: Final = "/v1/sessions/{sid}/processes/{pid}/{call}"
 STREAMS: Final = frozenset({"/v1/sessions/{sid}/events", "/v1/sessions/{sid}/policy"})
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,15 +59,31 @@ def sees(caller: Caller, session: Session | Record) -> bool:
     return _may(SEES, caller, session)
 
 
+def seen_by(caller: Caller) -> Part | None:
+    """The sessions that a caller may know of, None for all: what `sees` says of each of them."""
+    if caller.admin:
+        return None
+    whole = [course for course, role in caller.roles.items() if SEES.reach(role) in ("course", "all")]
+    return Part(whole, caller.subject, [course for course, role in caller.roles.items() if SEES.reach(role) == "own"])
+
+
 def _refusal(row: Row, caller: Caller, session: Session | None, scope: Scope) -> Problem:
     if caller.id == "anyone":
         return unauthorized("this needs a token: Authorization: Bearer <token>", scope)
-    if caller.key == "session" and (session is None or not session.is_key(caller.digest)):
-        return unauthorized("this is not the session's token: it is shown once, when the session is created, and opens that session only", scope)
+    if caller.key == "session" and session is None:
+        return unauthorized("a session's token opens that session only: send a person's", scope)
     if session is not None and not sees(caller, session):
-        return Registry.no_such_session(session.id)
+        return _none_such(caller, session.id)
     who = ", ".join(name for name in COLUMNS[:-1] if row.reach(name) != "-")
     return Problem(403, "forbidden", f"{row.method} here is not for {caller.name}: it is for {who}, as docs/security.md says")
+
+
+def _none_such(caller: Caller, sid: str) -> Problem:
+    """The 404 for a session that is not there, or that the caller may not know of: he cannot tell which."""
+    if caller.key == "session":
+        detail = f"this token opens no session {sid[:60]!r}: a session's token is shown once, when it is created, and opens that session only"
+        return Problem(404, "no-such-session", detail)
+    return Registry.no_such_session(sid)
 
 
 async def admit(scope: Scope, row: Row) -> Session | None:
@@ -74,6 +93,7 @@ async def admit(scope: Scope, row: Row) -> Session | None:
     if row.public:
         return None
     sid = scope["path_params"].get("sid")
+    scope[EPOCH] = gate.epoch
     caller = await gate.caller(scope, sid, row.path in STREAMS)
     if caller.id == "anyone" and not caller.admin:
         raise _refusal(row, caller, None, scope)
@@ -87,7 +107,10 @@ async def admit(scope: Scope, row: Row) -> Session | None:
         if not _may_anywhere(row, caller, scope["path_params"].get("course")):
             raise _refusal(row, caller, None, scope)
         return None
-    session: Session = await state.registry.find(sid)
+    try:
+        session: Session = await state.registry.find(sid)
+    except Problem as problem:
+        raise (_none_such(caller, sid) if problem.status == 404 else problem) from None
     if not _may(row, caller, session):
         raise _refusal(row, caller, session, scope)
     scope[SESSION] = session
@@ -120,6 +143,22 @@ class GuardedRoute(APIRoute):
             return await handler(request)
 
         return guarded
+
+
+_DOCUMENTED: Final = {(method, path.replace(":path", "")): row for (method, path), row in ROWS.items()}
+
+
+def schemes(method: str, path: str) -> list[dict[str, list[str]]]:
+    """What a caller may bring to a route, in the words of the OpenAPI document; the empty choice is a service that asks nobody."""
+    row = _DOCUMENTED.get((method, path)) or ROWS["POST", CALL]  # each call has a path of its own in the document
+    if row.public:
+        return []
+    names = ["token", "openid"]
+    names += ["observer"] if row.observer != "-" else []
+    names += ["ticket"] if path in STREAMS else []
+    names += ["password"] if "/fs" in path else []
+    found: list[dict[str, list[str]]] = [{name: []} for name in names]
+    return [{}, *found]
 
 
 def methods_of(route: BaseRoute) -> list[tuple[str, str]]:

@@ -15,8 +15,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-EVERYWHERE: Final = "*"  # the course of an administrator's role
-OPERATOR: Final = "operator"
+LADDER: Final = ("student", "grader", "instructor", "admin")
+
+
+def higher(one: str, other: str | None) -> str:
+    """The role that may do more."""
+    return one if other is None or LADDER.index(one) >= LADDER.index(other) else other
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who an OpenID provider says that someone is, and what in which course (`*`: an administrator)."""
+
+    id: str
+    subject: str
+    claimed: Mapping[str, str]
+    expires: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,10 @@ class Caller:
         The session that an observer's key opens.
     course : str or None
         The only course that what he carries is good for.
+    token : str or None
+        The id of what he carries, where the store has it.
+    claimed : mapping or None
+        What an OpenID provider says that he is, course → role.
     digest : bytes
         Of a session's key: the session knows whether it is the right one.
     expires : float or None
@@ -52,6 +70,8 @@ class Caller:
     key: Literal["session", "observer"] | None = None
     session: str | None = None
     course: str | None = None
+    token: str | None = None
+    claimed: Mapping[str, str] | None = None
     digest: bytes = b""
     expires: float | None = None
 

@@ -4,8 +4,8 @@
     course  the sessions (members, tokens)        its   the session that the key belongs to
             of his courses, and his own           –     refused
 
-A caller who may not see a session is told that there is none (404); one who sees it and may not do this is refused (403); nobody, or a
-key to another door, is asked for a token (401). A route without a row here keeps the service from starting.
+A caller who may not see a session is told that there is none (404); one who sees it and may not do this is refused (403); nobody, or a session's
+key where no session is, is asked for a token (401). A route without a row here keeps the service from starting.
 """
 
 from collections.abc import Mapping
@@ -95,6 +95,7 @@ _TABLE: Final = (
     ("GET",       P + "/{pid}/walk",                  READ),
     ("GET",       P + "/{pid}/tlb",                   READ),
     ("GET",       P + "/{pid}/tlb/reach",             READ),
+    ("GET",       P + "/{pid}/latency",               READ),
     ("GET",       P + "/{pid}/explain/{topic}",       READ),
 
     ("GET",       F,                                  READ),

@@ -5,18 +5,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, WebSocket
 from starlette.responses import Response
 
-from app.deps import TheSession, enter_stream
+from app.deps import TheSession, TheWatch, enter_stream, watch_of
 from app.errors import Problem
 from app.host.autopsy import autopsy
 from app.host.session import Session
 from app.host.why import why
-from app.identity.gate import Gate
-from app.identity.guard import CALLER, GuardedRoute, admits
+from app.identity.guard import GuardedRoute, admits
 from app.routes import reply
 from app.schemas import docs
+from app.schemas.events import BATCH
 from app.schemas.kinds import parse_duration
 from app.stream import lines, poll
-from app.stream.hub import BATCH, Filter, Subscription, cursor, parse_types
+from app.stream.hub import Filter, Subscription, cursor, parse_types
 from app.stream.websocket import refuse, serve
 
 router = APIRouter(prefix="/v1/sessions/{sid}/events", tags=["events"], route_class=GuardedRoute)
@@ -47,6 +47,7 @@ def _seconds(wait: str) -> float:
 async def read_events(
     request: Request,
     session: TheSession,
+    watched: TheWatch,
     after: After = None,
     wait: Annotated[str, Query(max_length=40, description="How long the page may wait for a first event, at most 60s.")] = "0s",
     limit: Annotated[int, Query(ge=1, le=10_000, description="Events of one page.")] = 1000,
@@ -59,12 +60,12 @@ async def read_events(
     seconds = _seconds(wait)
     accept = request.headers.get("accept", "")
     if "text/event-stream" in accept:
-        return lines.sse(_subscription(session, _resume(after, last_event_id), types, pid, cgroup))
+        return lines.sse(_subscription(session, _resume(after, last_event_id), types, pid, cgroup), watched)
     if "application/jsonl" in accept or "application/x-ndjson" in accept:
-        return lines.jsonl(_subscription(session, after, types, pid, cgroup))
+        return lines.jsonl(_subscription(session, after, types, pid, cgroup), watched)
     oldest = session.ring.oldest - 1 if after is None else after
     subscription = _subscription(session, oldest, types, pid, cgroup, progress=False)
-    return Response(await poll.page(subscription, limit, seconds), headers={"ETag": session.etag}, media_type=reply.JSON)
+    return Response(await poll.page(subscription, limit, seconds, watched), headers={"ETag": session.etag}, media_type=reply.JSON)
 
 
 @router.get("/{id}/why", responses=docs.ok("Why"))
@@ -97,9 +98,8 @@ async def stream_events(websocket: WebSocket, sid: str) -> None:
     except Problem as problem:
         await refuse(websocket, problem)
         return
-    gate: Gate = websocket.app.state.gate
-    with gate.watch(websocket.scope[CALLER], session.id) as watch:
-        await serve(websocket, subscription, watch.ended, batch)
+    with watch_of(websocket)() as watch:
+        await serve(websocket, subscription, watch, batch)
 
 
 def _queries(websocket: WebSocket) -> tuple[int | None, str | None, int | None, str | None]:

@@ -14,17 +14,18 @@ from app.errors import Problem
 from app.identity import tokens
 from app.identity.gate import Gate
 from app.identity.guard import GuardedRoute
-from app.identity.roles import EVERYWHERE, Caller
+from app.identity.roles import Caller
 from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
 from app.schemas.identity import CourseCreate, MemberPut, TokenCreate
+from app.schemas.names import EVERYWHERE, OPERATOR, SUBJECT, SUBJECT_LENGTH
 from app.storage.identity import CourseRecord, MemberRecord, TokenRecord
 
 router = APIRouter(prefix="/v1", tags=["identity"], route_class=GuardedRoute)
 MAY_ISSUE: Final = ROWS["POST", "/v1/tokens"]
 CoursePath = Annotated[str, Path(max_length=60)]
-SubjectPath = Annotated[str, Path(max_length=200, pattern=r"^[^\x00-\x20\x7f/][^\x00-\x1f\x7f/]*$")]
+SubjectPath = Annotated[str, Path(max_length=SUBJECT_LENGTH, pattern=SUBJECT)]
 
 
 def when(seconds: float | None) -> str | None:
@@ -111,7 +112,7 @@ async def _require_right(body: TokenCreate, course: str | None, gate: Gate, call
         raise _bad("course", f"a {body.role} is one of a course: name it")
     if course is not None:
         await require_course(gate, course)
-    roles = await gate.store.roles(body.subject)
+    roles = (await gate.store.roles([body.subject]))[body.subject]
     if body.role is None and not (roles if course is None else course in roles):
         raise _bad("role", f"{body.subject} has no role {'yet' if course is None else f'in {course}'}: say which")
 
@@ -187,6 +188,8 @@ async def list_members(course: CoursePath, gate: TheGate) -> Response:
 async def put_member(course: CoursePath, subject: SubjectPath, body: MemberPut, gate: TheGate) -> Response:
     """Give a subject a role in a course, in the place of the one that he had."""
     await require_course(gate, course)
+    if subject == OPERATOR:
+        raise _bad("subject", f"{OPERATOR!r} is who sends PAGEWALK_TOKEN: nobody else may be called so")
     await gate.store.set_member(MemberRecord(course, subject, body.role))
     gate.forget()
     return reply.json({"subject": subject, "role": body.role})

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, WebSocket
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from app.deps import TheRegistry, TheSession, enter_stream
+from app.deps import TheRegistry, TheSession, enter_stream, watch_of
 from app.errors import Problem, from_validation, require_json
 from app.identity.guard import GuardedRoute, admits
 from app.routes import reply
@@ -113,7 +113,8 @@ async def be_the_policy(websocket: WebSocket, sid: str) -> None:
     except Problem as problem:
         await refuse(websocket, problem)
         return
-    await serve_policy(websocket, session, fallback, budget)
+    with watch_of(websocket)() as watch:
+        await serve_policy(websocket, session, watch, fallback, budget)
 
 
 def _budget(text: str) -> int:

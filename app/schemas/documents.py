@@ -11,12 +11,13 @@ from fastapi.openapi.utils import get_openapi
 
 from app.schemas import docs
 from app.schemas.calls import render_schema
-from app.schemas.events import event_schemas
+from app.schemas.events import BATCH, event_schemas
 from app.schemas.links import add_links
 from app.schemas.policy import POLICY_QUERY, policy_messages
 from app.settings import Settings, written
 from core import CALLS, FILES
 
+BATCH_PATH: Final = "/v1/sessions/{sid}/batch"
 CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/"
 PROBLEM_RESPONSE: Final = {
     "description": "What was wrong, and what would be right.",
@@ -26,8 +27,9 @@ CLOSE_CODES: Final[Mapping[int, str]] = {
     1000: "The session is over.",
     1009: "The client's message is too large.",
     1012: "The service restarts: reconnect with after=<last id>.",
+    1013: "The service cannot take it just now: try again.",
     4400: "The client's message is not understood; the reason says why.",
-    4401: "The token is missing or wrong.",
+    4401: "The token is missing or wrong, was revoked or has run out, or its rights have changed.",
     4403: "The page's origin may not read these events.",
     4404: "There is no such session.",
     4409: "Another program is this session's policy already.",
@@ -37,31 +39,53 @@ CLOSE_CODES: Final[Mapping[int, str]] = {
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the service, with one path for each system call."""
+    """The OpenAPI document of the service, with one path for each system call; of the hot routes FastAPI knows nothing."""
     if app.openapi_schema:
         return app.openapi_schema
     built = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     paths = built["paths"]
+    paths[BATCH_PATH] = {"post": docs.batch_operation()}
     for name, row in CALLS.items():
         if row.process:
             paths[CALL_PATH + name] = {"post": docs.call_operation(name)}
-    for item in paths.values():
+    for path, item in paths.items():
         for method, operation in item.items():
             if method in docs.HTTP_METHODS:
                 _finish(method, operation)
+                operation["security"] = app.state.security(method.upper(), path)
     schemas = built.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas.update(docs.model_schemas())
     schemas.update(docs.SCHEMAS)
     built["components"]["schemas"] = dict(sorted(schemas.items()))
-    built["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    built["security"] = [{}, {"token": []}]
+    built["components"]["securitySchemes"] = security_schemes(app.state.registry.settings, "apiKey")
     if root := app.state.registry.settings.root_path:
         built["servers"] = [{"url": root}]
     add_links(built)
     app.openapi_schema = built
     return built
+
+
+def security_schemes(settings: Settings, in_address: str) -> dict[str, Any]:
+    """What a caller may bring; OpenAPI and AsyncAPI have different words for what stands in the address."""
+    issuer = (settings.oidc_issuer or "https://provider.example").rstrip("/")
+    return {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A person's token (`pw_u_…`), a session's own (`pw_s_…`) or the operator's. A browser's websocket brings it as the "
+            "subprotocol `base64url.bearer.authorization.pagewalk.<base64url of the token>` beside `pagewalk.v1`.",
+        },
+        "openid": {
+            "type": "openIdConnect",
+            "openIdConnectUrl": f"{issuer}/.well-known/openid-configuration",
+            "description": "A JSON Web Token of the provider that PAGEWALK_OIDC_ISSUER names, sent as a bearer token, where there is one.",
+        },
+        "password": {"type": "http", "scheme": "basic", "description": "For WebDAV clients: any name, the token as the password."},
+        "observer": {"type": in_address, "in": "query", "name": "token", "description": "An observer's link: reads one session."},
+        "ticket": {"type": in_address, "in": "query", "name": "ticket", "description": "A ticket: opens one stream, once, soon."},
+    }
 
 
 def _finish(method: str, operation: dict[str, Any]) -> None:
@@ -91,10 +115,24 @@ def page(built: Mapping[str, Any]) -> str:
     )
 
 
-def asyncapi(version: str) -> dict[str, Any]:
+def _secured(*names: str) -> list[dict[str, str]]:
+    return [{"$ref": f"#/components/securitySchemes/{name}"} for name in names]
+
+
+def asyncapi(app: FastAPI) -> dict[str, Any]:
     """The AsyncAPI document of the event stream."""
     schemas = event_schemas()
-    query = {name: {"type": kind} for name, kind in (("after", "integer"), ("types", "string"), ("pid", "integer"), ("cgroup", "string"))}
+    asks: tuple[tuple[str, str, str], ...] = (
+        ("after", "integer", "The id of the last event that is known; the stream begins at the present without it."),
+        ("types", "string", "Event types, comma-separated."),
+        ("pid", "integer", "Events of this process."),
+        ("cgroup", "string", "A cgroup's path; events of the groups below it belong to it."),
+        ("batch", "integer", "Each message is an array of as many events as there are, up to this number; without it, one event."),
+        ("ticket", "string", "Opens this stream once, for browsers, which set no header here."),
+        ("token", "string", "An observer's link; no other token stands in an address."),
+    )
+    query: dict[str, Any] = {name: {"type": kind, "description": text} for name, kind, text in asks}
+    query["batch"] |= {"minimum": 1, "maximum": BATCH}
     messages: dict[str, Any] = {name: {"name": name, "payload": {"$ref": f"#/components/schemas/{name}"}} for name in schemas}
     subscribe = {
         "type": {"const": "subscribe"},
@@ -106,6 +144,9 @@ def asyncapi(version: str) -> dict[str, Any]:
         "name": "subscribe",
         "payload": {"type": "object", "properties": subscribe, "required": ["type"], "additionalProperties": False},
     }
+    any_event = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in schemas]}
+    several = {"type": "array", "minItems": 1, "maxItems": BATCH, "items": any_event}
+    messages["batch"] = {"name": "batch", "summary": "With `?batch=N`: several events in one message.", "payload": several}
     channel, asked = "#/channels/events", "#/channels/policy"
     said = policy_messages()
     policy = {name: {"name": name, "payload": payload} for name, (_, payload) in said.items()}
@@ -113,7 +154,7 @@ def asyncapi(version: str) -> dict[str, Any]:
         "asyncapi": "3.1.0",
         "info": {
             "title": "pagewalk events",
-            "version": version,
+            "version": app.version,
             "description": "Closing codes: " + " ".join(f"{code}: {text}" for code, text in CLOSE_CODES.items()),
         },
         "channels": {
@@ -135,23 +176,30 @@ def asyncapi(version: str) -> dict[str, Any]:
             "sendEvents": {
                 "action": "send",
                 "channel": {"$ref": channel},
-                "messages": [{"$ref": f"{channel}/messages/{name}"} for name in schemas],
+                "messages": [{"$ref": f"{channel}/messages/{name}"} for name in (*schemas, "batch")],
+                "security": _secured("token", "openid", "ticket", "observer"),
             },
             "receiveSubscribe": {
                 "action": "receive",
                 "channel": {"$ref": channel},
+                "security": _secured("token", "openid", "ticket", "observer"),
                 "messages": [{"$ref": f"{channel}/messages/subscribe"}],
             },
             **{
                 f"{action}Policy": {
                     "action": action,
                     "channel": {"$ref": asked},
+                    "security": _secured("token", "openid", "ticket"),
                     "messages": [{"$ref": f"{asked}/messages/{name}"} for name, (way, _) in said.items() if way == action],
                 }
                 for action in ("send", "receive")
             },
         },
-        "components": {"messages": {**messages, **policy}, "schemas": schemas},
+        "components": {
+            "messages": {**messages, **policy},
+            "schemas": schemas,
+            "securitySchemes": security_schemes(app.state.registry.settings, "httpApiKey"),
+        },
     }
 
 
@@ -211,7 +259,7 @@ def documents(app: FastAPI) -> dict[str, str]:
     """File name and content of everything that is generated."""
     return {
         "openapi.json": json.dumps(document(app), indent=1, sort_keys=False, ensure_ascii=False) + "\n",
-        "asyncapi.yaml": yaml.safe_dump(asyncapi(app.version), sort_keys=False, allow_unicode=True, width=120),
+        "asyncapi.yaml": yaml.safe_dump(asyncapi(app), sort_keys=False, allow_unicode=True, width=120),
         "calls.md": calls_table(),
         "files.md": files_table(),
         "events.md": events_table(),

@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.schemas.views import is_address
 from core import EVENTS, Event
 
+BATCH: Final = 256  # events of one message at most
 _SIMPLE: Final[Mapping[Any, str]] = {int: "integer", str: "string", bool: "boolean", float: "number"}
 _HEAD: Final[Mapping[str, Any]] = {"id": {"type": "integer"}, "seq": {"type": "integer"}, "clock_ns": {"type": "integer"}}
 _HEX: Final[Mapping[str, Any]] = {"type": "string", "pattern": "^0x[0-9a-f]+$"}
@@ -66,6 +67,12 @@ def event_schemas() -> dict[str, dict[str, Any]]:
     control = {
         "gap": _control("gap", "Events that this reader will not get: it was too slow, or the session went back in time. Read the state again.", gap),
         "progress": _control("progress", "How far a long call is; told while it runs, to those who listen, and not kept.", progress),
+        "end": _control(
+            "end",
+            "The last of server-sent events or JSON Lines: the caller's token was revoked or has run out, what he may do changed, the session was "
+            "deleted, or the service restarts (resume after this id then). A websocket says it by its closing code.",
+            {"reason": {"enum": ["revoked", "expired", "changed", "deleted", "restarting"]}},
+        ),
         "bookmark": _control("bookmark", "Nothing to tell up to this id; resume after it.", {}),
     }
     return {name: _event_schema(name, kind) for name, kind in EVENTS.items()} | control

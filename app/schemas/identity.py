@@ -2,12 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from app.schemas.calls import Body
+from app.schemas.names import SUBJECT, SUBJECT_LENGTH, subject
 from app.schemas.sessions import CourseId, Name, Ttl
 
-Subject = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f/][^\x00-\x1f\x7f/]*$")]
+Subject = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=SUBJECT_LENGTH, pattern=SUBJECT), AfterValidator(subject)
+]
 MemberRole = Literal["instructor", "grader", "student"]
 
 

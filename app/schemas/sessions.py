@@ -6,10 +6,11 @@ from pydantic import Field, PlainValidator, StringConstraints, WithJsonSchema
 
 from app.schemas.calls import Body
 from app.schemas.kinds import KINDS, MAX_I64, parse_duration, parse_int
+from app.schemas.names import COURSE, COURSE_LENGTH
 
 SECOND = 10**9
 Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$")]
-CourseId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+CourseId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=COURSE_LENGTH, pattern=COURSE)]
 Duration = Annotated[int, PlainValidator(parse_duration), WithJsonSchema(dict(KINDS["duration"].schema))]
 
 

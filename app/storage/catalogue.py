@@ -1,6 +1,7 @@
 """The catalogue of sessions and their leases: functions on a connection, whose transaction is the caller's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, insert, or_, select, tuple_, update
@@ -51,13 +52,27 @@ def find(conn: Connection, session: str) -> Record:
     return _record(row)
 
 
-def page(conn: Connection, size: int, after: tuple[float, str] | None, owner: str | None = None) -> list[Record]:
-    """Sessions in order of creation, after a place in that order, of one owner or of all."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the sessions: all of some courses, and those of one owner in others."""
+
+    courses: Sequence[str] = ()
+    owner: str | None = None
+    his_courses: Sequence[str] = ()
+
+    def condition(self) -> ColumnElement[bool]:
+        """As SQL."""
+        his = and_(sessions.c.owner == self.owner, sessions.c.course.in_(self.his_courses))
+        return or_(sessions.c.course.in_(self.courses), his)
+
+
+def page(conn: Connection, size: int, after: tuple[float, str] | None, part: Part | None = None) -> list[Record]:
+    """Sessions in order of creation, after a place in that order: all, or a part."""
     query = _records().order_by(sessions.c.created, sessions.c.id).limit(size)
     if after is not None:
         query = query.where(tuple_(sessions.c.created, sessions.c.id) > after)
-    if owner is not None:
-        query = query.where(sessions.c.owner == owner)
+    if part is not None:
+        query = query.where(part.condition())
     return [_record(row) for row in conn.execute(query).mappings()]
 
 

@@ -40,6 +40,9 @@ class Dialect(Protocol):
     def lock(self, conn: Connection) -> None:
         """Wait until no other changes the schema."""
 
+    def alone(self, conn: Connection, name: str) -> None:
+        """Wait until no other transaction is alone with that name, and be so until this one ends."""
+
 
 class Database:
     """Connections to one database, with its tables up to date.

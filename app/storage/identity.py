@@ -1,11 +1,22 @@
-"""What is known about callers: tokens (their hashes), courses and their members, tickets.
+"""What is known about callers: tokens (their hashes), courses and their members, tickets. They stand in the database of the sessions.
 
 Every change counts up `generation`, so that each process of the service sees with one cheap read that what it remembers is stale.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Executable, Select, delete, insert, select, text, update
+
+from app.storage.database import Database
+from app.storage.schema import IDENTITY, courses, members, tickets, tokens
+from app.storage.schema import identity_changes as changes
+from app.storage.writer import Writer
+
+ADOPTED: Final = (tokens, courses, members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,156 +54,197 @@ class MemberRecord:
     role: str
 
 
-class IdentityStore(Protocol):
-    """What the service asks of the place where callers are kept."""
+class Standing(NamedTuple):
+    """A token, and the roles of its subject by course, at one moment."""
+
+    token: TokenRecord
+    roles: Mapping[str, str]
+
+
+_NEW_COURSE: Final = text("INSERT INTO courses (id, name, created) VALUES (:id, :name, :created) ON CONFLICT (id) DO NOTHING")
+_NEW_MEMBER: Final = text(
+    "INSERT INTO members (course, subject, role) VALUES (:course, :subject, :role) ON CONFLICT (course, subject) DO UPDATE SET role = excluded.role"
+)
+_CHANGED: Final = text(
+    "INSERT INTO identity_changes (id, count) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = identity_changes.count + 1"
+)
+_AT_ONCE: Final = 500  # names in one statement
+
+
+def _roles(conn: Connection, subjects: Collection[str]) -> dict[str, dict[str, str]]:
+    """The roles of subjects by course."""
+    found: dict[str, dict[str, str]] = {subject: {} for subject in subjects}
+    names = list(found)
+    for start in range(0, len(names), _AT_ONCE):
+        for row in conn.execute(select(members).where(members.c.subject.in_(names[start : start + _AT_ONCE]))):
+            found[row.subject][row.course] = row.role
+    return found
+
+
+def _standing(conn: Connection, condition: ColumnElement[bool]) -> list[Standing]:
+    found = [TokenRecord(**row) for row in conn.execute(select(tokens).where(condition)).mappings()]
+    roles = _roles(conn, {token.subject for token in found})
+    return [Standing(token, roles[token.subject]) for token in found]
+
+
+class IdentityStore:
+    """Callers in the database that every process of the service shares; each method is one transaction.
+
+    Parameters
+    ----------
+    writer : Writer
+        Of the database.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def _rows(self, query: Select[Any]) -> list[dict[str, Any]]:
+        return await self._writer.read(lambda conn: [dict(row) for row in conn.execute(query).mappings()])
+
+    async def _change(self, *statements: Executable, values: Mapping[str, Any] | None = None) -> int:
+        """Carry out statements, and count up the generation if the first touched rows; how many."""
+
+        def work(conn: Connection) -> int:
+            touched = [conn.execute(statement, values).rowcount for statement in statements]
+            if touched[0]:
+                conn.execute(_CHANGED)
+            return touched[0]
+
+        return await self._writer.write(work)
+
+    # ---- tokens
 
     async def add_token(self, token: TokenRecord) -> None:
         """Keep a token."""
+        await self._change(insert(tokens).values(asdict(token)))
 
-    async def token_of(self, digest: bytes) -> TokenRecord | None:
-        """The token with that hash, whether it is still good or not."""
+    async def standing(self, digest: bytes) -> Standing | None:
+        """The token with that hash, whether it is still good or not, and what its subject is."""
+        found = await self._writer.read(lambda conn: _standing(conn, tokens.c.digest == digest))
+        return found[0] if found else None
+
+    async def standings(self, ids: Collection[str]) -> Mapping[str, Standing]:
+        """Tokens by id; those that are no longer are left out."""
+        names = list(ids)
+
+        def work(conn: Connection) -> list[Standing]:
+            parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+            return [standing for part in parts for standing in _standing(conn, tokens.c.id.in_(part))]
+
+        return {standing.token.id: standing for standing in await self._writer.read(work)}
 
     async def token(self, id: str) -> TokenRecord | None:
         """The token of that id."""
+        if "\0" in id:  # PostgreSQL has no such text
+            return None
+        rows = await self._rows(select(tokens).where(tokens.c.id == id))
+        return TokenRecord(**rows[0]) if rows else None
 
     async def tokens(self, session: str | None = None) -> Sequence[TokenRecord]:
         """The tokens of people, or a session's observers, in order of creation."""
+        query = select(tokens).where(tokens.c.session.is_(None) if session is None else tokens.c.session == session)
+        return [TokenRecord(**row) for row in await self._rows(query.order_by(tokens.c.created, tokens.c.id))]
 
     async def revoke(self, id: str, when: float) -> bool:
         """Make a token worthless; False when there is none or it was revoked before."""
+        return await self._change(update(tokens).where(tokens.c.id == id, tokens.c.revoked.is_(None)).values(revoked=when)) > 0
 
     async def used(self, when: Mapping[str, float]) -> None:
         """Note when tokens were last used, by id."""
 
+        def work(conn: Connection) -> None:
+            for id, moment in sorted(when.items()):  # in one order, whoever writes
+                conn.execute(update(tokens).where(tokens.c.id == id).values(used=moment))
+
+        await self._writer.write(work)
+
+    # ---- courses and members
+
     async def add_course(self, course: CourseRecord) -> bool:
         """Found a course; False when there is one of that id."""
+        return await self._change(_NEW_COURSE, values=asdict(course)) > 0
 
     async def courses(self) -> Sequence[CourseRecord]:
         """The courses by id."""
+        return [CourseRecord(**row) for row in await self._rows(select(courses).order_by(courses.c.id))]
 
     async def drop_course(self, id: str) -> bool:
         """Forget a course, its members and its tokens; False when there is none."""
+        rest = (delete(members).where(members.c.course == id), delete(tokens).where(tokens.c.course == id))
+        return await self._change(delete(courses).where(courses.c.id == id), *rest) > 0
 
     async def set_member(self, member: MemberRecord) -> bool:
         """Give a subject a role in a course; True when he had none there."""
 
+        def work(conn: Connection) -> bool:
+            of = (members.c.course == member.course, members.c.subject == member.subject)
+            new = conn.execute(select(members.c.role).where(*of)).first() is None
+            conn.execute(_NEW_MEMBER, asdict(member))
+            conn.execute(_CHANGED)
+            return new
+
+        return await self._writer.write(work)
+
     async def drop_member(self, course: str, subject: str) -> bool:
         """Take a subject's role away; False when he had none."""
+        return await self._change(delete(members).where(members.c.course == course, members.c.subject == subject)) > 0
 
     async def members(self, course: str) -> Sequence[MemberRecord]:
         """The members of a course by subject."""
+        return [MemberRecord(**row) for row in await self._rows(select(members).where(members.c.course == course).order_by(members.c.subject))]
 
-    async def roles(self, subject: str) -> Mapping[str, str]:
-        """A subject's roles by course."""
+    async def roles(self, subjects: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """The roles of subjects by course."""
+        return await self._writer.read(lambda conn: _roles(conn, subjects))
+
+    # ---- tickets
 
     async def add_ticket(self, digest: bytes, expires: float, grant: str, now: float) -> None:
         """Keep a ticket; those that ran out go."""
 
-    async def take_ticket(self, digest: bytes, now: float) -> str | None:
-        """What a ticket grants, to the first who asks in time; it is gone then."""
+        def work(conn: Connection) -> None:
+            conn.execute(delete(tickets).where(tickets.c.expires <= now))
+            conn.execute(insert(tickets).values(digest=digest, expires=expires, caller=grant))
 
-    async def generation(self) -> int:
-        """Grows with every change of tokens, courses and members."""
-
-
-class MemoryIdentity:
-    """Callers as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, TokenRecord] = {}
-        self._by_digest: dict[bytes, str] = {}
-        self._courses: dict[str, CourseRecord] = {}
-        self._roles: dict[str, dict[str, str]] = {}
-        self._tickets: dict[bytes, tuple[float, str]] = {}
-        self._generation = 0
-
-    async def add_token(self, token: TokenRecord) -> None:
-        """Keep a token."""
-        self._tokens[token.id] = token
-        self._by_digest[token.digest] = token.id
-        self._generation += 1
-
-    async def token_of(self, digest: bytes) -> TokenRecord | None:
-        """The token with that hash, whether it is still good or not."""
-        return self._tokens.get(self._by_digest.get(digest, ""))
-
-    async def token(self, id: str) -> TokenRecord | None:
-        """The token of that id."""
-        return self._tokens.get(id)
-
-    async def tokens(self, session: str | None = None) -> Sequence[TokenRecord]:
-        """The tokens of people, or a session's observers, in order of creation."""
-        return [token for token in self._tokens.values() if token.session == session]
-
-    async def revoke(self, id: str, when: float) -> bool:
-        """Make a token worthless; False when there is none or it was revoked before."""
-        token = self._tokens.get(id)
-        if token is None or token.revoked is not None:
-            return False
-        self._tokens[id] = replace(token, revoked=when)
-        self._generation += 1
-        return True
-
-    async def used(self, when: Mapping[str, float]) -> None:
-        """Note when tokens were last used, by id."""
-        for id, moment in when.items():
-            if id in self._tokens:
-                self._tokens[id] = replace(self._tokens[id], used=moment)
-
-    async def add_course(self, course: CourseRecord) -> bool:
-        """Found a course; False when there is one of that id."""
-        if course.id in self._courses:
-            return False
-        self._courses[course.id] = course
-        self._generation += 1
-        return True
-
-    async def courses(self) -> Sequence[CourseRecord]:
-        """The courses by id."""
-        return [self._courses[id] for id in sorted(self._courses)]
-
-    async def drop_course(self, id: str) -> bool:
-        """Forget a course, its members and its tokens; False when there is none."""
-        if self._courses.pop(id, None) is None:
-            return False
-        for roles in self._roles.values():
-            roles.pop(id, None)
-        for token in [token for token in self._tokens.values() if token.course == id]:
-            del self._tokens[token.id], self._by_digest[token.digest]
-        self._generation += 1
-        return True
-
-    async def set_member(self, member: MemberRecord) -> bool:
-        """Give a subject a role in a course; True when he had none there."""
-        roles = self._roles.setdefault(member.subject, {})
-        new = member.course not in roles
-        roles[member.course] = member.role
-        self._generation += 1
-        return new
-
-    async def drop_member(self, course: str, subject: str) -> bool:
-        """Take a subject's role away; False when he had none."""
-        self._generation += 1
-        return self._roles.get(subject, {}).pop(course, None) is not None
-
-    async def members(self, course: str) -> Sequence[MemberRecord]:
-        """The members of a course by subject."""
-        return [MemberRecord(course, subject, roles[course]) for subject, roles in sorted(self._roles.items()) if course in roles]
-
-    async def roles(self, subject: str) -> Mapping[str, str]:
-        """A subject's roles by course."""
-        return dict(self._roles.get(subject, {}))
-
-    async def add_ticket(self, digest: bytes, expires: float, grant: str, now: float) -> None:
-        """Keep a ticket; those that ran out go."""
-        self._tickets = {key: kept for key, kept in self._tickets.items() if kept[0] > now}
-        self._tickets[digest] = expires, grant
+        await self._writer.write(work)
 
     async def take_ticket(self, digest: bytes, now: float) -> str | None:
         """What a ticket grants, to the first who asks in time; it is gone then."""
-        expires, grant = self._tickets.pop(digest, (0.0, ""))
-        return grant if expires > now else None
+
+        def work(conn: Connection) -> str | None:
+            row = conn.execute(delete(tickets).where(tickets.c.digest == digest).returning(tickets.c.expires, tickets.c.caller)).first()
+            return str(row.caller) if row is not None and row.expires > now else None
+
+        return await self._writer.write(work)
 
     async def generation(self) -> int:
         """Grows with every change of tokens, courses and members."""
-        return self._generation
+        rows = await self._rows(select(changes.c.count))
+        return int(rows[0]["count"]) if rows else 0
+
+
+OLD_FILE: Final = "identity.sqlite"  # where a data folder kept its callers before they stood beside the sessions
+
+
+def adopt(database: Database, folder: Path) -> bool:
+    """Bring the callers of an older data folder into the database, once; the old file is kept under another name. True when there were some."""
+    old = folder / OLD_FILE
+    if not old.exists():
+        return False
+    with contextlib.closing(Database(f"sqlite:///{old}", components=(IDENTITY,))) as source:
+        kept = source.read(lambda conn: [[dict(row) for row in conn.execute(select(table)).mappings()] for table in ADOPTED])
+
+    def work(conn: Connection) -> None:
+        database.dialect.lock(conn)
+        for table, rows in zip(ADOPTED, kept, strict=True):
+            have = {tuple(row) for row in conn.execute(select(*table.primary_key.columns))}
+            keys = [column.name for column in table.primary_key.columns]
+            new = [row for row in rows if tuple(row[key] for key in keys) not in have]
+            if new:
+                conn.execute(insert(table), new)
+        conn.execute(_CHANGED)
+
+    database.write(work)
+    old.rename(old.with_suffix(".adopted"))
+    return True

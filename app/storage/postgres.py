@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import URL, ColumnElement, Connection, Double, Engine, create_engine, literal_column
+from sqlalchemy import URL, ColumnElement, Connection, Double, Engine, create_engine, literal_column, text
 
 from app.storage.database import Durability, Row
 
@@ -52,3 +52,7 @@ class Postgres:
     def lock(self, conn: Connection) -> None:
         """An advisory lock, until the transaction ends."""
         conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+    def alone(self, conn: Connection, name: str) -> None:
+        """An advisory lock, until the transaction ends; two names may rarely have the same."""
+        conn.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})

@@ -7,6 +7,8 @@
 The journal is the truth: boot is number 0, operation N is number N, and what is the same in two timelines is stored once, in the older
 one. Snapshots and events can be made again from it; they are there for speed.
 
+Callers stand beside the sessions (`identity.py`), so that every process of the service knows the same tokens, courses and members.
+
 To change a table: change it here, and add a migration to its component with the next number. A fresh database gets the tables as they
 are; an older one gets the migrations that it lacks, in one transaction. `COMPONENTS` lists the parts; another part of the service adds
 its own tables and its own row, and versions of different components do not know of each other.
@@ -118,6 +120,44 @@ replies: Final = Table(
     Column("created", Double, nullable=False, index=True),
 )
 
+tokens: Final = Table(
+    "tokens",
+    METADATA,
+    Column("id", String, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("subject", String, nullable=False),
+    Column("course", String, index=True),
+    Column("session", String, index=True),
+    Column("label", Text),
+    Column("issued_by", String),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("revoked", Double),
+    Column("used", Double),
+)
+
+courses: Final = Table(
+    "courses", METADATA, Column("id", String, primary_key=True), Column("name", Text), Column("created", Double, nullable=False)
+)
+
+members: Final = Table(
+    "members",
+    METADATA,
+    Column("course", String, primary_key=True),
+    Column("subject", String, primary_key=True, index=True),
+    Column("role", String, nullable=False),
+)
+
+tickets: Final = Table(
+    "tickets",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("expires", Double, nullable=False),
+    Column("caller", Text, nullable=False),  # JSON
+)
+
+identity_changes: Final = Table("identity_changes", METADATA, _big("id", primary=True), _big("count"))
+
 versions: Final = Table("schema_versions", METADATA, Column("component", String, primary_key=True), Column("version", Integer, nullable=False))
 
 
@@ -131,4 +171,5 @@ class Component:
     migrations: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
-COMPONENTS: Final = (Component("sessions", 1, (sessions, lines, journal, snapshots, events, names, replies)),)
+IDENTITY: Final = Component("identity", 1, (tokens, courses, members, tickets, identity_changes))
+COMPONENTS: Final = (Component("sessions", 1, (sessions, lines, journal, snapshots, events, names, replies)), IDENTITY)

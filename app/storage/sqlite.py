@@ -83,3 +83,6 @@ class Sqlite:
 
     def lock(self, conn: Connection) -> None:
         """BEGIN IMMEDIATE has locked it."""
+
+    def alone(self, conn: Connection, name: str) -> None:
+        """Whoever writes is alone."""

@@ -14,11 +14,11 @@ import orjson
 from app.errors import Problem
 from app.host.ring import Entry
 from app.host.session import Session
+from app.schemas.events import BATCH
 from core import EVENTS
 
-BATCH: Final = 256
 NEVER: Final = 1 << 62
-CONTROL: Final = frozenset({"gap", "bookmark", "progress"})
+CONTROL: Final = frozenset({"gap", "bookmark", "progress", "end"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,23 @@ class Subscription:
         self._cursor = self._told = after
         self._generation = self._ring.generation
         self._shown = self._ring.nr_shown if progress else NEVER
+        self.ended = False
+
+    def end(self) -> None:
+        """Tell nothing more: the reader has lost his right to it."""
+        self.ended = True
+        self._ring.nudge()
+
+    @property
+    def over(self) -> bool:
+        """True when nothing more is told."""
+        return self.ended or self._ring.closed
 
     async def batches(self, heartbeat: float) -> AsyncIterator[list[Message]]:
         """Messages as they come, some at a time; an empty list after `heartbeat` seconds of silence. Ends with the session."""
-        while not self._ring.closed:
+        while not self.over:
             if await self.arrived(heartbeat):
-                messages = self.take()
+                messages = [] if self.ended else self.take()
                 if messages:
                     yield messages
             else:
@@ -181,6 +192,10 @@ class Subscription:
         """Nothing to tell up to where the reader is; resume after it."""
         self._told = self._cursor
         return [self._control("bookmark", {})]
+
+    def farewell(self, reason: str) -> Control:
+        """Why nothing more is told."""
+        return self._control("end", {"reason": reason})
 
     def _control(self, kind: str, members: Mapping[str, Any]) -> Control:
         head = {"id": self._cursor, "seq": self.session.seq, "clock_ns": self.session.kernel.clock_ns, "type": kind}

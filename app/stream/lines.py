@@ -1,14 +1,17 @@
 """Server-sent events and JSON Lines: the same subscription, framed two ways."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from starlette.responses import StreamingResponse
 
 from app.errors import Problem
+from app.identity.gate import Watch
 from app.stream.hub import Message, Subscription
 
 _NO_BUFFER: Final = {"X-Accel-Buffering": "no"}
+Watched = Callable[[], AbstractContextManager[Watch]]
 
 
 def sse_frame(messages: list[Message]) -> bytes:
@@ -21,15 +24,18 @@ def jsonl_frame(messages: list[Message]) -> bytes:
     return b"".join(message.data + b"\n" for message in messages)
 
 
-async def _frames(subscription: Subscription, frame: Callable[[list[Message]], bytes], heartbeat: float) -> AsyncIterator[bytes]:
+async def _frames(subscription: Subscription, frame: Callable[[list[Message]], bytes], watched: Watched) -> AsyncIterator[bytes]:
     session = subscription.session
     session.streams += 1
     session.meter.readers.add(subscription)
     try:
         if frame is sse_frame:
             yield b"retry: 1000\n\n"
-        async for messages in subscription.batches(heartbeat):
-            yield frame(messages if messages or frame is sse_frame else subscription.bookmark())
+        with watched() as watch:
+            watch.then = subscription.end
+            async for messages in subscription.batches(session.settings.heartbeat):
+                yield frame(messages if messages or frame is sse_frame else subscription.bookmark())
+        yield frame([subscription.farewell(watch.loss or ("restarting" if session.ring.restarting else "deleted"))])
     finally:
         session.streams -= 1
         session.meter.readers.discard(subscription)
@@ -42,15 +48,13 @@ def require_place(subscription: Subscription) -> None:
         raise Problem(429, "too-many-streams", f"the session has {limit} open streams, its limit: close one", {"Retry-After": "5"})
 
 
-def sse(subscription: Subscription) -> StreamingResponse:
-    """The events as `text/event-stream`."""
+def sse(subscription: Subscription, watched: Watched) -> StreamingResponse:
+    """The events as `text/event-stream`, while the caller may read them."""
     require_place(subscription)
-    frames = _frames(subscription, sse_frame, subscription.session.settings.heartbeat)
-    return StreamingResponse(frames, media_type="text/event-stream", headers=_NO_BUFFER)
+    return StreamingResponse(_frames(subscription, sse_frame, watched), media_type="text/event-stream", headers=_NO_BUFFER)
 
 
-def jsonl(subscription: Subscription) -> StreamingResponse:
-    """The events as `application/jsonl`."""
+def jsonl(subscription: Subscription, watched: Watched) -> StreamingResponse:
+    """The events as `application/jsonl`, while the caller may read them."""
     require_place(subscription)
-    frames = _frames(subscription, jsonl_frame, subscription.session.settings.heartbeat)
-    return StreamingResponse(frames, media_type="application/jsonl", headers=_NO_BUFFER)
+    return StreamingResponse(_frames(subscription, jsonl_frame, watched), media_type="application/jsonl", headers=_NO_BUFFER)

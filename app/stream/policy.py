@@ -9,11 +9,13 @@ The service sends
 and takes
     {"type": "take", "id": 7, "pages": [frame, ...]}   1 to `want` frames on the lists of that cgroup and node, the first to go first
     {"type": "score"}
-Anything else closes with 4400. When the program leaves, the fallback is in force.
+Anything else closes with 4400; 4401 says that the program's token is good no more, 1000 that the session is over, 1012 that the service restarts.
+When the program leaves, the fallback is in force.
 """
 
 import asyncio
-from typing import Annotated, Final, Literal
+from collections.abc import Coroutine, Mapping
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -23,7 +25,8 @@ from app.deps import PROTOCOL, offered_protocols
 from app.errors import Problem, from_validation
 from app.host.policy_client import PolicyClient
 from app.host.session import Session
-from app.stream.websocket import REASON_BYTES
+from app.identity.gate import Watch
+from app.stream.websocket import CLOSE_OF, close, ending
 
 BAD_MESSAGE: Final = 'send {"type": "take", "id": n, "pages": [frame, ...]} or {"type": "score"}'
 
@@ -49,27 +52,45 @@ class AskScore(BaseModel):
 MESSAGE: Final[TypeAdapter[Take | AskScore]] = TypeAdapter(Annotated[Take | AskScore, Field(discriminator="type")])
 
 
-async def serve_policy(websocket: WebSocket, session: Session, fallback: str, budget_ns: int) -> None:
-    """Let the client be the session's policy until it leaves."""
+async def serve_policy(websocket: WebSocket, session: Session, watch: Watch, fallback: str, budget_ns: int) -> None:
+    """Let the client be the session's policy until it leaves, may not be it any more, or the session is over."""
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
-    client = PolicyClient(asyncio.get_running_loop(), budget_ns / 10**9)
+    client, timeout = PolicyClient(asyncio.get_running_loop(), budget_ns / 10**9), session.settings.heartbeat
     try:
         await session.attach(client, fallback)
     except Problem as problem:
-        await websocket.close(4409, problem.detail.encode()[:REASON_BYTES].decode(errors="ignore"))
+        await close(websocket, 4409, problem.detail, timeout)
         return
-    await _send(websocket, {"type": "hello", "fallback": fallback, "budget_ns": budget_ns})
-    asking = asyncio.create_task(_questions(websocket, client))
+    hello = {"type": "hello", "fallback": fallback, "budget_ns": budget_ns}
+    talking = asyncio.create_task(_answers(websocket, session, client, hello))
+    waits: tuple[Coroutine[Any, Any, Any], ...] = (_questions(websocket, client), watch.ended.wait(), session.ring.over.wait())
+    others = [asyncio.create_task(wait) for wait in waits]
     try:
-        await _answers(websocket, session, client)
-    except WebSocketDisconnect:
-        pass
-    except _Refused as refused:
-        await websocket.close(4400, str(refused).encode()[:REASON_BYTES].decode(errors="ignore"))
-    finally:
-        asking.cancel()
+        await asyncio.wait({talking, *others}, return_when=asyncio.FIRST_COMPLETED)
         client.leave()
+        await _say_goodbye(websocket, session, watch, talking, timeout)
+    finally:
+        client.leave()
+        for task in (talking, *others):
+            task.cancel()
+        await asyncio.gather(talking, *others, return_exceptions=True)
         await session.detach(client, fallback)
+
+
+async def _say_goodbye(websocket: WebSocket, session: Session, watch: Watch, talking: asyncio.Task[None], timeout: float) -> None:
+    """Close with the reason why the program is the policy no more."""
+    if talking.done() and not talking.cancelled():
+        error = talking.exception()
+        if isinstance(error, _Refused):
+            await close(websocket, 4400, str(error), timeout)
+        elif isinstance(error, Problem):
+            await close(websocket, CLOSE_OF.get(error.status, 4409), error.detail, timeout)
+        elif error is not None and not isinstance(error, WebSocketDisconnect):
+            raise error
+    elif watch.loss is not None:
+        await close(websocket, 4401, watch.reason, timeout)
+    elif session.ring.closed:
+        await close(websocket, *ending(session), timeout)
 
 
 class _Refused(Exception):
@@ -85,7 +106,8 @@ async def _questions(websocket: WebSocket, client: PolicyClient) -> None:
         await _send(websocket, await client.questions.get())
 
 
-async def _answers(websocket: WebSocket, session: Session, client: PolicyClient) -> None:
+async def _answers(websocket: WebSocket, session: Session, client: PolicyClient, hello: Mapping[str, Any]) -> None:
+    await _send(websocket, hello)
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":

@@ -3,9 +3,9 @@
 A client may change its filter: `{"type": "subscribe", "types": ["oom"], "pid": 101, "cgroup": "/app"}`. Anything else that it sends is
 answered by closing with 4400 and the reason. What closes a stream:
 
-    1000  the session is over          4401  the token is missing or wrong     4410  the cursor is no longer, or not yet, there
-    1012  the service shuts down       4404  there is no such session          4429  the reader takes nothing any more
-    4400  the client's message is bad
+    1000  the session is over          4401  the token is missing, wrong, revoked      4410  the cursor is no longer, or not yet, there
+    1012  the service shuts down             or has run out, or its rights changed     4429  the reader takes nothing any more
+    4400  the client's message is bad  4404  there is no such session
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from app.deps import PROTOCOL, offered_protocols
 from app.errors import Problem, from_validation
 from app.host.session import Session
+from app.identity.gate import Watch
 from app.stream.hub import Filter, Subscription, parse_types
 
-CLOSE_OF: Final = {401: 4401, 403: 4403, 404: 4404, 410: 4410, 422: 4400, 429: 4429}
+CLOSE_OF: Final = {401: 4401, 403: 4403, 404: 4404, 410: 4410, 422: 4400, 429: 4429, 503: 1013}
 REASON_BYTES: Final = 123
 BAD_MESSAGE: Final = 'send {"type": "subscribe", "types": [...], "pid": n, "cgroup": "/path"} or nothing'
 
@@ -53,8 +54,8 @@ def _reason(text: str) -> str:
     return text.encode()[:REASON_BYTES].decode(errors="ignore")
 
 
-async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio.Event | None = None, batch: int | None = None) -> None:
-    """Send events until the client leaves, the session ends, one of them misbehaves, or the client's token is `ended`.
+async def serve(websocket: WebSocket, subscription: Subscription, watch: Watch, batch: int | None = None) -> None:
+    """Send events until the client leaves, the session ends, one of them misbehaves, or the client may not read them any more.
 
     `batch`: how many in a message, which is an array then.
     """
@@ -64,7 +65,7 @@ async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio
     session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription, batch))
     receiver = asyncio.create_task(_receive(websocket, subscription))
-    watcher = asyncio.create_task((ended or asyncio.Event()).wait())
+    watcher = asyncio.create_task(watch.ended.wait())
     try:
         await asyncio.wait({sender, receiver, watcher}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -73,8 +74,8 @@ async def serve(websocket: WebSocket, subscription: Subscription, ended: asyncio
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
     try:
-        if ended is not None and ended.is_set():
-            await _close(websocket, 4401, "the token was revoked or has run out", session.settings.heartbeat)
+        if watch.loss is not None:
+            await close(websocket, 4401, watch.reason, session.settings.heartbeat)
         else:
             await _finish(websocket, session, outcomes)
     finally:
@@ -88,21 +89,23 @@ async def _finish(websocket: WebSocket, session: Session, outcomes: Sequence[Bas
         if isinstance(outcome, WebSocketDisconnect):
             return
         if isinstance(outcome, _Refused):
-            await _close(websocket, 4400, str(outcome), timeout)
+            await close(websocket, 4400, str(outcome), timeout)
             return
         if isinstance(outcome, TimeoutError):
             session.meter.slow_readers += 1
-            await _close(websocket, 4429, "the reader took nothing any more: resume with after=<last id>", timeout)
+            await close(websocket, 4429, "the reader took nothing any more: resume with after=<last id>", timeout)
             return
         if isinstance(outcome, Exception):
             raise outcome
-    if session.ring.restarting:
-        await _close(websocket, 1012, "the service restarts: resume with after=<last id>", timeout)
-    else:
-        await _close(websocket, 1000, "the session is over", timeout)
+    await close(websocket, *ending(session), timeout)
 
 
-async def _close(websocket: WebSocket, code: int, reason: str, timeout: float) -> None:
+def ending(session: Session) -> tuple[int, str]:
+    """The closing code for the end of a session, or of its service."""
+    return (1012, "the service restarts: resume with after=<last id>") if session.ring.restarting else (1000, "the session is over")
+
+
+async def close(websocket: WebSocket, code: int, reason: str, timeout: float) -> None:
     """Close; a reader that takes nothing has `timeout` seconds to come back and learn why."""
     try:
         async with asyncio.timeout(timeout):

@@ -1,8 +1,9 @@
 """A real service on a free port of the loopback, in a thread, and a client of it."""
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +51,14 @@ class Service:
     def loop(self) -> Any:
         """The service's event loop."""
         return self.app.state.loop
+
+    def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Carry out a coroutine on the service's event loop."""
+
+        async def whole() -> Any:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(whole(), self.loop).result(60)
 
     def inside(self, sid: str) -> Any:
         """The session's object within the app."""

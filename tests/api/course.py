@@ -32,10 +32,13 @@ class Course:
             self.who[name] = bearer(self.issue(name, role, course))
         self.record = self.session("student")
         self.sid = self.record["id"]
+        self.own_of_grader = self.session("grader")["id"]
         self.who["its key"] = bearer(self.record["token"])
         self.who["another's key"] = bearer(self.session("neighbour")["token"])
         self.who["its observer"] = bearer(self.observer(self.sid))
-        self.who["another's observer"] = bearer(self.observer(self.session("neighbour")["id"]))
+        other = self.session("neighbour")["id"]
+        self.who["another's observer"] = bearer(self.observer(other))
+        self.ticket = self.send("POST", f"/v1/sessions/{other}/tickets", "neighbour").json()["ticket"]
 
     def issue(self, subject: str, role: str | None, course: str | None, by: str | None = None, **body: Any) -> str:
         given = {key: value for key, value in {"subject": subject, "role": role, "course": course, **body}.items() if value is not None}

@@ -42,7 +42,7 @@ def test_a_session_is_its_owners_and_the_operators(closed, mine):
     paths = ["", "/processes", "/fs/proc/meminfo", "/events", "/journal", "/cgroups", "/audit", "/archive", "/snapshots", "/clock"]
     for path in paths:
         problem(mine.get(path), 401)
-        problem(mine.get(path, headers=bearer(other["token"])), 401)
+        problem(mine.get(path, headers=bearer(other["token"])), 404, "opens that session only")
         assert mine.get(path, headers=bearer(mine.record["token"])).status_code == 200
         assert mine.get(path, headers=OPERATOR).status_code == 200
     problem(mine.post("/processes/1/fork", {}), 401)

@@ -104,6 +104,8 @@ def test_a_program_that_plays_a_built_in_gives_its_event_log(service, built_in):
         story(played)
         found = log(played)
         kernel = service.inside(played.id).kernel.digest()
+    while service.inside(played.id).client is not None:  # the service notices that the program has left
+        played.get("/clock")
     own = service.session(machine={**MACHINE, "reclaim_policy": built_in}, seed=1)
     story(own)
     assert found == log(own)

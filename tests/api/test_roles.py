@@ -37,18 +37,19 @@ def expected(row: Row, column: str, relation: str) -> str:
     """What the table says about one caller at the student's session."""
     if row.reach(column) in REACHES[relation]:
         return "in"
-    if column in ("anyone", "session"):
-        return "forbidden" if relation == "its" else "unauthorized"
+    if column == "anyone":
+        return "unauthorized"
     return "no-such-session" if relation == "none" else "forbidden"
 
 
 def where(row: Row, sid: str) -> str:
     """An address that matches a row; what it names besides the session need not exist."""
     fill = {"{sid}": sid, "{pid}": "999", "{call}": "fork", "{topic}": "oom", "{name}": "none", "{id}": "1", "{path:path}": "proc/meminfo",
-            "{course}": "os101", "{subject}": "ghost"}  # fmt: skip
+            "{course}": "os101", "{subject}": "ghost", "{seq}": "0"}  # fmt: skip
     path = row.path
     for name, value in fill.items():
         path = path.replace(name, value)
+    assert "{" not in path, "this test knows no value for a part of the path"
     return path
 
 
@@ -65,6 +66,18 @@ def test_a_route_of_a_session(row: Row, course: Course) -> None:
         if found != want:
             wrong[name] = f"{found} instead of {want}"
     course.who["its key"] = {"Authorization": f"Bearer {course.record['token']}"}
+    assert not wrong
+
+
+@pytest.mark.parametrize("row", [row for row in OF_A_SESSION if row.method != "DELETE"], ids=lambda row: f"{row.method} {row.path}")
+def test_a_route_of_a_graders_own_session(row: Row, course: Course) -> None:
+    """Where a grader is the owner he may what an owner may; a student of his course knows nothing of it."""
+    sid = course.own_of_grader
+    wrong = {}
+    for name, column, relation in (("grader", "grader", "own"), ("instructor", "instructor", "course"), ("student", "student", "none")):
+        want, found = expected(row, column, relation), course.verdict(row.method, where(row, sid), name)
+        if found != want:
+            wrong[name] = f"{found} instead of {want}"
     assert not wrong
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -117,8 +118,9 @@ def test_an_open_service_obeys_no_foreign_page() -> None:
         problem(service.http.post("/v1/sessions", json={}, headers={"Origin": "https://evil.example"}), 403, "evil.example")
 
 
-def test_tokens_outlive_the_process(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with running(token=TOKEN, data=tmp_path) as service:
+def test_tokens_outlive_the_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sessions.sqlite'}"
+    with running(token=TOKEN, database=url) as service:
         made = Course(service).who["student"]
-    with running(token=TOKEN, data=tmp_path) as service:
+    with running(token=TOKEN, database=url) as service:
         assert service.http.get("/v1/me", headers=made).json()["roles"] == {"os101": "student"}

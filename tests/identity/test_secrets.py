@@ -1,7 +1,9 @@
 """Secrets and buckets, without a service."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,9 +16,17 @@ from app.identity.buckets import Bucket
 from app.identity.gate import Gate
 from app.identity.shield import is_local_name
 from app.settings import Rate, Settings
-from app.storage.identity import MemoryIdentity
+from app.storage import Database, Writer
+from app.storage.identity import IdentityStore
 
-GATE = Gate(Settings(token=SecretStr("right"), rate_limit="none"), MemoryIdentity())
+GATE = Gate(Settings(token=SecretStr("right"), rate_limit="none"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _store() -> Iterator[None]:
+    with contextlib.closing(Database("memory:")) as database, contextlib.closing(Writer(database)) as writer:
+        GATE.store = IdentityStore(writer)
+        yield
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=60).map(lambda text: b"pw_u_" + text.encode()), st.just(b"right ")))

@@ -230,13 +230,17 @@ def test_old_snapshots_go_but_not_those_with_a_name(store):
 
 def test_pages_in_order_of_creation(store):
     for number in range(7):
-        begin(store, f"s{number}", created=1000.0 + number // 2, owner="ann" if number % 2 else "bob")
+        begin(store, f"s{number}", created=1000.0 + number // 2, owner="ann" if number % 2 else "bob", course=f"c{number % 3}")
     seen, after = [], None
     while part := store.read(lambda conn, after=after: catalogue.page(conn, 3, after)):
         seen += [one.id for one in part]
         after = (part[-1].created, part[-1].id)
     assert seen == [f"s{number}" for number in range(7)]
-    assert [one.id for one in store.read(lambda conn: catalogue.page(conn, 9, None, "ann"))] == ["s1", "s3", "s5"]
+    for part, wanted in (
+        (catalogue.Part(["c0"]), "036"), (catalogue.Part((), "ann", ["c0", "c1", "c2"]), "135"), (catalogue.Part((), "ann", ["c1"]), "1"),
+        (catalogue.Part(["c2"], "bob", ["c1"]), "245"), (catalogue.Part(), ""), (catalogue.Part((), None, ["c0"]), ""),
+    ):  # fmt: skip
+        assert [one.id[1:] for one in store.read(lambda conn, part=part: catalogue.page(conn, 9, None, part))] == list(wanted)
     assert store.read(lambda conn: (catalogue.count(conn), catalogue.count(conn, "ann"))) == (7, 3)
 
 
