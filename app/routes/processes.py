@@ -10,7 +10,7 @@ from app.errors import Problem, require_json
 from app.host.session import Session, no_such_process
 from app.identity.guard import GuardedRoute
 from app.routes import reply
-from app.schemas import docs
+from app.schemas import docs, plot
 from app.schemas.calls import Op, parse_body, parse_pid
 from app.schemas.kinds import parse_address
 from app.schemas.views import render_view
@@ -83,6 +83,15 @@ async def tlb(session: TheSession, pid: str) -> Response:
 async def tlb_reach(session: TheSession, pid: str) -> Response:
     """How much memory the levels of the TLB cover, by their entries and measured."""
     return reply.json(await _view(session, pid, "tlb_reach"), session)
+
+
+@router.get("/{pid}/latency", responses=docs.latency())
+async def latency(request: Request, session: TheSession, pid: str) -> Response:
+    """How long the process's latest calls took, and what it stalled over. `Accept: image/svg+xml` answers a plot: time by fault, and stalls."""
+    found = await _view(session, pid, "latency")
+    if "image/svg+xml" in request.headers.get("accept", ""):
+        return Response(plot.latency(found, f"process {pid}"), media_type="image/svg+xml")
+    return reply.json(found, session)
 
 
 @router.get("/{pid}/explain/{topic}", responses=docs.ok("Explanation"))

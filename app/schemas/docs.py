@@ -144,6 +144,14 @@ TLB_REACH: Final = _object(
     {"pid": INT, "resident_bytes": INT, "rows": {"type": "array", "items": FREE}},
     doc="How much memory each level covers, by its entries and measured, and how much of it the process's resident memory is.",
 )
+LATENCY: Final = _object(
+    {
+        "pid": INT,
+        "calls": {"type": "array", "items": FREE},
+        "stalls": {"type": "array", "items": FREE},
+    },
+    doc="A process's latest calls, oldest first: op, begin_ns, elapsed_ns, stall_ns, faults, fault_ns; and its stalls: from when to when, over what.",
+)
 WALK: Final = _object(
     {
         "address": HEX,
@@ -254,6 +262,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Walk": WALK,
     "Tlb": TLB,
     "TlbReach": TLB_REACH,
+    "Latency": LATENCY,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
@@ -403,6 +412,12 @@ def replay_body() -> Schema:
     """A trace: JSON, or raw page numbers."""
     content = {"application/json": {"schema": ref("Replay")}, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def latency() -> dict[int | str, Any]:
+    """A process's latest calls, as rows or as a picture."""
+    content = {"application/json": {"schema": ref("Latency")}, "image/svg+xml": {"schema": STR}}
+    return {200: {"description": "Time by call and by stall.", "content": content}}
 
 
 def replayed() -> dict[int | str, Any]:
