@@ -240,10 +240,10 @@ KILL: dict[str, Callable[[Plan, Workers, random.Random, Moments], int]] = {"work
 
 
 @contextlib.contextmanager
-def database(kind: str) -> Iterator[dict[str, str]]:
+def database(kind: str, folder: Path) -> Iterator[dict[str, str]]:
     """The environment of a service that keeps its sessions there."""
     if kind == "sqlite":
-        yield dict(OFTEN)
+        yield {**OFTEN, "PAGEWALK_DATABASE": f"sqlite:///{folder / 's.sqlite'}"}
         return
     folder = postgres.programs()
     assert folder is not None, "PostgreSQL's server programs are not installed"
@@ -260,7 +260,11 @@ def complaints(said: str) -> list[str]:
 def torture(plan: Plan) -> dict[str, float]:
     """The whole story; figures about it. Raises AssertionError for anything that is lost, doubled or different."""
     luck, over, begin = random.Random(plan.seed), threading.Event(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, database(plan.database) as environment, contextlib.closing(Nursery()) as nursery:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        database(plan.database, Path(folder)) as environment,
+        contextlib.closing(Nursery()) as nursery,
+    ):
         service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment, program=nursery)
         try:
             crowd = [Client(service, number, over) for number in range(plan.clients)]
