@@ -246,7 +246,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     from app import logs
-    from app.main import Server, config, create_app
+    from app.main import Server, config, create_app, settle_in
 
     logs.configure(settings.log_level, settings.log_format)
     if settings.workers > 1:
@@ -262,6 +262,7 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
 
     app = create_app(settings)
     found = Announced(config(settings, app), app.state.registry)
+    settle_in()
     found.run(sockets=[listener])
     return OK if found.started else FAILED
 

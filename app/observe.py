@@ -41,14 +41,14 @@ class Observe:
 
     def __init__(self, app: ASGIApp, meter: Meter, share: float = 0.0) -> None:
         self.app, self.meter, self.share = app, meter, share
-        self._prefix = secrets.token_hex(4)
+        self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
 
     def _name(self, scope: Scope) -> bytes:
         for name, value in scope["headers"]:
             if name == HEADER and NAME.fullmatch(value):
                 return bytes(value)
-        return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
+        return b"%s-%x" % (self._prefix, next(self._numbers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""

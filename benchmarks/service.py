@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,10 +52,12 @@ def _wait(port: int, process: subprocess.Popen[str], limit_s: float = 60) -> Non
 
 
 @contextmanager
-def server(module: str, port: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m module arguments` on the first core until the block ends."""
-    command = [sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=_on_first_core)
+def server(module: str, port: int, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m module arguments` on the first core until the block ends, with settings of the service and a data folder of its own."""
+    folder = tempfile.mkdtemp(prefix="pagewalk-bench-")
+    environment = {**os.environ, "PAGEWALK_DATA": folder, **{f"PAGEWALK_{name.upper()}": value for name, value in settings.items()}}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], text=True, env=environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, preexec_fn=_on_first_core)  # fmt: skip
     try:
         yield process
     finally:
@@ -63,6 +67,7 @@ def server(module: str, port: int, *arguments: str) -> Iterator[subprocess.Popen
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def cold_start() -> float:

@@ -64,6 +64,23 @@ class Result:
     tlb: dict[str, int] | None = None  # what the call's accesses found in the TLB (tlb.COUNTED); None: it made none
 
 
+class Because:
+    """The context of `Kernel.because`."""
+
+    __slots__ = ("causes", "number")
+
+    def __init__(self, causes: list[int], number: int) -> None:
+        self.causes, self.number = causes, number
+
+    def __enter__(self) -> None:
+        if self.number:
+            self.causes.append(self.number)
+
+    def __exit__(self, *failure: object) -> None:
+        if self.number:
+            self.causes.pop()
+
+
 class Kernel:
     """One machine. See the head of the file; `boot.py` fills the attributes declared here."""
 
@@ -180,6 +197,8 @@ class Kernel:
         minor, major = task.minflt, task.majflt
         answer = self._run(row.handler, task, args)
         answer.minor, answer.major = task.minflt - minor, task.majflt - major
+        record.keep(self.records.calls, {"pid": task.pid, "op": op, "begin_ns": self.clock.now - answer.elapsed_ns, "elapsed_ns": answer.elapsed_ns,
+                                  "minor": answer.minor, "major": answer.major})  # fmt: skip
         return answer
 
     def _run(self, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
@@ -425,17 +444,9 @@ class Kernel:
         self.nr_ordered += sum(time <= self.clock.now for time in times)
         self.unordered = self.nr_ordered < self.nr_events
 
-    @contextmanager
-    def because(self, number: int) -> Iterator[None]:
+    def because(self, number: int) -> Because:
         """What is emitted within follows from the event of that number (0: from none)."""
-        if not number:
-            yield
-            return
-        self.causes.append(number)
-        try:
-            yield
-        finally:
-            self.causes.pop()
+        return Because(self.causes, number)
 
     def flush_dirty(self, why: str) -> int:
         """Every dirty page is written, on the time of whoever waits for it; how many were."""

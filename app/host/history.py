@@ -55,6 +55,10 @@ def op_of(entry: Entry) -> Op:
     return to_op(OP_ADAPTER.validate_json(entry.body))
 
 
+def nobody() -> None:
+    """Wants to know of nothing."""
+
+
 class History:
     """What one session has stored and is about to store.
 
@@ -72,7 +76,7 @@ class History:
         self.writer, self.lease, self.line = writer, lease, line
         self.broken = False  # set by the writer: nothing more can be stored
         self.failure: Problem | None = None
-        self.lost: Callable[[], None] = lambda: None  # who wants to know of that
+        self.lost: Callable[[], None] = nobody  # who wants to know of that
         self._items: list[Append | Work] = []
         self._entries: list[Entry] = []  # of the last of them, while it is one of appends
         self._thens: list[Then] = []
@@ -82,7 +86,7 @@ class History:
 
     # ---- staging
 
-    def entry(self, seq: int, body: bytes, last_event: int, clock_ns: int, then: Then) -> None:
+    def entry(self, seq: int, body: bytes, last_event: int, clock_ns: int, then: Then | None = None) -> None:
         """Stage an operation."""
         last = self._items[-1] if self._items else None
         row = Entry(seq, last_event, clock_ns, body)
@@ -93,13 +97,14 @@ class History:
             self._items.append(Append(self.lease, self.line, self._entries))
         self._stage(then)
 
-    def work(self, work: Work, then: Then = lambda: None) -> None:
+    def work(self, work: Work, then: Then | None = None) -> None:
         """Stage a function on the connection."""
         self._items.append(work)
         self._stage(then)
 
-    def _stage(self, then: Then) -> None:
-        self._thens.append(then)
+    def _stage(self, then: Then | None) -> None:
+        if then is not None:
+            self._thens.append(then)
         self._staged += 1
         if (exchange := CURRENT.get()) is not None:
             exchange.changes(self)
@@ -161,7 +166,7 @@ class History:
             raise self.failure
         if self._durable == self._staged:
             return
-        if at_once or not self._holds:
+        if at_once or not (self._holds or self._soon):
             self.flush()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._staged, waiter))

@@ -1,6 +1,7 @@
 """A kernel from what is stored: the newest sound snapshot, or the boot, and the operations after it."""
 
 import io
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,7 @@ class Rebuilt:
     first: int  # the number of the first of them
     last_event: int
     unfinished: list[tuple[int, int, int]]  # operations of which the journal does not know the last event: seq, last event, clock
+    took_ns: int = 0  # to play again what came after the snapshot
     broke: str | None = None  # a rule of the simulator that broke on the way, and at which operation
 
 
@@ -44,6 +46,7 @@ def rebuild(machine: Machine, seed: int, past: Past, breathe: Callable[[], None]
             raise Unusable(str(error)) from error
         kernel.drain()
         found = Rebuilt(kernel, [], past.snapshot.last_event + 1, past.snapshot.last_event, [])
+    begin = time.thread_time_ns()
     for entry in past.entries:
         op = op_of(entry)
         try:
@@ -57,6 +60,7 @@ def rebuild(machine: Machine, seed: int, past: Past, breathe: Callable[[], None]
         if entry.last_event == UNKNOWN:
             found.unfinished.append((entry.seq, found.last_event, kernel.clock_ns))
         breathe()
+    found.took_ns = time.thread_time_ns() - begin
     return found
 
 

@@ -7,6 +7,7 @@ leaves it when nobody used it for `hibernate_after`, or, the one that was used l
 import asyncio
 import base64
 import logging
+import math
 import resource
 import secrets
 import socket
@@ -20,7 +21,7 @@ import orjson
 
 from app.errors import Problem
 from app.host.exchange import CURRENT
-from app.host.history import History, boot_body
+from app.host.history import History, boot_body, nobody
 from app.host.meter import Meter
 from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
@@ -34,7 +35,7 @@ T = TypeVar("T")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
 REPLIES_S: Final = 24 * 3600.0
-MOST_AT_ONCE: Final = 64  # sessions that one sweep takes out of memory
+PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,7 @@ class Registry:
         record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
         session = Session(record, machine, found.kernel, stored, self.settings, self.threads)
         session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
+        session.replay_ns = found.took_ns
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
         if found.broke is not None and session.frozen is None:
@@ -332,12 +334,18 @@ class Registry:
 
     # ---- listing, destroying
 
+    def _let_go(self, session: Session) -> None:
+        """Keep no session in memory, and no circle of references that would keep its kernel there until the next collection of garbage."""
+        self._live.pop(session.id, None)
+        session.history.lost = nobody
+
     async def destroy(self, session: Session) -> None:
         """Forget a session; its streams end."""
-        self._live.pop(session.id, None)
+        self._let_go(session)
         self.total -= 1
         await session.close()
-        session.history.work(lambda conn: history.remove(conn, session.id))
+        sid = session.id  # the writer keeps the function for a while, and would keep the session
+        session.history.work(lambda conn: history.remove(conn, sid))
 
     async def page(self, size: int, token: str | None, of: catalogue.Part | None) -> tuple[list[Record], str | None]:
         """Sessions in order of creation, whichever worker has them, and the token of the next page. Raises a 422 for a token that is none of ours."""
@@ -385,13 +393,13 @@ class Registry:
     async def make_room(self, now: float) -> None:
         """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants."""
         idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
-        over = resident() - self._baseline - self.settings.live_memory
-        each = max((resident() - self._baseline) // max(len(self._live), 1), 1)
-        most = -(-over // each) if over > 0 else 0
-        after = self.settings.hibernate_after / 10**9
-        for number, session in enumerate(idle[:MOST_AT_ONCE]):
-            if number < most or now - session.used > after:
-                await self.hibernate(session)
+        taken = resident() - self._baseline
+        most = math.ceil(max(taken - self.settings.live_memory, 0) / max(taken, 1) * len(self._live))
+        after, end = self.settings.hibernate_after / 10**9, time.monotonic() + SWEEP_S
+        for number, session in enumerate(idle):
+            if (number >= most and now - session.used <= after) or time.monotonic() > end:
+                return
+            await self.hibernate(session)
 
     def _may_leave(self, session: Session) -> bool:
         return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving
@@ -403,13 +411,13 @@ class Registry:
         moving = self._moving[session.id] = asyncio.get_running_loop().create_future()
         try:
             async with session.turn:
-                if session.frozen is None:
+                if session.frozen is None and session.replay_ns > PLAYED_AGAIN_NS:
                     await session.keep()
                 lease, used = session.history.lease, {session.id: session.used}
                 session.history.work(lambda conn: catalogue.give_back(conn, used, [lease]))
                 await session.history.settled(at_once=True)
                 session.closed = True
-                self._live.pop(session.id, None)
+                self._let_go(session)
             return True
         except Problem:
             return False

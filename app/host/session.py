@@ -150,7 +150,7 @@ class Session:
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
         self.kept_seq, self.kept_event = record.seq, record.last_event  # where the newest snapshot and the stored events end
-        self._replay_ns = 0  # about how long it takes to play again what came after that
+        self.replay_ns = 0  # about how long it takes to play again what came after that
         self._keeping: asyncio.Task[None] | None = None
 
     def record(self) -> Record:
@@ -202,21 +202,32 @@ class Session:
 
     async def run(self, key: str, work: Callable[[], T], long: bool = False, call: Call | None = None) -> T:
         """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
-        begin = time.perf_counter_ns()
         try:
             if long or self._is_long(key):
-                result = await self.in_thread(work)
-            else:
-                result = work()
+                return await self.in_thread(partial(self._timed, time.thread_time_ns, key, work))
+            return self._timed(time.perf_counter_ns, key, work)
         except Exception as error:
             if _is_answer(error) or (call is not None and call.cancelled):
                 raise
-            self.freeze(f"{type(error).__name__}: {error}")
-            self.meter.frozen += 1
-            detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
-            raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
-        self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], time.perf_counter_ns() - begin)
+            raise self._broken(error) from error
+
+    def _timed(self, clock: Callable[[], int], key: str, work: Callable[[], T]) -> T:
+        """Work, and the memory of how long it took.
+
+        A thread may wait for a processor, or for the interpreter, longer than it works: it is measured by the time that it had one, or a
+        call that was taken for long once would stay so. On the event loop the clock that costs nothing does.
+        """
+        begin = clock()
+        result = work()
+        self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], clock() - begin)
         return result
+
+    def _broken(self, error: Exception) -> Problem:
+        """A bug of ours showed: nothing runs here any more."""
+        self.freeze(f"{type(error).__name__}: {error}")
+        self.meter.frozen += 1
+        detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
+        return Problem(500, "kernel-bug", detail, seq=self.seq)
 
     def freeze(self, why: str) -> None:
         """A rule of ours broke: nothing runs here any more, until the session goes back."""
@@ -270,7 +281,7 @@ class Session:
         first, early, self._told_early = self.last_event + 1, self._told_early, None
         self.last_event, self.clock_ns = self.last_event + len(outcome.events), outcome.clock_ns
         first, last = (first if early is None else early), self.last_event
-        then = partial(self.ring.publish, self.seq, outcome.events)
+        then = partial(self.ring.publish, self.seq, outcome.events) if outcome.events else None
         if outcome.announced:
             seq, line = self.seq, self.history.line
             self.history.work(lambda conn: history.finish(conn, line, seq, last, outcome.clock_ns), then)
@@ -279,7 +290,7 @@ class Session:
         if self.panicked is None and self.kernel.panicked is not None:
             self.panicked = self.kernel.panicked
             self.change(panicked=self.panicked)
-        self._replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
+        self.replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
         self._keep_soon()
         result = outcome.result
         self.meter.operation(result)
@@ -347,7 +358,7 @@ class Session:
 
     def _begin(self, op: Op, pages: int) -> Call:
         """A call for an operation. Raises 503 when it is long and there is no room for another."""
-        if pages > INLINE_PAGES or self._runs_programs(op) or self._is_long(op.op):
+        if self._leaves_loop(op, pages):
             self._threads.require_room()
         if op.op == "advance":
             return self.calls.begin(op.op, op.pid, op.args.get("duration_ns", 0), "ns")
@@ -362,14 +373,37 @@ class Session:
         op = self._limited(op)
         pages = self._check_size(op)
         self.used = time.time()
+        if self.turn.free and not self._leaves_loop(op, pages):
+            self._require_ready(1, if_match)
+            return self._at_once(op)
         async with self._begin(op, pages) as call:
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(1)
+            self._require_ready(1, if_match)
             try:
                 return self._commit(await self._perform(op, call, pages > INLINE_PAGES))
             except LookupError as error:
                 raise no_such_process(op.pid, error) from None
+
+    def _leaves_loop(self, op: Op, pages: int) -> bool:
+        """True for an operation that is carried out in a thread."""
+        return pages > INLINE_PAGES or self._runs_programs(op) or self._is_long(op.op)
+
+    def _require_ready(self, ops: int, if_match: str | None) -> None:
+        """The state in which so many operations may be carried out. Raises 404, 409, 412."""
+        self._require_running()
+        self.require_match(if_match)
+        self._require_room(ops)
+
+    def _at_once(self, op: Op) -> dict[str, Any]:
+        """A short operation while nobody has the turn: it begins and ends before anyone else can come, so it takes none."""
+        try:
+            outcome = self._timed(time.perf_counter_ns, op.op, lambda: carry_out(self.kernel, op))
+        except Exception as error:
+            if not _is_answer(error):
+                raise self._broken(error) from error
+            if isinstance(error, LookupError):
+                raise no_such_process(op.pid, error) from None
+            raise
+        return self._commit(outcome)
 
     async def _perform(self, op: Op, call: Call, long: bool) -> Outcome:
         """One operation on the kernel, in a thread if it is long. Raises the call's refusal when it was cancelled: then nothing has happened."""
@@ -400,7 +434,7 @@ class Session:
         exchange = CURRENT.get()
         if self.client is not None or (exchange is not None and exchange.holds):
             return False
-        self.history.entry(self.seq + 1, op_body(op), UNKNOWN, UNKNOWN, lambda: None)
+        self.history.entry(self.seq + 1, op_body(op), UNKNOWN, UNKNOWN)
         await self.history.settled(at_once=True)
         return True
 
@@ -443,9 +477,7 @@ class Session:
         if pages > INLINE_PAGES:
             self._threads.require_room()
         async with self.calls.begin("batch", None, len(ops), "operations") as call:
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(len(ops))
+            self._require_ready(len(ops), if_match)
             answers: list[dict[str, Any]] = []
             told = time.monotonic()
             size = INLINE_OPS if pages <= INLINE_PAGES else 1
@@ -507,9 +539,7 @@ class Session:
         """Carry out all operations or none: when one answers an errno the kernel is put back and a Problem with `index` is raised."""
         self.used = time.time()
         async with self.calls.begin("transaction", None, len(ops), "operations"):
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(len(ops))
+            self._require_ready(len(ops), if_match)
             before = await self.run("snapshot", lambda: self.kernel.snapshot(), True) if len(ops) > 1 else None
             done: list[Outcome] = []
             for index, op in enumerate(ops):
@@ -574,7 +604,7 @@ class Session:
 
     def _keep_soon(self) -> None:
         """Keep a snapshot when it would take long to play again what came after the last one."""
-        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self._replay_ns > self.settings.snapshot_replay
+        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self.replay_ns > self.settings.snapshot_replay
         if due and self._keeping is None and self.frozen is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_in_turn(), context=contextvars.Context())
 
@@ -606,7 +636,7 @@ class Session:
             history.prune(conn, line, SNAPSHOTS)
 
         self.history.work(work)
-        self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
+        self.kept_seq, self.kept_event, self.replay_ns = seq, last, 0
         return len(blob)
 
     async def close(self) -> None:

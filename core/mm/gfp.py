@@ -3,7 +3,8 @@
 A page, inside the page loops (`slowpath`):
 
     1. get_page_from_freelist at the LOW mark                  the fast path
-    2. a zone has room, but no block of the migrate type: steal one from another type
+    2. a zone has room, but no block of the migrate type: steal one from another type; with zone_reclaim_mode: reclaim the node before
+       the next one is asked
     3. wake kswapd; try again down to the MIN mark
     4. direct reclaim, 32 pages at a time, as long as it makes progress
     5. the OOM killer; its victim frees memory, try again
@@ -21,10 +22,10 @@ Direct reclaim and direct compaction are stalls of the task that does it (`psi`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.events import Watermark
@@ -44,6 +45,8 @@ from core.mm.gfp_types import (
 )
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
+    CTL_NODE_RECLAIM,
+    CTL_RECLAIM_MODE,
     CTL_STEAL,
     CTL_STEAL_TYPE,
     LRU_ACTIVE_ANON,
@@ -58,7 +61,7 @@ from core.mm.mm_types import (
     ZONES_PER_NODE,
 )
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback
+from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback, wants_node_reclaim
 from core.mm.vmscan import MAX_RECLAIM_RETRIES
 from core.panic import TaskKilled
 from core.sched import fair, psi
@@ -77,14 +80,19 @@ GFP_KERNEL_ZONE = 2  # ZONE_NORMAL: what the kernel allocates for itself is neve
 GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
-@contextmanager
-def saved(k: Kernel) -> Iterator[None]:
-    """Keep the operation at hand while a decision runs loops of its own."""
-    vmf = k.s.vmf.copy()
-    try:
-        yield
-    finally:
-        k.s.vmf[:] = vmf
+class saved:
+    """Keep the operation at hand while a decision runs loops of its own; as bytes, because field by field it would take 30 µs."""
+
+    __slots__ = ("row", "kept")
+
+    def __init__(self, k: Kernel) -> None:
+        self.row = k.s.vmf.view(np.uint8)
+
+    def __enter__(self) -> None:
+        self.kept = self.row.tobytes()
+
+    def __exit__(self, *failure: object) -> None:
+        self.row.data[:] = self.kept
 
 
 def injected(k: Kernel) -> bool:
@@ -102,7 +110,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
     """
     if injected(k):
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
-    if steal(k):
+    if steal(k) or node_reclaim(k, task):
         return
     v = k.s.vmf[0]
     nodes = nodes_of(int(v["tried"]))
@@ -146,9 +154,27 @@ def steal(k: Kernel) -> bool:
     return True
 
 
+def node_reclaim(k: Kernel, task: Task | None, order: int = 0) -> bool:
+    """A request would rather have a zone reclaimed than go on to the next (`page_alloc.ask_for_node_reclaim`): do that. False: it did not ask.
+
+    Whether that was enough or not, it tries again; the zone has had its turn. Its time is a stall.
+    """
+    zid = int(k.s.ctl[CTL_NODE_RECLAIM]) - 1
+    if zid < 0:
+        return False
+    k.s.ctl[CTL_NODE_RECLAIM] = 0
+    with saved(k), psi.memstall(k, task or k.current, "node reclaim"):
+        vmscan.node_reclaim(k, int(k.s.zones["node"][zid]), order)
+    return True
+
+
 def get_block(k: Kernel, node: int, order: int, mark: int, gfp: int, nodes: int) -> int:
-    """`get_page_from_freelist` with stealing: 2^order frames from a zone that stays above `mark`, or 0."""
+    """`get_page_from_freelist` with stealing and node reclaim: 2^order frames from a zone that stays above `mark`, or 0."""
+    waits = int(k.s.ctl[CTL_RECLAIM_MODE]) and gfp & GFP_DIRECT_RECLAIM
     while True:
+        if waits and wants_node_reclaim(k.s, node, order, mark, gfp_zone(gfp), nodes):
+            node_reclaim(k, k.current, order)
+            continue
         pfn = int(alloc_block(k.s, node, order, mark, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
         if pfn or not steal(k):
             return pfn
@@ -186,12 +212,8 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
 
     For a block it also makes the room that compaction needs, and hands over to kcompactd when it goes to sleep.
     """
-    zones = k.s.zones
-    for zid in k.populated:
-        free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
-        daemon = k.kswapd[int(zones["node"][zid])]
-        if free <= low and not daemon["awake"]:
-            daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
+    if not all(daemon["awake"] for daemon in k.kswapd):
+        note_shortage(k)
     if k.kswapd[node]["failures"] < MAX_RECLAIM_RETRIES:
         with fair.kswapd_turn(k, node):
             vmscan.kswapd_run(k, node, 1)
@@ -199,6 +221,16 @@ def wake_kswapd(k: Kernel, node: int = 0, order: int = 0) -> None:
                 vmscan.reclaim(k, k.root_cgroup, compaction.compact_gap(order), "kswapd", nodes=[node])
     if order:
         compaction.wakeup_kcompactd(k, node, order)
+
+
+def note_shortage(k: Kernel) -> None:
+    """Which zones are below their low marks, where kswapd still sleeps."""
+    zones = k.s.zones
+    for zid in k.populated:
+        free, low = int(zones["free"][zid]), int(zones["wmark"][zid][WMARK_LOW])
+        daemon = k.kswapd[int(zones["node"][zid])]
+        if free <= low and not daemon["awake"]:
+            daemon["cause"] = k.emit(Watermark(k.clock.now, int(zones["node"][zid]), zone_name(k, zid), "low", free, low, "kswapd"))
 
 
 def wake_below_low(k: Kernel) -> None:

@@ -369,7 +369,9 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             k.clock.run_user(before * costs.access)
             k.clock.spend(ns)
             ns = 0
-        with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+            with psi.memstall(k, task, REFAULT):
+                psi.io_schedule(k, read_ns)
+        else:
             psi.io_schedule(k, read_ns)
         device = swap_device(k, slot)
         k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
@@ -393,8 +395,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
 
 def swap_device(k: Kernel, slot: int) -> int:
     """The swap area that a slot belongs to."""
-    areas = k.s.swaps
-    return max(i for i in range(len(k.swap_devices)) if int(areas["base"][i]) <= slot)
+    bases = k.s.swaps["base"][: len(k.swap_devices)].tolist()
+    return max(area for area, base in enumerate(bases) if base <= slot)
 
 
 def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:

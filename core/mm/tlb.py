@@ -162,7 +162,7 @@ def access(k: Kernel, task: Task, first: int, step: int, perm: Array, permuted: 
     return cycles * 1000 // CYCLES_PER_US
 
 
-ACCESS = Direct(access_tlb)
+ACCESS, FORGET = Direct(access_tlb), Direct(flush_asid)
 
 
 def costs(machine: Machine) -> tuple[int, int, bool]:
@@ -222,7 +222,7 @@ def choose_new_asid(k: Kernel, c: CpuTlb, mm: Mm, gen: int) -> tuple[int, str]:
 def forget(k: Kernel, cpu: int, asid: int, gen: int, why: str) -> None:
     """A CPU forgets everything of an ASID (-1: of all)."""
     c = k.tlb.cpus[cpu]
-    flush_asid((k.tlb_columns.tags, k.tlb_columns.stamps), cpu, asid)
+    FORGET.run((k.tlb_columns.tags, k.tlb_columns.stamps), cpu, asid)
     for one in range(TLB_NR_DYN_ASIDS) if asid < 0 else (asid,):
         c.flushed[one] = (why, k.clock.now)
     if asid >= 0:

@@ -1,8 +1,10 @@
 """Reclaim: who asks, for how much, and how hard it tries (mm/vmscan.c).
 
-Three ask. *kswapd* of a node runs when a zone falls below its low mark until one is above its high mark; a task that finds
+Four ask. *kswapd* of a node runs when a zone falls below its low mark until one is above its high mark; a task that finds
 nothing above the min mark reclaims 32 pages itself (*direct*); a charge that a cgroup's limit refuses, a write to
 memory.max or memory.high, and memory.reclaim reclaim from that cgroup's subtree (*memcg*).
+
+With vm.zone_reclaim_mode a task also reclaims 32 pages of its own *node* before it goes on to another node's memory (`node_reclaim`).
 
 Each asks in rounds of falling priority: at priority p a list gives 1/2^p of its pages to be looked at, from 12 (a
 4096th) down to 0 (all). Within a round every cgroup below the target is visited, its share of anonymous and file pages
@@ -22,15 +24,14 @@ Time: each look, each write and each wait has its price in `Costs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from core.direct import Direct
 from core.events import Reclaim, SwapOut
 from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import pageout_range
-from core.mm.mm_types import CTL_LOOKS, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE
+from core.mm.mm_types import CTL_LOOKS, CTL_RECLAIM_MODE, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE, fresh
+from core.mm.page_alloc import RECLAIM_UNMAP, RECLAIM_WRITE
 from core.mm.shrink_node import (
     AGE,
     DEF_PRIORITY,
@@ -52,23 +53,20 @@ from core.vmstat import EVENT
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
-    from core.mm.mm_types import State
-    from core.mm.rmap_walk import Rmap
 
-SC_FRESH = np.zeros(1, SC)
+NODE_RECLAIM_PRIORITY = 4
+SCAN_CONTROL = fresh(SC, "target", "priority", "nr_to_reclaim", "may_swap", "may_writepage", "may_unmap", "kswapd", "swappiness", "block_heads",
+                     "nr_visits", "recursive")  # fmt: skip
+BALANCED, BALANCE, TRY, ONE = map(Direct, (is_balanced, balance_round, try_to_free_pages, one_round))
 MAX_RECLAIM_RETRIES = 16
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
     """A fresh scan_control."""
-    k.s.sc[:] = SC_FRESH
-    c = k.s.sc[0]
-    c["target"], c["priority"], c["nr_to_reclaim"] = target, DEF_PRIORITY, nr
-    c["may_swap"], c["may_writepage"], c["may_unmap"], c["kswapd"] = may_swap, 1, 1, kswapd
-    c["swappiness"], c["block_heads"] = int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers
-    c["recursive"], c["nr_visits"] = memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount, k.records.nr_visits
-    return c
+    SCAN_CONTROL.pack_into(k.s.sc, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers,
+                           k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
+    return k.s.sc[0]
 
 
 def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: bool = True, nodes: list[int] | None = None) -> int:
@@ -79,13 +77,33 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     c = begin(k, cg.id, max(nr, SWAP_CLUSTER_MAX), may_swap=may_swap, kswapd=by == "kswapd")
     c["nodes"] = sum(1 << node for node in nodes or ())
     who = by or ("memcg" if cg.parent is not None else "direct")
-    carry_out(k, try_to_free_pages, who)
+    carry_out(k, TRY, who)
     return int(c["nr_reclaimed"])
 
 
-def carry_out(k: Kernel, rounds: Callable[[State, Rmap], int], who: str) -> None:
+def node_reclaim(k: Kernel, node: int, order: int) -> bool:
+    """Free what a request needs on a node, so that it can stay there (__node_reclaim): whether that was enough.
+
+    From priority 4, a sixteenth of the lists, and as far as vm.zone_reclaim_mode lets it: with bit 2 it writes, with bit 4 it unmaps.
+    """
+    mode, wanted = int(k.s.ctl[CTL_RECLAIM_MODE]), 1 << order
+    c = begin(k, 0, max(wanted, SWAP_CLUSTER_MAX))
+    c["node"], c["priority"] = node, NODE_RECLAIM_PRIORITY
+    c["may_writepage"], c["may_unmap"] = int(mode & RECLAIM_WRITE != 0), int(mode & RECLAIM_UNMAP != 0)
+    while True:
+        carry_out(k, ONE, "node")
+        if int(c["nr_reclaimed"]) >= wanted or c["priority"] == 0:
+            break
+        c["priority"] -= 1
+    if int(c["nr_reclaimed"]) >= wanted:
+        return True
+    k.s.vm_event[EVENT["zone_reclaim_failed"]] += 1
+    return False
+
+
+def carry_out(k: Kernel, rounds: Direct, who: str) -> None:
     """Let rounds of reclaim run to their end, deciding whatever they stop for, and tell what came of them."""
-    while reason := int(rounds(k.s, rmap_walk.tables(k))):
+    while reason := int(rounds.run(k.s, rmap_walk.tables(k))):
         decide(k, reason, who)
     tell(k, who)
 
@@ -143,7 +161,7 @@ def note(k: Kernel, path: str, node: int, who: str, priority: int, scanned: int,
 
 def pgdat_balanced(k: Kernel, node: int) -> bool:
     """Is some zone of the node above its high mark, boost included?"""
-    return bool(is_balanced(k.s, node))
+    return bool(BALANCED.run(k.s, node))
 
 
 def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
@@ -164,7 +182,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         with k.because(state["cause"]):
-            carry_out(k, balance_round, "kswapd")
+            carry_out(k, BALANCE, "kswapd")
         freed = int(c["nr_reclaimed"])
         state["reclaimed"] += freed
         if int(c["nr_scanned"]) < high or not freed:
@@ -197,7 +215,7 @@ def boost_reclaim(k: Kernel, node: int) -> None:
     c["node"], c["may_writepage"] = node, 0
     while left > 0 and c["priority"] >= 1:
         before = int(c["nr_reclaimed"])
-        carry_out(k, one_round, "kswapd")
+        carry_out(k, ONE, "kswapd")
         got = int(c["nr_reclaimed"]) - before
         left -= got
         if not got or c["priority"] > DEF_PRIORITY - 2:

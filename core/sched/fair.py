@@ -31,8 +31,6 @@ between processors only as said above.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.mm import page_writeback, vmscan
@@ -372,26 +370,33 @@ def kswapd_round(k: Kernel, node: int, at: int) -> None:
 KSWAPD_WORK = 64  # accesses that a round counts as
 
 
-@contextmanager
-def kswapd_turn(k: Kernel, node: int) -> Iterator[None]:
+class kswapd_turn:
     """What happens inside takes kswapd's time: beside the running task's, or before it if they have one processor."""
-    start, outer = k.clock.now, k.in_memstall
-    k.clock.now = begin = max(start, k.kswapd[node]["until"])
-    k.in_memstall = k.unordered = True  # a stall of kswapd's own
-    try:
-        yield
-    finally:
-        k.in_memstall = outer
+
+    __slots__ = ("k", "node", "start", "begin", "outer")
+
+    def __init__(self, k: Kernel, node: int) -> None:
+        self.k, self.node = k, node
+
+    def __enter__(self) -> None:
+        k = self.k
+        self.start, self.outer = k.clock.now, k.in_memstall
+        k.clock.now = self.begin = max(self.start, k.kswapd[self.node]["until"])
+        k.in_memstall = k.unordered = True  # a stall of kswapd's own
+
+    def __exit__(self, *failure: object) -> None:
+        k, node, begin = self.k, self.node, self.begin
+        k.in_memstall = self.outer
         took, task = k.clock.now - begin, k.current
         rq = kswapd_rq(k, node)
         k.kswapd[node]["until"] = begin + took
         k.kswapd[node]["time_ns"] += took
-        k.clock.now = start
+        k.clock.now = self.start
         if task is not None and rq.number == task.cpu:
             k.clock.spend(took)
             k.clock.others_ns += took
         elif not rq.queue:
-            rq.idle_to(start)
+            rq.idle_to(self.start)
         rq.run(0, took)
         if took:
             psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin, psi.RUNNING | psi.ONCPU | psi.MEMSTALL)

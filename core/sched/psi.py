@@ -164,13 +164,15 @@ class GroupCpu:
 
     def count(self, flags: int, sign: int) -> None:
         """A task in the state `flags` comes (1) or goes (-1)."""
-        running, stalled = flags & RUNNING != 0, flags & MEMSTALL != 0
-        self.running += sign * running
-        self.oncpu += sign * (flags & ONCPU != 0)
-        self.iowait += sign * (flags & IOWAIT != 0)
-        self.memstall += sign * stalled
-        self.memstall_running += sign * (stalled and running)
-        self.memstall_oncpu += sign * (stalled and flags & ONCPU != 0)
+        running, oncpu = sign if flags & RUNNING else 0, sign if flags & ONCPU else 0
+        self.running += running
+        self.oncpu += oncpu
+        if flags & IOWAIT:
+            self.iowait += sign
+        if flags & MEMSTALL:
+            self.memstall += sign
+            self.memstall_running += running
+            self.memstall_oncpu += oncpu
 
     def test_states(self) -> tuple[int, ...]:
         """The states that hold (test_state)."""
@@ -439,7 +441,8 @@ def _carry_out(k: Kernel, tasks: PsiTasks, change: tuple[int, int, int, int, int
         tasks.known[pid] = (cpu, flags, cgroup)
     if was_cpu == cpu and was_in is cgroup:
         for group in cgroup.ancestors:
-            report(k, group.path, group.psi.change(cpu, now, was, flags))
+            if fired := group.psi.change(cpu, now, was, flags):
+                report(k, group.path, fired)
         return
     for group in was_in.ancestors:
         report(k, group.path, group.psi.change(was_cpu, now, was, 0))

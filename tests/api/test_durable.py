@@ -1,17 +1,20 @@
 """What was answered is there after a restart, a crash, a takeover and a change of version, on both databases."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import httpx2
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
+from app.host import registry as registries
 from app.storage import open_store
 from app.storage.schema import journal, replies, snapshots
 from core import Kernel
@@ -149,6 +152,34 @@ def test_a_session_that_leaves_memory_comes_back(special):
             assert len(registry) == 1
 
 
+@pytest.mark.parametrize(("limit_ns", "kept"), [(0, 1), (10**12, 0)], ids=["with a snapshot", "without"])
+def test_what_is_played_again_fast_needs_no_snapshot(special, monkeypatch, limit_ns, kept):
+    monkeypatch.setattr(registries, "PLAYED_AGAIN_NS", limit_ns)
+    with special() as service:
+        session = service.session()
+        story(session)
+        before, told = seen(session), events(session)
+        registry = service.app.state.registry
+        assert asyncio.run_coroutine_threadsafe(registry.hibernate(service.inside(session.id)), service.loop).result(60)
+        with registry.writer.database.engine.connect() as conn:
+            assert conn.execute(select(func.count()).select_from(snapshots)).scalar_one() == kept
+        assert (seen(session), events(session)) == (before, told)
+
+
+def test_a_session_that_left_leaves_its_memory(special):
+    with special() as service:
+        session = service.session()
+        session.post("/batch", {"ops": [{"op": "spawn", "comm": "a"}]})
+        kernel = weakref.ref(service.inside(session.id).kernel)
+        gc.collect()
+        gc.disable()
+        try:
+            assert asyncio.run_coroutine_threadsafe(service.app.state.registry.hibernate(service.inside(session.id)), service.loop).result(60)
+            assert kernel() is None
+        finally:
+            gc.enable()
+
+
 def test_a_session_in_use_stays(special):
     with special() as service:
         session = service.session()
@@ -280,7 +311,7 @@ def test_a_killed_service_has_lost_nothing_that_it_answered(tmp_path):
 def test_kernels_are_values(tmp_path):
     """The journal of a database, read without the service: a kernel of one's own comes to the same digest."""
     url = f"sqlite:///{tmp_path / 's.sqlite'}"
-    with kept(url) as service:
+    with kept(url, snapshot_replay="1h") as service:  # on a slow machine too the journal is all there is
         session = service.session(seed=9)
         story(session)
         digest = service.inside(session.id).kernel.digest()
