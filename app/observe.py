@@ -14,8 +14,10 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem
+from app.host.history import not_stored
 from app.host.meter import Meter
 from app.logs import REQUEST_ID, logger
+from app.storage import StorageError
 
 NAME: Final = re.compile(rb"[\w.:-]{1,64}", re.ASCII)
 HEADER: Final = b"x-request-id"
@@ -71,11 +73,14 @@ class Observe:
         try:
             await self.app(scope, receive, send_named)
         except Exception as error:
+            if scope["type"] == "websocket" and isinstance(error, OSError):
+                raise  # its client has left
             if status or scope["type"] != "http":
                 log.error("request broke off", exc_info=error, method=scope.get("method"), path=scope["path"])
                 raise
             log.error("request failed", exc_info=error, method=scope["method"], path=scope["path"])
-            await Problem(500, "internal-error", OURS).response(scope["path"])(scope, receive, send_named)
+            problem = not_stored(error) if isinstance(error, StorageError) else Problem(500, "internal-error", OURS)
+            await problem.response(scope["path"])(scope, receive, send_named)
         finally:
             meter.in_flight -= 1
             if status:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from app.errors import Problem
 from app.host.exchange import CURRENT
 from app.schemas.calls import OP_ADAPTER, Op, render_op, to_op
-from app.storage import Append, Entry, Fenced, Lease, Snapshot, Unit, Writer, history, sql
+from app.storage import Append, Entry, Fenced, Lease, Snapshot, StorageDamaged, StorageFull, Unit, Writer, history, sql
 from app.storage.writer import Work
 from core import Machine
 
@@ -150,7 +150,7 @@ class History:
 
     def _fail(self, error: Exception) -> None:
         if self.failure is None:
-            self.failure = error if isinstance(error, Problem) else _not_stored(error)
+            self.failure = error if isinstance(error, Problem) else not_stored(error)
             self.lost()
         for _, waiter in self._waiting:
             if not waiter.done():
@@ -208,9 +208,16 @@ def past(conn: Connection, line: int, seq: int | None, before: int | None = None
     return Past(snapshot, entries[0].last_event if snapshot is None else 0, entries if snapshot is not None else entries[1:])
 
 
-def _not_stored(error: Exception) -> Problem:
+def not_stored(error: Exception) -> Problem:
+    """What is answered when the database did not do what it was asked."""
     if isinstance(error, Fenced):
         detail = "another worker has taken this session over: what this request did was not stored; send it again"
+    elif isinstance(error, StorageFull):
+        detail = f"there is no room to store what this request does ({error}): it has not happened; the operator makes room, then send it again"
+        return Problem(507, "storage-full", detail, {"Retry-After": "30"})
+    elif isinstance(error, StorageDamaged):
+        detail = f"the database is damaged where this is kept ({error}): the operator's `pagewalk doctor` says what of it; a backup has it"
+        return Problem(503, "storage-damaged", detail, {"Retry-After": "60"})
     else:
-        detail = f"what this request did could not be stored ({error}): it has not happened; send it again with the same Idempotency-Key"
+        detail = f"the database did not do what it was asked ({error}): send it again with the same Idempotency-Key, or read the session's seq first"
     return Problem(503, "not-stored", detail, {"Retry-After": "1"})

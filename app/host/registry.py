@@ -27,13 +27,16 @@ from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
 from app.host.session import Named, Session, hash_of
 from app.host.turns import Threads
+from app.logs import logger
 from app.settings import Settings
-from app.storage import Entry, Held, Lease, NoSuchSession, Record, Writer, catalogue, history, open_store, replies
+from app.storage import Entry, Held, Lease, NoSuchSession, Record, StorageError, Writer, catalogue, history, open_store, replies
 from core import Kernel, Machine
 
 T = TypeVar("T")
+log = logger("pagewalk.sessions")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
+KEEP_S: Final = 2.0  # for snapshots at the end
 REPLIES_S: Final = 24 * 3600.0
 PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
 
@@ -81,7 +84,8 @@ class Registry:
         self._baseline = resident()
 
     async def stop(self) -> None:
-        """Store what is staged, give the leases back, close the database."""
+        """Keep snapshots, store what is staged, give the leases back, close the database."""
+        await self._keep_all(time.monotonic() + KEEP_S)
         for session in list(self._live.values()):
             try:
                 await session.history.settled(at_once=True)
@@ -89,10 +93,24 @@ class Registry:
                 continue
         leases = [session.history.lease for session in self._live.values()]
         used = {session.id: session.used for session in self._live.values()}
-        await self.writer.write(lambda conn: catalogue.give_back(conn, used, leases))
+        try:
+            await self.writer.write(lambda conn: catalogue.give_back(conn, used, leases))
+        except StorageError as error:  # they run out by themselves
+            log.error("leases could not be given back", error=str(error))
         self._live.clear()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self.writer.database.close)
+
+    async def _keep_all(self, deadline: float) -> None:
+        """Snapshots of what would take longest to play again, as many as there is time for: the next start wakes sessions faster."""
+        for session in sorted(self._live.values(), key=lambda session: session.behind_ns, reverse=True):
+            if time.monotonic() > deadline or not session.behind_ns:
+                return
+            try:
+                async with session.turn:
+                    await session.keep()
+            except (Problem, StorageError):
+                continue
 
     def close(self) -> None:
         """Let the threads go."""
@@ -129,10 +147,9 @@ class Registry:
         except Held as held:
             if held.holder.startswith(f"{self.instance}/"):
                 return held.holder.rpartition("/")[2].rpartition("-")[0]
-            raise _elsewhere(held) from None
-        except NoSuchSession:
+        except (NoSuchSession, StorageError):
             pass
-        return None
+        return None  # and where it may not, the request itself meets the same, and says so
 
     # ---- finding
 
@@ -217,9 +234,12 @@ class Registry:
         session.replay_ns = found.took_ns
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
+        self._adopt(session)
         if found.broke is not None and session.frozen is None:
             session.freeze(found.broke)
-        self._adopt(session)
+            self.meter.frozen += 1
+        if found.differs is not None and session.differs is None:
+            session.differ(found.differs)
         return session
 
     def _adopt(self, session: Session) -> None:

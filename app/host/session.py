@@ -18,7 +18,7 @@ import io
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -35,12 +35,14 @@ from app.host.policy_client import OURS, PolicyClient, score
 from app.host.rebuild import UNKNOWN, Rebuilt, pack, state_at
 from app.host.ring import Ring
 from app.host.turns import Abandoned, Call, Calls, Threads, Turn
+from app.logs import logger
 from app.schemas.calls import Op, accesses, render_result
 from app.settings import Settings
 from app.storage import Record, Snapshot, catalogue, history
-from core import Event, FsError, Kernel, KernelBug, Machine, Result
+from core import Event, FsError, Kernel, Machine, Result
 
 T = TypeVar("T")
+log = logger("pagewalk.sessions")
 
 INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
@@ -133,7 +135,7 @@ class Session:
         self.owner, self.course = record.owner, record.course  # whose it is, and in which course
         self.token_hash, self.ttl_ns, self.created, self.used = record.token, record.ttl_ns, record.created, record.used
         self.epoch, self.seq, self.last_event, self.clock_ns = record.epoch, record.seq, record.last_event, record.clock_ns
-        self.frozen, self.panicked = record.frozen, record.panicked
+        self.frozen, self.panicked, self.differs = record.frozen, record.panicked, record.differs
         self.machine, self.seed, self.kernel = machine, record.seed, kernel
         self.settings, self._threads = settings, threads
         self.history = history
@@ -158,7 +160,8 @@ class Session:
         machine = orjson.dumps(self.machine.to_dict()).decode()
         return Record(
             self.id, self.owner, self.course, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
-            self.history.line, self.epoch, self.frozen, self.panicked or self.kernel.panicked, None, self.seq, self.last_event, self.clock_ns,
+            self.history.line, self.epoch, self.frozen, self.panicked or self.kernel.panicked, self.differs, None,
+            self.seq, self.last_event, self.clock_ns,
         )  # fmt: skip
 
     # ---- who may
@@ -233,6 +236,13 @@ class Session:
         """A rule of ours broke: nothing runs here any more, until the session goes back."""
         self.frozen = why
         self.change(frozen=why)
+
+    def differ(self, how: Mapping[str, Any]) -> None:
+        """Played again it came to other figures: the code has changed since. The session goes on from what it is now, and says so."""
+        self.differs = orjson.dumps(how).decode()
+        self.meter.differing += 1
+        log.warning("a session came to other figures when it was played again", session=self.id, **how)
+        self.change(differs=self.differs)
 
     def change(self, **columns: Any) -> None:
         """Change the session's row in the catalogue."""
@@ -460,10 +470,10 @@ class Session:
         self.kernel = (await self.state_at(self.history.line, self.seq)).kernel
 
     async def state_at(self, line: int, seq: int) -> Rebuilt:
-        """The state at an operation of a timeline, on a kernel of its own. Raises KernelBug where a rule breaks on the way."""
+        """The state at an operation of a timeline, on a kernel of its own. Raises 409 where it cannot be built again."""
         found = await state_at(self.history, self.machine, self.seed, (line, seq), self.in_thread, self._threads.breathe)
         if found.broke is not None:
-            raise KernelBug(found.broke)
+            raise Problem(409, "state-lost", f"the state at operation {seq} cannot be built again: {found.broke}", seq=self.seq)
         return found
 
     async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
@@ -638,6 +648,13 @@ class Session:
         self.history.work(work)
         self.kept_seq, self.kept_event, self.replay_ns = seq, last, 0
         return len(blob)
+
+    @property
+    def behind_ns(self) -> int:
+        """About how long it would take to play again what no snapshot has; 0 when there is nothing, or nothing that can be kept."""
+        if self.frozen is not None or self.closed or not self.turn.free or (self.seq, self.last_event) == (self.kept_seq, self.kept_event):
+            return 0
+        return self.replay_ns + 1
 
     async def close(self) -> None:
         """Destroy the session, once nobody holds its turn."""

@@ -26,8 +26,7 @@ class WorkerServer(Server):
     ready: Connection
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen to the others, then to clients."""
-        await self.relay.listen()
+        """Tell the supervisor."""
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self.ready.send(True)

@@ -44,6 +44,7 @@ def _shown(record: Record, retention: int) -> dict[str, Any]:
         "seq": record.seq,
         "state": "frozen" if record.frozen else "panicked" if record.panicked else "running",
         "events": {"oldest": max(1, record.last_event - retention + 1), "last": record.last_event},
+        "differs": orjson.loads(record.differs or "null"),
         "created": _when(record.created),
         "ttl_ns": record.ttl_ns,
     }

@@ -86,6 +86,7 @@ SESSION: Final = {
     "seq": INT,
     "state": {"type": "string", "enum": ["running", "panicked", "frozen"]},
     "events": _object({"oldest": INT, "last": INT}),
+    "differs": _or_null(_object({"seq": INT, "clock_ns": _object({"was": INT, "is": INT}), "events": _object({"was": INT, "is": INT})})),
     "created": {"type": "string", "format": "date-time"},
     "ttl_ns": INT,
 }
