@@ -56,6 +56,7 @@ def server(module: str, port: int, *arguments: str, **settings: str) -> Iterator
     """`python -m module arguments` on the first core until the block ends, with settings of the service and a data folder of its own."""
     folder = tempfile.mkdtemp(prefix="pagewalk-bench-")
     environment = {**os.environ, "PAGEWALK_DATA": folder, **{f"PAGEWALK_{name.upper()}": value for name, value in settings.items()}}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a warm start reads bytecode
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], text=True, env=environment, stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL, preexec_fn=_on_first_core)  # fmt: skip
     try:
