@@ -1,4 +1,4 @@
-"""The command `pagewalk`: serve, demo, run, replay, doctor, version."""
+"""The command `pagewalk`: serve, demo, run, replay, doctor, token, backup, restore, version."""
 
 from __future__ import annotations
 
@@ -58,13 +58,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and leave")
-    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,token,version}")
+    commands = top.add_subparsers(dest="command", metavar="{serve,demo,run,replay,doctor,token,backup,restore,version}")
     _serve_options(commands.add_parser("serve", help="start the service", allow_abbrev=False))
     _demo_options(commands.add_parser("demo", help="a story from the first touch to the OOM kill", allow_abbrev=False))
     _run_options(commands.add_parser("run", help="play operations or a scenario on a fresh kernel", allow_abbrev=False))
     _replay_options(commands.add_parser("replay", help="compare page-replacement policies on one trace", allow_abbrev=False))
     _doctor_options(commands.add_parser("doctor", help="say whether this machine can serve, and what would be right", allow_abbrev=False))
     _token_options(commands.add_parser("token", help="issue, list or revoke tokens", allow_abbrev=False))
+    _backup_options(commands.add_parser("backup", help="write all that the service keeps to one file, while it runs", allow_abbrev=False))
+    _restore_options(commands.add_parser("restore", help="read such a file into a database", allow_abbrev=False))
     commands.add_parser("version", help="print the version", allow_abbrev=False)
     return top
 
@@ -137,6 +139,37 @@ def _token_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--database", metavar="URL", help="the service's database, where it has one (default: PAGEWALK_DATABASE)")
     sub.add_argument("--url", help="a running service instead")
     sub.add_argument("--token", help="bearer token for --url")
+
+
+BACKUP_EPILOG = """\
+every night, beside the service (the file is one moment of the database, whole or not there):
+  pagewalk backup /backups/pagewalk-$(date +%F).pwb
+
+to another machine, or from SQLite to PostgreSQL:
+  pagewalk restore pagewalk-2026-11-30.pwb --database postgresql://pagewalk@db/pagewalk --replay
+"""
+
+
+def _backup_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Write sessions, tokens (their hashes), courses and members to FILE: one moment of the database, while the service runs."
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, BACKUP_EPILOG
+    sub.add_argument("file", type=Path, metavar="FILE", help="the file to write, readable by its owner only")
+    sub.add_argument("--force", action="store_true", help="write over a file that is there")
+    _database_options(sub)
+
+
+def _restore_options(sub: argparse.ArgumentParser) -> None:
+    sub.description = "Read a backup into an empty database, SQLite or PostgreSQL, whichever it was made of: all of it or nothing."
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, BACKUP_EPILOG
+    sub.add_argument("file", type=Path, metavar="FILE", help="what `pagewalk backup` wrote")
+    sub.add_argument("--force", action="store_true", help="throw away what the database holds; not while a service uses it")
+    sub.add_argument("--replay", action="store_true", help="then play every session again from its boot and compare the digests")
+    _database_options(sub)
+
+
+def _database_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", type=Path, metavar="DIR", help="the service's data folder (default: PAGEWALK_DATA, or ~/.local/share/pagewalk)")
+    sub.add_argument("--database", metavar="URL", help="the service's database, where it has one (default: PAGEWALK_DATABASE)")
 
 
 def _port(text: str) -> int:
@@ -246,7 +279,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
     from app import logs
-    from app.main import Server, config, create_app
+    from app.main import Server, config, create_app, settle_in
 
     logs.configure(settings.log_level, settings.log_format)
     if settings.workers > 1:
@@ -262,6 +295,7 @@ def _serve_on(listener: socket.socket, settings: Settings, url: str) -> int:
 
     app = create_app(settings)
     found = Announced(config(settings, app), app.state.registry)
+    settle_in()
     found.run(sockets=[listener])
     return OK if found.started else FAILED
 
@@ -374,6 +408,19 @@ def token(args: argparse.Namespace) -> int:
     return OK
 
 
+def keep(args: argparse.Namespace) -> int:
+    """Back up, or restore."""
+    from app import keep as house
+
+    try:
+        print((house.backup if args.command == "backup" else house.restore)(args, settings_of(args)))
+    except ValueError as error:
+        return _complain(str(error), FAILED)
+    except OSError as error:
+        return _complain(f"{error.filename or args.file}: {error.strerror or error}", FAILED)
+    return OK
+
+
 # ---- replay ----------------------------------------------------------------------------------------------------
 
 
@@ -389,7 +436,7 @@ def replay(args: argparse.Namespace) -> int:
     return OK
 
 
-COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor, "token": token}
+COMMANDS = {"serve": serve, "demo": demo, "run": run, "replay": replay, "doctor": doctor, "token": token, "backup": keep, "restore": keep}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,12 +19,17 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from app.settings import Settings
+from app.storage import Database
+from app.storage.check import health as health_of
+from app.storage.check import versions_of
+from app.storage.schema import COMPONENTS
 from core import cache_dir
 
 OLDEST_PYTHON: Final = (3, 11)
 DISK_LOW: Final = 1 << 30
 DISK_FULL: Final = 100 << 20
 FILES_FEW: Final = 2048
+TOLD: Final = 10  # damages that are named
 
 Verdict = Literal["ok", "note", "wrong"]
 
@@ -155,6 +160,32 @@ def database(settings: Settings) -> Finding:
     return Finding("database", "ok", f"{where} answers")
 
 
+def journals(settings: Settings) -> Finding:
+    """What is kept is sound, and of a version that this program knows."""
+    url = settings.database_url
+    if url == "memory:" or (settings.database is None and settings.data is not None and not (settings.data / "sessions.sqlite").exists()):
+        return Finding("journals", "ok", "none yet")
+    found = Database(url, migrate=False)
+    try:
+        with found.moment() as conn:
+            have = versions_of(conn)
+            for component in COMPONENTS:
+                if (version := have.get(component.name, component.version)) != component.version:
+                    says = f"the {component.name} are of version {version}, this program has {component.version}"
+                    if version > component.version:
+                        return Finding("journals", "wrong", f"{says}: use a newer one")
+                    return Finding("journals", "note", f"{says}: they are brought up to date when it starts; make a backup before")
+            health = health_of(conn)
+    finally:
+        found.close()
+    says = f"{health.sessions} sessions, {health.operations} operations, {health.snapshots} snapshots"
+    if health.wrong:
+        return Finding("journals", "wrong", f"{says}; damaged: {'; '.join(health.wrong[:TOLD])}: restore a backup, or rewind what is frozen")
+    if health.passed_over:
+        return Finding("journals", "note", f"{says}; damaged snapshots, which are passed over: {'; '.join(health.passed_over[:TOLD])}")
+    return Finding("journals", "ok", f"{says}: all sound")
+
+
 def disk(settings: Settings) -> Finding:
     """There is room for the journal."""
     folder = _existing(settings.data or Path(tempfile.gettempdir()))
@@ -185,7 +216,9 @@ def clock(settings: Settings) -> Finding:
     return Finding("clock", "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
 
 
-CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (python, packages, compile_cache, address, port, data, database, disk, files, clock)
+CHECKS: Final[tuple[Callable[[Settings], Finding], ...]] = (
+    python, packages, compile_cache, address, port, data, database, journals, disk, files, clock,
+)  # fmt: skip
 MARKS: Final[dict[Verdict, str]] = {"ok": "ok  ", "note": "note", "wrong": "WRONG"}
 
 

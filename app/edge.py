@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import Problem
 from app.host.exchange import CURRENT, Exchange
 from app.host.registry import Registry
+from app.identity.guard import SESSION
 from app.storage import replies
 from app.storage.replies import Reply
 
@@ -30,11 +31,20 @@ HEADERS: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"
 
 
 class Edge:
-    """An ASGI layer around the whole app."""
+    """An ASGI layer around the whole app.
 
-    def __init__(self, app: ASGIApp, registry: Registry) -> None:
-        self.app, self.registry = app, registry
-        self._under_way: set[bytes] = set()
+    Parameters
+    ----------
+    app : ASGIApp
+        What is inside.
+    registry : Registry
+        The sessions.
+    under_way : set
+        Idempotency-Keys whose first request is under way; every such layer of the process has the same set.
+    """
+
+    def __init__(self, app: ASGIApp, registry: Registry, under_way: set[bytes]) -> None:
+        self.app, self.registry, self._under_way = app, registry, under_way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -50,6 +60,7 @@ class Edge:
                 await self._request(scope, receive, send, exchange)
         finally:
             exchange.over()
+            scope.pop(SESSION, None)  # a connection that is kept open keeps its last request
             CURRENT.reset(before)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -78,19 +89,26 @@ class Edge:
             await self._write(scope, receive, send_with_headers, exchange)
         except Problem as problem:
             await problem.response(scope["path"])(scope, receive, send_with_headers)
+        except HTTPException as error:  # of `_bounded`, to an app that reads no body through the framework
+            await Problem(error.status_code, "http", error.detail).response(scope["path"])(scope, receive, send_with_headers)
 
     async def _write(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
-        key = b""
+        key, bounded, chunked = b"", False, False
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._limit(scope):
-                raise self._too_large(scope)
-            if name == b"idempotency-key":
+            if name == b"content-length" and value.isdigit():
+                if int(value) > self._limit(scope):
+                    raise self._too_large(scope)
+                bounded = True  # the server gives no more of it than that
+            elif name == b"transfer-encoding":
+                chunked = True
+            elif name == b"idempotency-key":
                 key = value
-        bounded = self._bounded(scope, receive)
+        if chunked or not bounded:
+            receive = self._bounded(scope, receive)
         if key and scope["method"] == "POST":
-            await self._once(key, scope, bounded, send, exchange)
+            await self._once(key, scope, receive, send, exchange)
         else:
-            await self.app(scope, bounded, send)
+            await self.app(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that a request may have: a trace may have more than others."""

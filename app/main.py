@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, telemetry
 from app.edge import Edge
@@ -25,7 +26,7 @@ from app.identity.oidc import Provider
 from app.identity.shield import Shield
 from app.observe import Observe
 from app.prefix import Prefix
-from app.routes import calls, cgroups, events, files, health, identity, keys, monitor, processes, programs, replay, sessions
+from app.routes import calls, cgroups, events, files, health, hot, identity, keys, monitor, processes, programs, replay, sessions
 from app.schemas import documents
 from app.settings import Settings
 from app.storage.identity import IdentityStore, adopt
@@ -42,7 +43,8 @@ CORS: Final[dict[str, Any]] = {  # a page carries its token itself, so credentia
 }
 GOODBYE_S = 2.0  # for streams to be closed with a reason
 PATIENCE = 0.8  # of the drain time; then long calls are cancelled
-SWITCH_S = 0.001  # a kernel in a thread gives the interpreter back to the event loop this often
+GARBAGE = (10_000, 20, 50)  # objects and rounds after which Python looks for circles of garbage
+SWITCH_S = 0.0002  # whoever computes gives the interpreter to a thread that waits for it this often
 
 
 @contextlib.asynccontextmanager
@@ -72,12 +74,33 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             end_traces()
 
 
+class Service(FastAPI):
+    """FastAPI, with the hot routes behind the same layers but beside the framework: of what it costs they need nothing."""
+
+    _hot: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if not hot.matches(scope):
+            await super().__call__(scope, receive, send)
+            return
+        if self._hot is None:
+            self._hot = self._layered(hot.serve)
+        scope["app"] = self
+        await self._hot(scope, receive, send)
+
+    def _layered(self, app: ASGIApp) -> ASGIApp:
+        for layer, args, kwargs in reversed(self.user_middleware):
+            app = layer(app, *args, **kwargs)
+        return app
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service; its settings are by default the environment's."""
     settings = settings or Settings()
     registry = Registry(settings)
     gate = Gate(settings, Provider(settings) if settings.oidc_issuer else None)
-    app = FastAPI(
+    app = Service(
         title="pagewalk",
         version=health.API_VERSION,
         description="A Linux 6.1 memory-management kernel you can curl.",
@@ -91,11 +114,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry, app.state.gate = registry, gate
     app.state.gather = _gather_here(registry)
     app.state.security = schemes
-    app.router.routes.insert(0, processes.HOT)
+    app.router.routes[:0] = hot.ROUTES
     modules = (processes, files, cgroups, events, calls, sessions, keys, identity, monitor, programs, replay, health)
     for module in modules:
         app.include_router(module.router)
-    app.state.table = [processes.HOT, *(route for module in modules for route in module.router.routes)]
+    app.state.table = [*hot.ROUTES, *(route for module in modules for route in module.router.routes)]
     app.add_api_route("/docs", _docs(app), include_in_schema=False, response_class=HTMLResponse)
     require_rows([*app.state.table, *(route for route in app.router.routes if isinstance(route, Route))])
     errors.install(app)
@@ -113,7 +136,7 @@ def _layers(registry: Registry, gate: Gate) -> list[Middleware]:
         *traced,
         *([Middleware(CORSMiddleware, allow_origins=settings.origins, **CORS)] if settings.origins else []),
         Middleware(Shield, settings=settings, bucket=address, quota=gate.quota),
-        Middleware(Edge, registry=registry),
+        Middleware(Edge, registry=registry, under_way=set()),
     ]
 
 
@@ -153,6 +176,16 @@ class Server(uvicorn.Server):
     async def _last_call(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._registry.abandon()
+
+
+def settle_in() -> None:
+    """For a process that does nothing but serve, once all is loaded: what is there now stays, so collections of garbage need not look at it.
+
+    A collection of everything walks the objects of all sessions in memory, and the event loop stands still meanwhile; kernels have no circles,
+    so it finds next to nothing, and is wanted seldom.
+    """
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def server(settings: Settings, app: FastAPI | None = None) -> Server:

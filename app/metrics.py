@@ -16,7 +16,8 @@ COUNTERS: Final = {
     "operations": ("pagewalk_operations", "Operations that sessions committed."),
     "killed": ("pagewalk_kills", "Simulated processes that were killed."),
     "created": ("pagewalk_sessions_created", "Sessions that were created or cloned."),
-    "frozen": ("pagewalk_sessions_frozen", "Sessions that a bug of the simulator froze."),
+    "frozen": ("pagewalk_sessions_frozen", "Sessions that a bug of the simulator, or a damaged journal, froze."),
+    "differing": ("pagewalk_sessions_differing", "Sessions that came to other figures when they were played again, after a change of version."),
     "slow_readers": ("pagewalk_slow_readers", "Event streams that were closed because the reader took nothing."),
 }
 GAUGES: Final = {

@@ -14,8 +14,10 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem
+from app.host.history import not_stored
 from app.host.meter import Meter
 from app.logs import REQUEST_ID, logger
+from app.storage import StorageError
 
 NAME: Final = re.compile(rb"[\w.:-]{1,64}", re.ASCII)
 HEADER: Final = b"x-request-id"
@@ -41,14 +43,14 @@ class Observe:
 
     def __init__(self, app: ASGIApp, meter: Meter, share: float = 0.0) -> None:
         self.app, self.meter, self.share = app, meter, share
-        self._prefix = secrets.token_hex(4)
+        self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
 
     def _name(self, scope: Scope) -> bytes:
         for name, value in scope["headers"]:
             if name == HEADER and NAME.fullmatch(value):
                 return bytes(value)
-        return b"%s-%x" % (self._prefix.encode(), next(self._numbers))
+        return b"%s-%x" % (self._prefix, next(self._numbers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -71,11 +73,14 @@ class Observe:
         try:
             await self.app(scope, receive, send_named)
         except Exception as error:
+            if scope["type"] == "websocket" and isinstance(error, OSError):
+                raise  # its client has left
             if status or scope["type"] != "http":
                 log.error("request broke off", exc_info=error, method=scope.get("method"), path=scope["path"])
                 raise
             log.error("request failed", exc_info=error, method=scope["method"], path=scope["path"])
-            await Problem(500, "internal-error", OURS).response(scope["path"])(scope, receive, send_named)
+            problem = not_stored(error) if isinstance(error, StorageError) else Problem(500, "internal-error", OURS)
+            await problem.response(scope["path"])(scope, receive, send_named)
         finally:
             meter.in_flight -= 1
             if status:

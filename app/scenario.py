@@ -13,7 +13,9 @@ name processes; regions of a process have names; sizes take K, M, G; `#` opens a
     A fill R OFF LEN BYTE                                        every page gets one byte value
     A munmap|mlock|munlock|msync|mincore|pagemap R OFF LEN       A mprotect R OFF LEN PROT
     A mremap R NEWLEN               A brk BYTES                  A madvise R OFF LEN ADVICE
-    A mbind R OFF LEN MODE HEXMASK  A mempolicy MODE [HEXMASK]   A cpu N                A rlimit WHAT N
+    A mbind R OFF LEN MODE HEXMASK [strict|move|move_all]        A mempolicy MODE [HEXMASK]
+    A move_pages R OFF LEN NODE|query [all]                      A migrate_pages HEXMASK HEXMASK     (from, to)
+    A cpu N                         A rlimit WHAT N
     A read|write FILE OFF LEN       A fsync FILE                 A fadvise FILE         (fadvise is DONTNEED)
     cg create /p   cg attach A /p   cg write /p FILE VALUE       cg rmdir /p
     set PATH VALUE   setproc A FILE VALUE   sleep SECONDS        snap LABEL
@@ -82,12 +84,15 @@ WORDS: dict[str, Callable[[str], Any]] = {
     "advice": str,
     "cpus": lambda text: [int(text)],
     "fill": int,
+    "flags": lambda text: [text],
     "increment": size,
     "length": size,
     "limit": size,
     "mode": str,
     "new_length": size,
+    "new_nodes": nodes,
     "nodes": nodes,
+    "old_nodes": nodes,
     "offset": size,
     "path": str,
     "prot": prot,
@@ -139,7 +144,7 @@ PROCESS_VERBS: dict[str, Verb] = {
     "mincore": Verb("mincore", "region"),
     "mprotect": Verb("mprotect", "region prot"),
     "madvise": Verb("madvise", "region advice"),
-    "mbind": Verb("mbind", "region mode nodes"),
+    "mbind": Verb("mbind", "region mode nodes [flags]"),
     "touch": Verb("touch", "region access", options=True),
     "fill": Verb("touch", "region fill", {"access": "write"}),
     "brk": Verb("brk", "increment"),
@@ -150,6 +155,7 @@ PROCESS_VERBS: dict[str, Verb] = {
     "rlimit": Verb("setrlimit", "resource limit"),
     "cpu": Verb("sched_setaffinity", "cpus"),
     "mempolicy": Verb("set_mempolicy", "mode [nodes]", {"nodes": ()}),
+    "migrate_pages": Verb("migrate_pages", "old_nodes new_nodes"),
     "exit": Verb("exit", ""),
 }
 
@@ -244,9 +250,12 @@ def check(line: str) -> None:
         return
     if not words[0][0].isupper():
         raise ScenarioError(f"{words[0]!r} is neither a process (capital letter) nor one of {', '.join(MACHINE_VERBS)}")
-    if len(words) < 2 or words[1] not in (*PROCESS_VERBS, "mmap", "mremap", "fork", "pagemap"):
+    if len(words) < 2 or words[1] not in (*PROCESS_VERBS, "mmap", "mremap", "fork", "pagemap", "move_pages"):
         raise ScenarioError(f"{' '.join(words[1:2]) or 'nothing'!r} is not something a process does")
 
+
+# what move_pages says of a page, as the recorder counts it
+MOVE_STATUS = {"0": "node0", "1": "node1", "-2": "enoent", "-13": "eacces", "-14": "efault", "-16": "ebusy"}
 
 MACHINE_VERBS: dict[str, str] = {
     "spawn": "NAME",
@@ -382,7 +391,8 @@ class Runner:
         if actor is None or not actor.alive:
             step.dead = True
             return
-        special = {"mmap": self._mmap, "mremap": self._mremap, "fork": self._fork, "pagemap": self._pagemap}
+        special = {"mmap": self._mmap, "mremap": self._mremap, "fork": self._fork, "pagemap": self._pagemap,
+                   "move_pages": self._move_pages}  # fmt: skip
         if verb in special:
             special[verb](step, actor, args)
         else:
@@ -455,6 +465,19 @@ class Runner:
         path = f"/proc/{actor.pid}/pagemap"
         raw = self.target.pread(path, start // PAGE_SIZE * 8, length // PAGE_SIZE * 8)
         step.values |= pagemap_counts(raw)
+
+    def _move_pages(self, step: Step, actor: Actor, words: list[str]) -> None:
+        region = actor.regions.get(words[0])
+        if region is None:
+            step.missing = True
+            return
+        pages = list(range(size(words[2]) // PAGE_SIZE))
+        args: dict[str, Any] = {"address": region.address + size(words[1]), "pages": pages}
+        if words[3] != "query":
+            args |= {"nodes": [int(words[3])] * len(pages), "flags": ["move_all" if words[4:] == ["all"] else "move"]}
+        result = self._call(step, actor, "move_pages", args)
+        status = str(result.get("status", "")).split()
+        step.values |= {name: status.count(word) for word, name in MOVE_STATUS.items()}
 
     @staticmethod
     def _grow_heap(actor: Actor, new_break: int, step: Step) -> None:

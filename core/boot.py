@@ -277,6 +277,7 @@ def lay_out_zones(k: Kernel, layouts: list[ZoneLayout]) -> None:
     ratios = tuple(int(ratio) for ratio in str(k.sysctl["vm.lowmem_reserve_ratio"]).split())
     mmzone.setup_per_zone_lowmem_reserve(k, ratios, early=early)
     mmzone.build_zonelists(k)
+    mmzone.setup_zone_reclaim(k)
     k.boot_facts = BootFacts(2490, 1950, 928, 544 * k.nr_cpus // 2, 7020, 34664, 0, [], {})
     shares = [one for one in layouts if one.type != ZONE_DMA]
     shares = [max((o for o in shares if o.node == node), key=lambda o: o.end - o.start) for node in range(k.nr_nodes)]

@@ -79,7 +79,7 @@ class Fault(Event):
 class Reclaim(Event):
     """One pass over a lruvec (mm_vmscan_lru_shrink_*): who reclaimed, where, and what came of it, in pages.
 
-    by: `kswapd`, `direct` or `memcg`. priority: 12 (a 4096th of the list) down to 0 (all of it).
+    by: `kswapd`, `direct`, `memcg`, or `node` (vm.zone_reclaim_mode). priority: 12 (a 4096th of the list) down to 0 (all of it).
     lists: pages scanned and reclaimed by LRU list, e.g. {"inactive_file": [32, 30]}.
     """
 

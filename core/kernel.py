@@ -197,6 +197,8 @@ class Kernel:
         minor, major = task.minflt, task.majflt
         answer = self._run(row.handler, task, args)
         answer.minor, answer.major = task.minflt - minor, task.majflt - major
+        record.keep(self.records.calls, {"pid": task.pid, "op": op, "begin_ns": self.clock.now - answer.elapsed_ns, "elapsed_ns": answer.elapsed_ns,
+                                  "minor": answer.minor, "major": answer.major})  # fmt: skip
         return answer
 
     def _run(self, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:

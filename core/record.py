@@ -6,6 +6,7 @@ values, sizes in bytes, times in simulated ns; `event` is the number of the even
     charges     a charge did not fit: who was charged, which ancestor was over, what was reclaimed, how it ended
     throttles   a task answered for what it charged above memory.high: the excess at each ancestor, the formula, the sleep
     stalls      a task lost time to memory (PSI): from when to when, and over what
+    calls       a client's call: whose, what, from when to when, its faults
     visits      reclaim came to a cgroup's lists: who, at which priority (the pages it looked at are in `State.looks`)
 """
 
@@ -19,12 +20,13 @@ KEPT = 512
 class Records:
     """The last decisions of each kind, oldest first."""
 
-    __slots__ = ("charges", "throttles", "stalls", "visits", "nr_visits")
+    __slots__ = ("charges", "throttles", "stalls", "calls", "visits", "nr_visits")
 
     def __init__(self) -> None:
         self.charges: list[dict[str, Any]] = []
         self.throttles: list[dict[str, Any]] = []
         self.stalls: list[dict[str, Any]] = []
+        self.calls: list[dict[str, Any]] = []
         self.visits: list[dict[str, Any]] = []
         self.nr_visits = 0
 

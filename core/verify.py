@@ -44,6 +44,7 @@ from core.abi.page_flags import (
     PG_ZSMALLOC,
 )
 from core.jit import njit
+from core.mm import hugetlb_share
 from core.mm.compound import PG_COMPOUND, compound_head
 from core.mm.mm_inline import HOME_SHIFT, gen_list, lru_gen, lru_type
 from core.mm.mm_types import (
@@ -115,6 +116,7 @@ class Recount:
     huge: dict[int, list[int]] = field(default_factory=dict)  # by mm: entries of 2 MiB, of 1 GiB
     refs: Array | None = None  # by swap slot: entries that name it
     swapcached: int = 0
+    sharers: Array | None = None  # of a PMD table of hugetlb: how many address spaces use it, too
     whole: Array | None = None  # by head of a compound page: PMD and PUD entries that map it
     heads: Array | None = None  # the heads of transparent huge pages
     head_of: Array | None = None  # by frame: the head of the page that it belongs to
@@ -124,10 +126,11 @@ class Recount:
 
 
 @njit
-def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge) -> int:
+def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, rss, refs, whole, huge, sharers) -> int:
     """One address space: its tables, what its entries point to. Answers entries that lie in no mapping, or huge ones without a table put by.
 
-    whole: by head, entries that map a compound page at once. huge: entries of 2 MiB and of 1 GiB of hugetlb.
+    whole: by head, entries that map a compound page at once. huge: entries of 2 MiB and of 1 GiB of hugetlb. sharers: by frame of a PMD table, who
+    uses it besides the first.
     """
     pgd = s.mms[mm]["pgd"]
     stray = 0
@@ -146,8 +149,11 @@ def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, 
                 whole[pte_pfn(middle)] += 1
                 huge[1] += 1
                 continue
-            pmd = claim_table(s, middle, owner, claims)
             tables[1] += 1
+            if owner[pte_pfn(middle)] == TABLE and s.mem[pte_pfn(middle)]["refcount"] > 1:
+                sharers[pte_pfn(middle)] += 1  # of hugetlb: what is in it was counted with its first user
+                continue
+            pmd = claim_table(s, middle, owner, claims)
             deposited = claim_deposits(s, (middle >> 12) & ((1 << 40) - 1), owner, claims)
             tables[0] += deposited
             for m in range(512):
@@ -369,7 +375,7 @@ def recount(k: Kernel) -> Recount:
     """Walk everything once."""
     size = int(k.s.ctl[CTL_MAX_PFN]) + 1
     claims, mapped, cached, whole = np.zeros((4, size), np.int32)
-    r = Recount(np.zeros(size, np.int8), claims, mapped, cached, whole=whole)
+    r = Recount(np.zeros(size, np.int8), claims, mapped, cached, whole=whole, sharers=np.zeros(size, np.int32))
     for start, end, _ in k.boot_facts.ranges:
         _claim(r, slice(start, end), BOOT)
     r.refs = np.zeros(len(k.s.slots), np.int64)
@@ -437,7 +443,7 @@ def _walk_mm(k: Kernel, r: Recount, mm: Mm) -> None:
     tables, rss, huge = np.zeros(3, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
     starts = np.array([vma.start for vma in mm.vmas], np.int64)
     ends = np.array([vma.end for vma in mm.vmas], np.int64)
-    r.stray[mm.id] = int(walk_tables(k.s, mm.id, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge))
+    r.stray[mm.id] = int(walk_tables(k.s, mm.id, starts, ends, r.owner, r.claims, r.mapped, tables, rss, r.refs, r.whole, huge, r.sharers))
     r.huge[mm.id] = huge.tolist()
     r.tables[mm.id], r.rss[mm.id] = tables.tolist(), rss.tolist()
     _claim(r, mm.pgd_pfn, TABLE)
@@ -487,6 +493,7 @@ def references_have_holders(k: Kernel, r: Recount) -> None:
     if k.khugepaged["held"]:
         expected[k.khugepaged["held"]["head"]] = 1  # a block that is to be filled
     expected[(flags & (PG_TABLE | PG_STACK | PG_SLAB | PG_ZSMALLOC)) != 0] = 1
+    expected += r.sharers
     counted = np.isin(r.owner, (ANON, CACHE, TABLE, STACK, SLAB, ZSMALLOC))
     _same("refcount", np.where(counted, expected, 0), np.where(counted, mem["refcount"], 0))
 
@@ -838,6 +845,8 @@ def pools_add_up(k: Kernel, r: Recount) -> None:
         if promised != h.resv_huge_pages:
             broken("hugetlb", f"{h.resv_huge_pages} pages of {h.size >> 20} MiB are reserved, the maps say {promised}")
     for mm in k.mms.values():
+        if any(hugetlb_share.shareable(vma, vma.start + hugetlb_share.PUD_PAGES - 1) for vma in mm.vmas):
+            continue  # of a shared page table it counts what it has faulted in itself
         small = sum(count * pages for count, pages in zip(r.huge[mm.id], (512, 1 << 18), strict=True))
         if small != mm.hugetlb_usage:
             broken("HugetlbPages", f"mm {mm.id} counts {mm.hugetlb_usage} pages, maps {small}")

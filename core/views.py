@@ -435,6 +435,24 @@ def tlb_reach(k: Kernel, pid: int) -> dict[str, Any]:
     return {"pid": pid, "resident_bytes": resident, "rows": rows}
 
 
+def latency(k: Kernel, pid: int) -> dict[str, Any]:
+    """How long a process's latest calls took, and what it stalled over meanwhile; LookupError for an unknown process.
+
+    calls: oldest first, with stall_ns, the part of elapsed_ns that was lost to memory, and fault_ns, the time by faults (None: it had none).
+    stalls: one by one, over what. Times in simulated ns.
+    """
+    sched.find_task(k, pid)
+    stalls = [dict(row) for row in k.records.stalls if row["pid"] == pid]
+    calls = []
+    for row in k.records.calls:
+        if row["pid"] != pid:
+            continue
+        begin, end, faults = row["begin_ns"], row["begin_ns"] + row["elapsed_ns"], row["minor"] + row["major"]
+        stalled = sum(stall["end_ns"] - stall["begin_ns"] for stall in stalls if begin <= stall["begin_ns"] and stall["end_ns"] <= end)
+        calls.append({**row, "stall_ns": stalled, "fault_ns": row["elapsed_ns"] // faults if faults else None})
+    return {"pid": pid, "calls": calls, "stalls": stalls}
+
+
 # ---------------------------------------------------------------- cgroups
 
 
@@ -542,6 +560,7 @@ VIEWS: dict[str, Callable[..., Any]] = {
     "explain_node": explain_node,
     "explain_hugetlb": explain_hugetlb,
     "explain_tlb": explain_tlb,
+    "latency": latency,
     "tlb": tlb_view,
     "tlb_reach": tlb_reach,
 }

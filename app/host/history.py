@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from app.errors import Problem
 from app.host.exchange import CURRENT
 from app.schemas.calls import OP_ADAPTER, Op, render_op, to_op
-from app.storage import Append, Entry, Fenced, Lease, Snapshot, Unit, Writer, history, sql
+from app.storage import Append, Entry, Fenced, Lease, Snapshot, StorageDamaged, StorageFull, Unit, Writer, history, sql
 from app.storage.writer import Work
 from core import Machine
 
@@ -55,6 +55,10 @@ def op_of(entry: Entry) -> Op:
     return to_op(OP_ADAPTER.validate_json(entry.body))
 
 
+def nobody() -> None:
+    """Wants to know of nothing."""
+
+
 class History:
     """What one session has stored and is about to store.
 
@@ -72,7 +76,7 @@ class History:
         self.writer, self.lease, self.line = writer, lease, line
         self.broken = False  # set by the writer: nothing more can be stored
         self.failure: Problem | None = None
-        self.lost: Callable[[], None] = lambda: None  # who wants to know of that
+        self.lost: Callable[[], None] = nobody  # who wants to know of that
         self._items: list[Append | Work] = []
         self._entries: list[Entry] = []  # of the last of them, while it is one of appends
         self._thens: list[Then] = []
@@ -82,7 +86,7 @@ class History:
 
     # ---- staging
 
-    def entry(self, seq: int, body: bytes, last_event: int, clock_ns: int, then: Then) -> None:
+    def entry(self, seq: int, body: bytes, last_event: int, clock_ns: int, then: Then | None = None) -> None:
         """Stage an operation."""
         last = self._items[-1] if self._items else None
         row = Entry(seq, last_event, clock_ns, body)
@@ -93,13 +97,14 @@ class History:
             self._items.append(Append(self.lease, self.line, self._entries))
         self._stage(then)
 
-    def work(self, work: Work, then: Then = lambda: None) -> None:
+    def work(self, work: Work, then: Then | None = None) -> None:
         """Stage a function on the connection."""
         self._items.append(work)
         self._stage(then)
 
-    def _stage(self, then: Then) -> None:
-        self._thens.append(then)
+    def _stage(self, then: Then | None) -> None:
+        if then is not None:
+            self._thens.append(then)
         self._staged += 1
         if (exchange := CURRENT.get()) is not None:
             exchange.changes(self)
@@ -145,7 +150,7 @@ class History:
 
     def _fail(self, error: Exception) -> None:
         if self.failure is None:
-            self.failure = error if isinstance(error, Problem) else _not_stored(error)
+            self.failure = error if isinstance(error, Problem) else not_stored(error)
             self.lost()
         for _, waiter in self._waiting:
             if not waiter.done():
@@ -161,7 +166,7 @@ class History:
             raise self.failure
         if self._durable == self._staged:
             return
-        if at_once or not self._holds:
+        if at_once or not (self._holds or self._soon):
             self.flush()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._staged, waiter))
@@ -203,9 +208,16 @@ def past(conn: Connection, line: int, seq: int | None, before: int | None = None
     return Past(snapshot, entries[0].last_event if snapshot is None else 0, entries if snapshot is not None else entries[1:])
 
 
-def _not_stored(error: Exception) -> Problem:
+def not_stored(error: Exception) -> Problem:
+    """What is answered when the database did not do what it was asked."""
     if isinstance(error, Fenced):
         detail = "another worker has taken this session over: what this request did was not stored; send it again"
+    elif isinstance(error, StorageFull):
+        detail = f"there is no room to store what this request does ({error}): it has not happened; the operator makes room, then send it again"
+        return Problem(507, "storage-full", detail, {"Retry-After": "30"})
+    elif isinstance(error, StorageDamaged):
+        detail = f"the database is damaged where this is kept ({error}): the operator's `pagewalk doctor` says what of it; a backup has it"
+        return Problem(503, "storage-damaged", detail, {"Retry-After": "60"})
     else:
-        detail = f"what this request did could not be stored ({error}): it has not happened; send it again with the same Idempotency-Key"
+        detail = f"the database did not do what it was asked ({error}): send it again with the same Idempotency-Key, or read the session's seq first"
     return Problem(503, "not-stored", detail, {"Retry-After": "1"})

@@ -37,7 +37,7 @@ class Meter:
         self.rows: dict[tuple[str, str, int], list[int]] = {}
         self.in_flight = 0
         self.operations = self.minor = self.major = self.killed = 0
-        self.created = self.frozen = 0
+        self.created = self.frozen = self.differing = 0
         self.slow_readers = 0
         self.readers: set[Reader] = set()
 
@@ -62,9 +62,8 @@ class Meter:
     def snapshot(self, gauges: dict[str, float]) -> dict[str, Any]:
         """Everything counted, with gauges that others know, as JSON can carry it."""
         lags = [reader.lag for reader in self.readers]
-        counts = {
-            name: getattr(self, name) for name in ("operations", "minor", "major", "killed", "created", "frozen", "slow_readers")
-        }
+        names = ("operations", "minor", "major", "killed", "created", "frozen", "differing", "slow_readers")
+        counts = {name: getattr(self, name) for name in names}
         seen = {"in_flight": self.in_flight, "streams": len(lags), "stream_lag": sum(lags), "stream_lag_highest": max(lags, default=0)}
         return {"counts": counts, "gauges": {**seen, **gauges}, "rows": [[*key, *row] for key, row in self.rows.items()]}
 

@@ -1,15 +1,21 @@
-"""A kernel from what is stored: the newest sound snapshot, or the boot, and the operations after it."""
+"""A kernel from what is stored: the newest sound snapshot, or the boot, and the operations after it.
+
+The journal has the clock and the number of events after each operation, so playing it again shows where this version of the simulator comes to other
+figures than the one that carried the operations out. What cannot be read any more ends the history before it.
+"""
 
 import io
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import zstandard
 
 from app.host.history import History, Past, op_of
 from app.host.ring import Entry
+from app.storage import Entry as StoredEntry
 from core import Event, Kernel, Machine, event_from_dict
 
 UNKNOWN: Final = -1  # the last event of an operation that was stored before it was carried out
@@ -28,7 +34,9 @@ class Rebuilt:
     first: int  # the number of the first of them
     last_event: int
     unfinished: list[tuple[int, int, int]]  # operations of which the journal does not know the last event: seq, last event, clock
-    broke: str | None = None  # a rule of the simulator that broke on the way, and at which operation
+    broke: str | None = None  # why it ends before the last operation: a rule of the simulator broke, or the journal is damaged there
+    differs: dict[str, Any] | None = None  # the first operation that came to other figures than when it was carried out
+    took_ns: int = 0  # to play again what came after the snapshot
 
 
 def rebuild(machine: Machine, seed: int, past: Past, breathe: Callable[[], None]) -> Rebuilt:
@@ -44,9 +52,14 @@ def rebuild(machine: Machine, seed: int, past: Past, breathe: Callable[[], None]
             raise Unusable(str(error)) from error
         kernel.drain()
         found = Rebuilt(kernel, [], past.snapshot.last_event + 1, past.snapshot.last_event, [])
-    for entry in past.entries:
-        op = op_of(entry)
+    begin = time.thread_time_ns()
+    start = 0 if past.snapshot is None else past.snapshot.seq
+    for seq, entry in enumerate(past.entries, start + 1):
+        found.broke = _damage(seq, entry)
+        if found.broke is not None:
+            break
         try:
+            op = op_of(entry)
             kernel.call(op.op, op.pid, **op.args)
         except Exception as error:
             found.broke = f"{type(error).__name__}: {error} (operation {entry.seq}, played again)"
@@ -56,8 +69,26 @@ def rebuild(machine: Machine, seed: int, past: Past, breathe: Callable[[], None]
         found.last_event += len(fresh)
         if entry.last_event == UNKNOWN:
             found.unfinished.append((entry.seq, found.last_event, kernel.clock_ns))
+        elif found.differs is None:
+            found.differs = _difference(entry, found)
         breathe()
+    found.took_ns = time.thread_time_ns() - begin
     return found
+
+
+def _damage(seq: int, entry: StoredEntry) -> str | None:
+    """Why the journal cannot be read from here."""
+    if entry.seq != seq:
+        return f"the journal is damaged: operation {seq} is missing, {entry.seq} follows"
+    return None if entry.damage is None else f"the journal is damaged at operation {seq}: {entry.damage}"
+
+
+def _difference(entry: StoredEntry, found: Rebuilt) -> dict[str, Any] | None:
+    """What an operation came to now and did not when it was carried out: it was another version of the simulator that did."""
+    was, now = (entry.clock_ns, entry.last_event), (found.kernel.clock_ns, found.last_event)
+    if was == now:
+        return None
+    return {"seq": entry.seq, "clock_ns": {"was": was[0], "is": now[0]}, "events": {"was": was[1], "is": now[1]}}
 
 
 async def state_at(

@@ -7,6 +7,7 @@ leaves it when nobody used it for `hibernate_after`, or, the one that was used l
 import asyncio
 import base64
 import logging
+import math
 import resource
 import secrets
 import socket
@@ -20,21 +21,24 @@ import orjson
 
 from app.errors import Problem
 from app.host.exchange import CURRENT
-from app.host.history import History, boot_body
+from app.host.history import History, boot_body, nobody
 from app.host.meter import Meter
 from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
 from app.host.session import Named, Session, hash_of
 from app.host.turns import Threads
+from app.logs import logger
 from app.settings import Settings
-from app.storage import Entry, Held, Lease, NoSuchSession, Record, Writer, catalogue, history, open_store, replies
+from app.storage import Entry, Held, Lease, NoSuchSession, Record, StorageError, Writer, catalogue, history, open_store, replies
 from core import Kernel, Machine
 
 T = TypeVar("T")
+log = logger("pagewalk.sessions")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
+KEEP_S: Final = 2.0  # for snapshots at the end
 REPLIES_S: Final = 24 * 3600.0
-MOST_AT_ONCE: Final = 64  # sessions that one sweep takes out of memory
+PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Registry:
         self._baseline = resident()
 
     async def stop(self) -> None:
-        """Store what is staged, give the leases back, close the database."""
+        """Keep snapshots, store what is staged, give the leases back, close the database."""
+        await self._keep_all(time.monotonic() + KEEP_S)
         for session in list(self._live.values()):
             try:
                 await session.history.settled(at_once=True)
@@ -88,10 +93,24 @@ class Registry:
                 continue
         leases = [session.history.lease for session in self._live.values()]
         used = {session.id: session.used for session in self._live.values()}
-        await self.writer.write(lambda conn: catalogue.give_back(conn, used, leases))
+        try:
+            await self.writer.write(lambda conn: catalogue.give_back(conn, used, leases))
+        except StorageError as error:  # they run out by themselves
+            log.error("leases could not be given back", error=str(error))
         self._live.clear()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self.writer.database.close)
+
+    async def _keep_all(self, deadline: float) -> None:
+        """Snapshots of what would take longest to play again, as many as there is time for: the next start wakes sessions faster."""
+        for session in sorted(self._live.values(), key=lambda session: session.behind_ns, reverse=True):
+            if time.monotonic() > deadline or not session.behind_ns:
+                return
+            try:
+                async with session.turn:
+                    await session.keep()
+            except (Problem, StorageError):
+                continue
 
     def close(self) -> None:
         """Let the threads go."""
@@ -128,10 +147,9 @@ class Registry:
         except Held as held:
             if held.holder.startswith(f"{self.instance}/"):
                 return held.holder.rpartition("/")[2].rpartition("-")[0]
-            raise _elsewhere(held) from None
-        except NoSuchSession:
+        except (NoSuchSession, StorageError):
             pass
-        return None
+        return None  # and where it may not, the request itself meets the same, and says so
 
     # ---- finding
 
@@ -213,11 +231,15 @@ class Registry:
         record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
         session = Session(record, machine, found.kernel, stored, self.settings, self.threads)
         session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
+        session.replay_ns = found.took_ns
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
+        self._adopt(session)
         if found.broke is not None and session.frozen is None:
             session.freeze(found.broke)
-        self._adopt(session)
+            self.meter.frozen += 1
+        if found.differs is not None and session.differs is None:
+            session.differ(found.differs)
         return session
 
     def _adopt(self, session: Session) -> None:
@@ -332,12 +354,18 @@ class Registry:
 
     # ---- listing, destroying
 
+    def _let_go(self, session: Session) -> None:
+        """Keep no session in memory, and no circle of references that would keep its kernel there until the next collection of garbage."""
+        self._live.pop(session.id, None)
+        session.history.lost = nobody
+
     async def destroy(self, session: Session) -> None:
         """Forget a session; its streams end."""
-        self._live.pop(session.id, None)
+        self._let_go(session)
         self.total -= 1
         await session.close()
-        session.history.work(lambda conn: history.remove(conn, session.id))
+        sid = session.id  # the writer keeps the function for a while, and would keep the session
+        session.history.work(lambda conn: history.remove(conn, sid))
 
     async def page(self, size: int, token: str | None, of: catalogue.Part | None) -> tuple[list[Record], str | None]:
         """Sessions in order of creation, whichever worker has them, and the token of the next page. Raises a 422 for a token that is none of ours."""
@@ -385,13 +413,13 @@ class Registry:
     async def make_room(self, now: float) -> None:
         """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants."""
         idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
-        over = resident() - self._baseline - self.settings.live_memory
-        each = max((resident() - self._baseline) // max(len(self._live), 1), 1)
-        most = -(-over // each) if over > 0 else 0
-        after = self.settings.hibernate_after / 10**9
-        for number, session in enumerate(idle[:MOST_AT_ONCE]):
-            if number < most or now - session.used > after:
-                await self.hibernate(session)
+        taken = resident() - self._baseline
+        most = math.ceil(max(taken - self.settings.live_memory, 0) / max(taken, 1) * len(self._live))
+        after, end = self.settings.hibernate_after / 10**9, time.monotonic() + SWEEP_S
+        for number, session in enumerate(idle):
+            if (number >= most and now - session.used <= after) or time.monotonic() > end:
+                return
+            await self.hibernate(session)
 
     def _may_leave(self, session: Session) -> bool:
         return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving
@@ -403,13 +431,13 @@ class Registry:
         moving = self._moving[session.id] = asyncio.get_running_loop().create_future()
         try:
             async with session.turn:
-                if session.frozen is None:
+                if session.frozen is None and session.replay_ns > PLAYED_AGAIN_NS:
                     await session.keep()
                 lease, used = session.history.lease, {session.id: session.used}
                 session.history.work(lambda conn: catalogue.give_back(conn, used, [lease]))
                 await session.history.settled(at_once=True)
                 session.closed = True
-                self._live.pop(session.id, None)
+                self._let_go(session)
             return True
         except Problem:
             return False

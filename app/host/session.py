@@ -18,7 +18,7 @@ import io
 import secrets
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -35,12 +35,14 @@ from app.host.policy_client import OURS, PolicyClient, score
 from app.host.rebuild import UNKNOWN, Rebuilt, pack, state_at
 from app.host.ring import Ring
 from app.host.turns import Abandoned, Call, Calls, Threads, Turn
+from app.logs import logger
 from app.schemas.calls import Op, accesses, render_result
 from app.settings import Settings
 from app.storage import Record, Snapshot, catalogue, history
-from core import Event, FsError, Kernel, KernelBug, Machine, Result
+from core import Event, FsError, Kernel, Machine, Result
 
 T = TypeVar("T")
+log = logger("pagewalk.sessions")
 
 INLINE_PAGES: Final = 16_384
 INLINE_OPS: Final = 32
@@ -133,7 +135,7 @@ class Session:
         self.owner, self.course = record.owner, record.course  # whose it is, and in which course
         self.token_hash, self.ttl_ns, self.created, self.used = record.token, record.ttl_ns, record.created, record.used
         self.epoch, self.seq, self.last_event, self.clock_ns = record.epoch, record.seq, record.last_event, record.clock_ns
-        self.frozen, self.panicked = record.frozen, record.panicked
+        self.frozen, self.panicked, self.differs = record.frozen, record.panicked, record.differs
         self.machine, self.seed, self.kernel = machine, record.seed, kernel
         self.settings, self._threads = settings, threads
         self.history = history
@@ -150,7 +152,7 @@ class Session:
         self._took_ns: dict[str, tuple[int, int]] = {}
         self._told_early: int | None = None  # the first event of the operation that is still running, if some are told already
         self.kept_seq, self.kept_event = record.seq, record.last_event  # where the newest snapshot and the stored events end
-        self._replay_ns = 0  # about how long it takes to play again what came after that
+        self.replay_ns = 0  # about how long it takes to play again what came after that
         self._keeping: asyncio.Task[None] | None = None
 
     def record(self) -> Record:
@@ -158,7 +160,8 @@ class Session:
         machine = orjson.dumps(self.machine.to_dict()).decode()
         return Record(
             self.id, self.owner, self.course, self.name, self.lab, machine, self.seed, self.token_hash, self.ttl_ns, self.created, self.used,
-            self.history.line, self.epoch, self.frozen, self.panicked or self.kernel.panicked, None, self.seq, self.last_event, self.clock_ns,
+            self.history.line, self.epoch, self.frozen, self.panicked or self.kernel.panicked, self.differs, None,
+            self.seq, self.last_event, self.clock_ns,
         )  # fmt: skip
 
     # ---- who may
@@ -202,26 +205,44 @@ class Session:
 
     async def run(self, key: str, work: Callable[[], T], long: bool = False, call: Call | None = None) -> T:
         """Do work on the kernel within the turn; freeze the session when the work shows a bug of ours."""
-        begin = time.perf_counter_ns()
         try:
             if long or self._is_long(key):
-                result = await self.in_thread(work)
-            else:
-                result = work()
+                return await self.in_thread(partial(self._timed, time.thread_time_ns, key, work))
+            return self._timed(time.perf_counter_ns, key, work)
         except Exception as error:
             if _is_answer(error) or (call is not None and call.cancelled):
                 raise
-            self.freeze(f"{type(error).__name__}: {error}")
-            self.meter.frozen += 1
-            detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
-            raise Problem(500, "kernel-bug", detail, seq=self.seq) from error
-        self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], time.perf_counter_ns() - begin)
+            raise self._broken(error) from error
+
+    def _timed(self, clock: Callable[[], int], key: str, work: Callable[[], T]) -> T:
+        """Work, and the memory of how long it took.
+
+        A thread may wait for a processor, or for the interpreter, longer than it works: it is measured by the time that it had one, or a
+        call that was taken for long once would stay so. On the event loop the clock that costs nothing does.
+        """
+        begin = clock()
+        result = work()
+        self._took_ns[key] = (self._took_ns.get(key, (0, 0))[1], clock() - begin)
         return result
+
+    def _broken(self, error: Exception) -> Problem:
+        """A bug of ours showed: nothing runs here any more."""
+        self.freeze(f"{type(error).__name__}: {error}")
+        self.meter.frozen += 1
+        detail = f"the simulator broke one of its own rules ({self.frozen}); this session is frozen, the others go on"
+        return Problem(500, "kernel-bug", detail, seq=self.seq)
 
     def freeze(self, why: str) -> None:
         """A rule of ours broke: nothing runs here any more, until the session goes back."""
         self.frozen = why
         self.change(frozen=why)
+
+    def differ(self, how: Mapping[str, Any]) -> None:
+        """Played again it came to other figures: the code has changed since. The session goes on from what it is now, and says so."""
+        self.differs = orjson.dumps(how).decode()
+        self.meter.differing += 1
+        log.warning("a session came to other figures when it was played again", session=self.id, **how)
+        self.change(differs=self.differs)
 
     def change(self, **columns: Any) -> None:
         """Change the session's row in the catalogue."""
@@ -270,7 +291,7 @@ class Session:
         first, early, self._told_early = self.last_event + 1, self._told_early, None
         self.last_event, self.clock_ns = self.last_event + len(outcome.events), outcome.clock_ns
         first, last = (first if early is None else early), self.last_event
-        then = partial(self.ring.publish, self.seq, outcome.events)
+        then = partial(self.ring.publish, self.seq, outcome.events) if outcome.events else None
         if outcome.announced:
             seq, line = self.seq, self.history.line
             self.history.work(lambda conn: history.finish(conn, line, seq, last, outcome.clock_ns), then)
@@ -279,7 +300,7 @@ class Session:
         if self.panicked is None and self.kernel.panicked is not None:
             self.panicked = self.kernel.panicked
             self.change(panicked=self.panicked)
-        self._replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
+        self.replay_ns += self._took_ns.get(outcome.op.op, (0, 0))[1]
         self._keep_soon()
         result = outcome.result
         self.meter.operation(result)
@@ -347,7 +368,7 @@ class Session:
 
     def _begin(self, op: Op, pages: int) -> Call:
         """A call for an operation. Raises 503 when it is long and there is no room for another."""
-        if pages > INLINE_PAGES or self._runs_programs(op) or self._is_long(op.op):
+        if self._leaves_loop(op, pages):
             self._threads.require_room()
         if op.op == "advance":
             return self.calls.begin(op.op, op.pid, op.args.get("duration_ns", 0), "ns")
@@ -362,14 +383,37 @@ class Session:
         op = self._limited(op)
         pages = self._check_size(op)
         self.used = time.time()
+        if self.turn.free and not self._leaves_loop(op, pages):
+            self._require_ready(1, if_match)
+            return self._at_once(op)
         async with self._begin(op, pages) as call:
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(1)
+            self._require_ready(1, if_match)
             try:
                 return self._commit(await self._perform(op, call, pages > INLINE_PAGES))
             except LookupError as error:
                 raise no_such_process(op.pid, error) from None
+
+    def _leaves_loop(self, op: Op, pages: int) -> bool:
+        """True for an operation that is carried out in a thread."""
+        return pages > INLINE_PAGES or self._runs_programs(op) or self._is_long(op.op)
+
+    def _require_ready(self, ops: int, if_match: str | None) -> None:
+        """The state in which so many operations may be carried out. Raises 404, 409, 412."""
+        self._require_running()
+        self.require_match(if_match)
+        self._require_room(ops)
+
+    def _at_once(self, op: Op) -> dict[str, Any]:
+        """A short operation while nobody has the turn: it begins and ends before anyone else can come, so it takes none."""
+        try:
+            outcome = self._timed(time.perf_counter_ns, op.op, lambda: carry_out(self.kernel, op))
+        except Exception as error:
+            if not _is_answer(error):
+                raise self._broken(error) from error
+            if isinstance(error, LookupError):
+                raise no_such_process(op.pid, error) from None
+            raise
+        return self._commit(outcome)
 
     async def _perform(self, op: Op, call: Call, long: bool) -> Outcome:
         """One operation on the kernel, in a thread if it is long. Raises the call's refusal when it was cancelled: then nothing has happened."""
@@ -400,7 +444,7 @@ class Session:
         exchange = CURRENT.get()
         if self.client is not None or (exchange is not None and exchange.holds):
             return False
-        self.history.entry(self.seq + 1, op_body(op), UNKNOWN, UNKNOWN, lambda: None)
+        self.history.entry(self.seq + 1, op_body(op), UNKNOWN, UNKNOWN)
         await self.history.settled(at_once=True)
         return True
 
@@ -426,10 +470,10 @@ class Session:
         self.kernel = (await self.state_at(self.history.line, self.seq)).kernel
 
     async def state_at(self, line: int, seq: int) -> Rebuilt:
-        """The state at an operation of a timeline, on a kernel of its own. Raises KernelBug where a rule breaks on the way."""
+        """The state at an operation of a timeline, on a kernel of its own. Raises 409 where it cannot be built again."""
         found = await state_at(self.history, self.machine, self.seed, (line, seq), self.in_thread, self._threads.breathe)
         if found.broke is not None:
-            raise KernelBug(found.broke)
+            raise Problem(409, "state-lost", f"the state at operation {seq} cannot be built again: {found.broke}", seq=self.seq)
         return found
 
     async def batch(self, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
@@ -443,9 +487,7 @@ class Session:
         if pages > INLINE_PAGES:
             self._threads.require_room()
         async with self.calls.begin("batch", None, len(ops), "operations") as call:
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(len(ops))
+            self._require_ready(len(ops), if_match)
             answers: list[dict[str, Any]] = []
             told = time.monotonic()
             size = INLINE_OPS if pages <= INLINE_PAGES else 1
@@ -507,9 +549,7 @@ class Session:
         """Carry out all operations or none: when one answers an errno the kernel is put back and a Problem with `index` is raised."""
         self.used = time.time()
         async with self.calls.begin("transaction", None, len(ops), "operations"):
-            self._require_running()
-            self.require_match(if_match)
-            self._require_room(len(ops))
+            self._require_ready(len(ops), if_match)
             before = await self.run("snapshot", lambda: self.kernel.snapshot(), True) if len(ops) > 1 else None
             done: list[Outcome] = []
             for index, op in enumerate(ops):
@@ -574,7 +614,7 @@ class Session:
 
     def _keep_soon(self) -> None:
         """Keep a snapshot when it would take long to play again what came after the last one."""
-        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self._replay_ns > self.settings.snapshot_replay
+        due = self.seq - self.kept_seq >= self.settings.snapshot_every or self.replay_ns > self.settings.snapshot_replay
         if due and self._keeping is None and self.frozen is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_in_turn(), context=contextvars.Context())
 
@@ -606,8 +646,15 @@ class Session:
             history.prune(conn, line, SNAPSHOTS)
 
         self.history.work(work)
-        self.kept_seq, self.kept_event, self._replay_ns = seq, last, 0
+        self.kept_seq, self.kept_event, self.replay_ns = seq, last, 0
         return len(blob)
+
+    @property
+    def behind_ns(self) -> int:
+        """About how long it would take to play again what no snapshot has; 0 when there is nothing, or nothing that can be kept."""
+        if self.frozen is not None or self.closed or not self.turn.free or (self.seq, self.last_event) == (self.kept_seq, self.kept_event):
+            return 0
+        return self.replay_ns + 1
 
     async def close(self) -> None:
         """Destroy the session, once nobody holds its turn."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from app.errors import Problem
 from app.host.history import Committed
 from app.host.rebuild import ring_entries
@@ -68,6 +70,11 @@ async def rewind(session: Session, seq: int | None, name: str | None, if_match: 
         session.go_back(line, at, found.last_event)
         if session.panicked is not None:
             session.change(panicked=session.panicked)
+        if found.differs is not None:
+            session.differ(found.differs)
+        elif session.differs is not None and at < orjson.loads(session.differs)["seq"]:
+            session.differs = None
+            session.change(differs=None)
         if elsewhere:  # what the ring holds may be of another past
             stored = await session.history.read(lambda conn: history.stored_events(conn, line, at))
             session.ring.refill(ring_entries(stored, found, session.settings.event_retention), found.last_event)

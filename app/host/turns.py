@@ -165,6 +165,11 @@ class Turn:
         self._taken, self._since = False, 0.0
 
     @property
+    def free(self) -> bool:
+        """True when nobody has it."""
+        return not self._taken
+
+    @property
     def waiting(self) -> int:
         """How many wait."""
         return len(self._line)

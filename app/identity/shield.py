@@ -11,6 +11,7 @@ one by itself. An open service would obey, so there
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -23,6 +24,7 @@ from app.settings import Settings
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
 IPV6_NETWORK: Final = 64
+MOST_HOSTS: Final = 256  # Host headers that are remembered with what was thought of them
 
 
 def header(scope: Scope, wanted: bytes) -> str | None:
@@ -51,12 +53,10 @@ def is_local_name(name: str) -> bool:
     return True
 
 
-def require_host(scope: Scope, settings: Settings) -> None:
-    """Refuse a request that was sent to another name. Raises 421."""
-    name = host_name(header(scope, b"host") or "")
-    if name in settings.hosts or (not settings.hosts and is_local_name(name)) or (settings.open and is_local_name(name)):
-        return
-    raise Problem(421, "misdirected", f"this service is not called {name[:100]!r}: PAGEWALK_HOSTS lists the names that it answers to")
+def answers_to(host: str, settings: Settings) -> bool:
+    """True for a Host header with one of the service's names."""
+    name = host_name(host)
+    return name in settings.hosts or ((settings.open or not settings.hosts) and is_local_name(name))
 
 
 def require_origin(scope: Scope, settings: Settings) -> None:
@@ -86,7 +86,9 @@ class Shield:
     def __init__(self, app: ASGIApp, settings: Settings, bucket: Bucket | None, quota: Bucket | None) -> None:
         self.app, self.settings = app, settings
         self.bucket, self.quota = bucket, quota
+        self._open = settings.open
         self._checks_host = bool(settings.hosts) or (settings.open and settings.loopback)
+        self._answers_to = lru_cache(MOST_HOSTS)(partial(answers_to, settings=settings))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -114,9 +116,17 @@ class Shield:
         await self.app(scope, receive, send_with_limits)
 
     def _check(self, scope: Scope) -> None:
-        if self._checks_host:
-            require_host(scope, self.settings)
-        if self.settings.open and scope["type"] == "http" and scope["method"] not in SAFE:
+        """Refuse what was sent to another name (421), and what a page of another site sends (403)."""
+        host, origin = "", None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1")
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+        if self._checks_host and not self._answers_to(host):
+            detail = f"this service is not called {host_name(host)[:100]!r}: PAGEWALK_HOSTS lists the names that it answers to"
+            raise Problem(421, "misdirected", detail)
+        if origin is not None and self._open and scope["type"] == "http" and scope["method"] not in SAFE:
             require_origin(scope, self.settings)
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:

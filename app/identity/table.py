@@ -95,6 +95,7 @@ _TABLE: Final = (
     ("GET",       P + "/{pid}/walk",                  READ),
     ("GET",       P + "/{pid}/tlb",                   READ),
     ("GET",       P + "/{pid}/tlb/reach",             READ),
+    ("GET",       P + "/{pid}/latency",               READ),
     ("GET",       P + "/{pid}/explain/{topic}",       READ),
 
     ("GET",       F,                                  READ),

@@ -77,7 +77,7 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection of a client."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._listening(send))
             return
         path = inner(scope["path"], self._root)
         sid = session_of(path)
@@ -271,6 +271,16 @@ class Relay:
                 return b"".join(part.get("body", b"") for part in messages)
 
     # ---- from others
+
+    def _listening(self, send: Send) -> Send:
+        """The app's word that it has started: from then on others may hand something over, and not before, when it has no database yet."""
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.listen()
+            await send(message)
+
+        return send_on
 
     async def listen(self) -> None:
         """Take what other workers hand over."""

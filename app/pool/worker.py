@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app import logs
 from app.host.places import Places
-from app.main import Server, config, create_app
+from app.main import Server, config, create_app, settle_in
 from app.pool.relay import Relay
 from app.routes.health import local_snapshot
 from app.settings import Settings
@@ -26,8 +26,7 @@ class WorkerServer(Server):
     ready: Connection
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen to the others, then to clients."""
-        await self.relay.listen()
+        """Tell the supervisor."""
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self.ready.send(True)
@@ -52,6 +51,7 @@ def run(settings: Settings, folder: Path, seat: str, seats: list[str], life: str
     app.state.gather = relay.gather
     server = WorkerServer(config(settings, relay), registry)
     server.relay, server.ready = relay, ready
+    settle_in()
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)

@@ -1,51 +1,22 @@
-"""Processes and their system calls.
-
-`call` is the hot path: a bare route, first in the table, that validates the body once from its bytes with a prebuilt model and answers
-bytes. The other routes are ordinary ones. Both are documented from the same table.
-"""
+"""Processes: what they are and how they stand. Their system calls are in `hot`."""
 
 from typing import Annotated, Any, Final
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
 from app.host.session import Session, no_such_process
-from app.identity.guard import GuardedRoute, admit, admits
-from app.identity.table import ROWS
+from app.identity.guard import GuardedRoute
 from app.routes import reply
-from app.schemas import docs
-from app.schemas.calls import Op, parse_body, parse_pid, process_call
+from app.schemas import docs, plot
+from app.schemas.calls import Op, parse_body, parse_pid
 from app.schemas.kinds import parse_address
 from app.schemas.views import render_view
 
 router = APIRouter(prefix="/v1/sessions/{sid}/processes", tags=["processes"], route_class=GuardedRoute)
 EXPLAIN: Final = "explain_"
-CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/{call}"
-CALL_ROW: Final = ROWS["POST", CALL_PATH]
-
-
-@admits
-async def call(request: Request) -> Response:
-    """Carry out one system call of one process."""
-    request.scope["template"] = CALL_PATH
-    session = await admit(request.scope, CALL_ROW)
-    assert session is not None
-    path = request.path_params
-    name = path["call"]
-    process_call(name)
-    pid = parse_pid(path["pid"])
-    raw = await request.body()
-    if raw:
-        require_json(request.headers.get("content-type", ""))
-    answer = await session.call(Op(name, pid, parse_body(name, raw)), request.headers.get("if-match"))
-    return Response(orjson.dumps(answer), headers={"etag": session.etag}, media_type=reply.JSON)
-
-
-HOT: Final = Route(CALL_PATH, call, methods=["POST"], include_in_schema=False)
 
 
 async def _view(session: Session, pid: str, name: str, **args: Any) -> Any:
@@ -112,6 +83,15 @@ async def tlb(session: TheSession, pid: str) -> Response:
 async def tlb_reach(session: TheSession, pid: str) -> Response:
     """How much memory the levels of the TLB cover, by their entries and measured."""
     return reply.json(await _view(session, pid, "tlb_reach"), session)
+
+
+@router.get("/{pid}/latency", responses=docs.latency())
+async def latency(request: Request, session: TheSession, pid: str) -> Response:
+    """How long the process's latest calls took, and what it stalled over. `Accept: image/svg+xml` answers a plot: time by fault, and stalls."""
+    found = await _view(session, pid, "latency")
+    if "image/svg+xml" in request.headers.get("accept", ""):
+        return Response(plot.latency(found, f"process {pid}"), media_type="image/svg+xml")
+    return reply.json(found, session)
 
 
 @router.get("/{pid}/explain/{topic}", responses=docs.ok("Explanation"))

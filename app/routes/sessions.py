@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.deps import IfMatch, TheCaller, TheRegistry, TheSession
-from app.errors import Problem, require_json
+from app.errors import Problem
 from app.host import travel
 from app.host.registry import Whose
 from app.host.session import Named, Session
@@ -17,7 +17,7 @@ from app.identity.roles import Caller
 from app.identity.table import ROWS
 from app.routes import reply
 from app.schemas import docs
-from app.schemas.calls import Op, parse_batch
+from app.schemas.calls import Op
 from app.schemas.sessions import Advance, CloneCreate, Rewind, SessionCreate, SessionPatch, SnapshotCreate
 from app.storage import Record
 
@@ -44,6 +44,7 @@ def _shown(record: Record, retention: int) -> dict[str, Any]:
         "seq": record.seq,
         "state": "frozen" if record.frozen else "panicked" if record.panicked else "running",
         "events": {"oldest": max(1, record.last_event - retention + 1), "last": record.last_event},
+        "differs": orjson.loads(record.differs or "null"),
         "created": _when(record.created),
         "ttl_ns": record.ttl_ns,
     }
@@ -122,17 +123,6 @@ async def advance_clock(body: Advance, session: TheSession, if_match: IfMatch = 
     work = {} if body.max_work is None else {"max_work": body.max_work}
     answer = await session.call(Op("advance", None, {"duration_ns": body.advance, **work}), if_match)
     return reply.json(answer, session)
-
-
-@router.post("/{sid}/batch", tags=["calls"], openapi_extra=docs.body("Batch"), responses=docs.ok("BatchAnswer"))
-async def run_batch(request: Request, session: TheSession, if_match: IfMatch = None) -> Response:
-    """Carry out many operations in order; each result is what its own route would answer."""
-    raw = await request.body()
-    require_json(request.headers.get("content-type", ""))
-    ops, stop = parse_batch(raw, session.settings.max_batch)
-    results = await session.batch(ops, stop, if_match)
-    head = {"requested": len(ops), "completed": len(results), "clock_ns": session.clock_ns, "seq": session.seq}
-    return reply.json({"results": results} | head, session)
 
 
 @router.get("/{sid}/journal", response_class=Response, responses=docs.text("application/jsonl", "The boot, then each operation, one a line."))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema, create_model
 
 from app.errors import Problem, from_validation, malformed
-from app.schemas.kinds import KINDS, MAX_I64
+from app.schemas.kinds import KINDS, MAX_I64, same
 from core import CALLS, Call, Param
 
 PAGE: Final = 4096
@@ -185,11 +185,21 @@ def parse_pid(text: str) -> int:
     raise Problem(404, "no-such-process", f"{text[:40]!r} is not a pid: it is a whole number, as POST .../processes answers it")
 
 
+_RENDER: Final = {  # argument → its default, and its renderer where JSON does not hold it as it is
+    name: {key: (param.default, None if KINDS[param.kind].render is same else KINDS[param.kind].render) for key, param in call.params.items()}
+    for name, call in CALLS.items()
+}
+
+
 def render_op(op: Op) -> dict[str, Any]:
     """An operation as a JSON object: what a batch takes and a journal keeps."""
-    params = CALLS[op.op].params
-    head: dict[str, Any] = {"op": op.op} if op.pid is None else {"op": op.op, "pid": op.pid}
-    return head | {key: KINDS[params[key].kind].render(value) for key, value in op.args.items() if key not in head and value != params[key].default}
+    rendered: dict[str, Any] = {"op": op.op} if op.pid is None else {"op": op.op, "pid": op.pid}
+    params = _RENDER[op.op]
+    for key, value in op.args.items():
+        default, render = params[key]
+        if value != default and key not in rendered:
+            rendered[key] = value if render is None else render(value)
+    return rendered
 
 
 def accesses(op: Op) -> int:

@@ -86,6 +86,7 @@ SESSION: Final = {
     "seq": INT,
     "state": {"type": "string", "enum": ["running", "panicked", "frozen"]},
     "events": _object({"oldest": INT, "last": INT}),
+    "differs": _or_null(_object({"seq": INT, "clock_ns": _object({"was": INT, "is": INT}), "events": _object({"was": INT, "is": INT})})),
     "created": {"type": "string", "format": "date-time"},
     "ttl_ns": INT,
 }
@@ -142,6 +143,14 @@ TLB: Final = _object(
 TLB_REACH: Final = _object(
     {"pid": INT, "resident_bytes": INT, "rows": {"type": "array", "items": FREE}},
     doc="How much memory each level covers, by its entries and measured, and how much of it the process's resident memory is.",
+)
+LATENCY: Final = _object(
+    {
+        "pid": INT,
+        "calls": {"type": "array", "items": FREE},
+        "stalls": {"type": "array", "items": FREE},
+    },
+    doc="A process's latest calls, oldest first: op, begin_ns, elapsed_ns, stall_ns, faults, fault_ns; and its stalls: from when to when, over what.",
 )
 WALK: Final = _object(
     {
@@ -253,6 +262,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Walk": WALK,
     "Tlb": TLB,
     "TlbReach": TLB_REACH,
+    "Latency": LATENCY,
     "Explanation": FREE | {"description": "What the kernel recorded about its decision."},
     "File": _object({"path": STR, "size": INT}),
     "FileList": _list("File"),
@@ -404,6 +414,12 @@ def replay_body() -> Schema:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def latency() -> dict[int | str, Any]:
+    """A process's latest calls, as rows or as a picture."""
+    content = {"application/json": {"schema": ref("Latency")}, "image/svg+xml": {"schema": STR}}
+    return {200: {"description": "Time by call and by stall.", "content": content}}
+
+
 def replayed() -> dict[int | str, Any]:
     """A comparison: columns, or a picture."""
     content = {"application/json": {"schema": ref("Comparison")}, "image/svg+xml": {"schema": STR}}
@@ -429,6 +445,22 @@ def model_schemas() -> dict[str, Schema]:
 def _result_schema(name: str) -> Schema:
     kinds = {"address": HEX, "int": INT, "size": INT, "str": STR, "bool": BOOL, "ints": {"type": "array", "items": INT}}
     return _object({}, {key: kinds.get(kind, {}) for key, kind in CALLS[name].returns.items()})
+
+
+def batch_operation() -> Schema:
+    """The OpenAPI operation of the batch route."""
+    return {
+        "tags": ["sessions", "calls"],
+        "summary": "Run Batch",
+        "description": "Carry out many operations in order; each result is what its own route would answer.",
+        "operationId": "run_batch",
+        "parameters": [
+            {"name": "sid", "in": "path", "required": True, "schema": STR},
+            {"name": "if-match", "in": "header", "required": False, "schema": STR},
+        ],
+        **body("Batch"),
+        "responses": {"200": _response("Done.", "application/json", ref("BatchAnswer"))},
+    }
 
 
 def call_operation(name: str) -> Schema:

@@ -17,6 +17,7 @@ from app.schemas.policy import POLICY_QUERY, policy_messages
 from app.settings import Settings, written
 from core import CALLS, FILES
 
+BATCH_PATH: Final = "/v1/sessions/{sid}/batch"
 CALL_PATH: Final = "/v1/sessions/{sid}/processes/{pid}/"
 PROBLEM_RESPONSE: Final = {
     "description": "What was wrong, and what would be right.",
@@ -38,11 +39,12 @@ CLOSE_CODES: Final[Mapping[int, str]] = {
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the service, with one path for each system call."""
+    """The OpenAPI document of the service, with one path for each system call; of the hot routes FastAPI knows nothing."""
     if app.openapi_schema:
         return app.openapi_schema
     built = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     paths = built["paths"]
+    paths[BATCH_PATH] = {"post": docs.batch_operation()}
     for name, row in CALLS.items():
         if row.process:
             paths[CALL_PATH + name] = {"post": docs.call_operation(name)}

@@ -21,7 +21,21 @@ for other tables. Units that arrive during a commit are committed together in th
 
 from app.storage.database import Database, Durability
 from app.storage.sql import SqlStore
-from app.storage.store import Append, Entry, Fenced, Held, Lease, Loaded, NoSuchSession, Record, Snapshot, StorageError, Store
+from app.storage.store import (
+    Append,
+    Entry,
+    Fenced,
+    Held,
+    Lease,
+    Loaded,
+    NoSuchSession,
+    Record,
+    Snapshot,
+    StorageDamaged,
+    StorageError,
+    StorageFull,
+    Store,
+)
 from app.storage.writer import Unit, Writer
 
 __all__ = [
@@ -37,7 +51,9 @@ __all__ = [
     "Record",
     "Snapshot",
     "SqlStore",
+    "StorageDamaged",
     "StorageError",
+    "StorageFull",
     "Store",
     "Unit",
     "Writer",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, insert, or_, select, tuple_, update
 
 from app.storage.schema import journal, lines, sessions
-from app.storage.store import Entry, Fenced, Held, Lease, NoSuchSession, Record
+from app.storage.store import Entry, Fenced, Held, Lease, NoSuchSession, Record, mark
 
 NEWEST: Final = select(func.max(journal.c.seq)).where(journal.c.line == sessions.c.line).correlate(sessions).scalar_subquery()
 HEAD: Final = (journal.c.seq, journal.c.last_event, journal.c.clock_ns)
@@ -31,7 +31,8 @@ def create(conn: Connection, record: Record, boot: Entry, holder: str, until: fl
 
 
 def _entry(line: int, entry: Entry) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in Entry.__dataclass_fields__} | {"line": line}
+    row = {name: getattr(entry, name) for name in ("seq", "last_event", "clock_ns", "body", "format")}
+    return row | {"line": line, "mark": mark(line, entry.seq, entry.format, entry.body)}
 
 
 def _records() -> Select[Any]:

@@ -15,11 +15,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.storage.schema import COMPONENTS, METADATA, Component, versions
-from app.storage.store import StorageError
+from app.storage.store import StorageDamaged, StorageError, StorageFull
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
-Row = tuple[str, int, int, int, int, int, int, bytes]  # session, fence, line, seq, format, last event, clock, body
+Row = tuple[str, int, int, int, int, int, int, bytes, int]  # session, fence, line, seq, format, last event, clock, body, mark
 
 
 class Dialect(Protocol):
@@ -40,6 +40,12 @@ class Dialect(Protocol):
     def lock(self, conn: Connection) -> None:
         """Wait until no other changes the schema."""
 
+    def is_full(self, error: Exception) -> bool:
+        """True for the driver's error that says that there is no room on the disk."""
+
+    def is_damaged(self, error: Exception) -> bool:
+        """True for the driver's error that says that what is on the disk is not what was written."""
+
     def alone(self, conn: Connection, name: str) -> None:
         """Wait until no other transaction is alone with that name, and be so until this one ends."""
 
@@ -55,9 +61,13 @@ class Database:
         Full: a commit is on the disk when it returns. Normal: it survives the process, but the last ones not a power cut.
     components : sequence of Component
         Whose tables it has.
+    migrate : bool
+        False: look at what is there, change nothing.
     """
 
-    def __init__(self, url: str, durability: Durability = "full", components: Sequence[Component] = COMPONENTS) -> None:
+    def __init__(
+        self, url: str, durability: Durability = "full", components: Sequence[Component] = COMPONENTS, migrate: bool = True
+    ) -> None:
         self._temporary: Path | None = None
         if url == "memory:":
             self._temporary = Path(tempfile.mkdtemp(prefix="pagewalk-"))
@@ -65,6 +75,8 @@ class Database:
         self.url = url
         self.dialect = _dialect(url, durability)
         self.engine = self.dialect.engine()
+        if not migrate:
+            return
         try:
             with self._translated():
                 self._migrate(components)
@@ -79,8 +91,22 @@ class Database:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run a function in a transaction of its own."""
-        with self._translated(), self.writing() as conn, conn.begin():
+        with self.changing() as conn:
             return work(conn)
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[Connection]:
+        """A connection that sees one moment of the database, however long it reads."""
+        options = {} if self.engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self._translated(), self.engine.connect() as conn:
+            conn.execution_options(**options)
+            yield conn  # its transaction begins with the first read, and ends with the connection
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A connection in a transaction of its own; an exception takes it back."""
+        with self._translated(), self.writing() as conn, conn.begin():
+            yield conn
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -94,7 +120,14 @@ class Database:
         try:
             yield
         except (DBAPIError, self.dialect.error) as error:
-            raise StorageError(_first_line(error)) from error
+            raise self.translate(error) from error
+
+    def translate(self, error: Exception) -> StorageError:
+        """The driver's failure as ours."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        assert isinstance(cause, Exception)
+        full, damaged = self.dialect.is_full(cause), self.dialect.is_damaged(cause)
+        return (StorageFull if full else StorageDamaged if damaged else StorageError)(str(cause).strip().split("\n")[0])
 
     def now(self, conn: Connection) -> float:
         """The database's clock, in seconds."""
@@ -127,10 +160,6 @@ class Database:
             for statement in component.migrations[version]:
                 conn.execute(text(statement))
         conn.execute(update(versions).where(versions.c.component == component.name).values(version=component.version))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error.orig if isinstance(error, DBAPIError) else error).strip().split("\n")[0]
 
 
 def _dialect(url: str, durability: Durability) -> Dialect:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, delete, insert, literal, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from app.storage.catalogue import change
 from app.storage.schema import events, journal, lines, names, sessions, snapshots
-from app.storage.store import Entry, Lease, Snapshot
+from app.storage.store import Entry, Lease, Snapshot, mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,17 @@ def lineage(conn: Connection, line: int, upto: int | None = None) -> list[Stretc
 def entries(conn: Connection, line: int, after: int = -1, upto: int | None = None) -> Iterator[Entry]:
     """The entries of a history with numbers in (after, upto]; -1 begins with the boot."""
     for stretch in lineage(conn, line, upto):
-        query = select(*(journal.c[name] for name in Entry.__dataclass_fields__)).where(
-            journal.c.line == stretch.line, journal.c.seq > max(after, stretch.after)
-        )
+        query = select(journal).where(journal.c.line == stretch.line, journal.c.seq > max(after, stretch.after))
         if stretch.upto is not None:
             query = query.where(journal.c.seq <= stretch.upto)
         for row in conn.execute(query.order_by(journal.c.seq)):
-            yield Entry(*row)
+            yield read_entry(row)
+
+
+def read_entry(row: Row[Any]) -> Entry:
+    """A row of the journal, checked."""
+    sound = row.mark is None or row.mark == mark(row.line, row.seq, row.format, row.body)
+    return Entry(row.seq, row.last_event, row.clock_ns, row.body, row.format, None if sound else "its checksum is wrong")
 
 
 def entry(conn: Connection, line: int, seq: int) -> Entry | None:
@@ -58,11 +62,10 @@ def fork(conn: Connection, line: int, seq: int, child: int, session: str) -> Non
     """A new timeline that has everything up to an operation in common with an older one; it begins with a copy of that operation's entry."""
     parent = lineage(conn, line, seq)[-1].line
     conn.execute(insert(lines).values(id=child, session=session, parent=parent, fork_seq=seq))
-    columns = [column for column in journal.c if column.name != "line"]
-    copied = select(literal(child, BigInteger), *columns).where(journal.c.line == parent, journal.c.seq == seq)
-    conn.execute(insert(journal).from_select(["line", *(column.name for column in columns)], copied))
-    if conn.execute(select(journal.c.seq).where(journal.c.line == child)).first() is None:
+    row = conn.execute(select(journal).where(journal.c.line == parent, journal.c.seq == seq)).first()
+    if row is None:
         raise LookupError(f"timeline {parent} has no operation {seq}")
+    conn.execute(insert(journal).values({**row._asdict(), "line": child, "mark": mark(child, seq, row.format, row.body)}))
 
 
 def rewind(conn: Connection, lease: Lease, line: int, seq: int, child: int, epoch: int) -> None:

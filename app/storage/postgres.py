@@ -14,10 +14,10 @@ from app.storage.database import Durability, Row
 
 LOCK: Final = 7_238_541_906  # of the schema, an advisory one
 APPEND: Final = (
-    "INSERT INTO journal (line, seq, format, last_event, clock_ns, body)"
-    " SELECT v.line, v.seq, v.format, v.last_event, v.clock_ns, v.body"
-    " FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bytea[])"
-    " AS v(session, fence, line, seq, format, last_event, clock_ns, body)"
+    "INSERT INTO journal (line, seq, format, last_event, clock_ns, body, mark)"
+    " SELECT v.line, v.seq, v.format, v.last_event, v.clock_ns, v.body, v.mark"
+    " FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[])"
+    " AS v(session, fence, line, seq, format, last_event, clock_ns, body, mark)"
     " JOIN sessions AS s ON s.id = v.session AND s.fence = v.fence FOR SHARE OF s"
 )
 
@@ -52,6 +52,14 @@ class Postgres:
     def lock(self, conn: Connection) -> None:
         """An advisory lock, until the transaction ends."""
         conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+    def is_full(self, error: Exception) -> bool:
+        """Class 53: no room on the disk."""
+        return isinstance(error, psycopg.errors.DiskFull)
+
+    def is_damaged(self, error: Exception) -> bool:
+        """Class XX: a checksum of the server's is wrong."""
+        return isinstance(error, psycopg.errors.DataCorrupted | psycopg.errors.IndexCorrupted)
 
     def alone(self, conn: Connection, name: str) -> None:
         """An advisory lock, until the transaction ends; two names may rarely have the same."""

@@ -45,6 +45,7 @@ sessions: Final = Table(
     _big("epoch"),
     Column("frozen", Text),
     Column("panicked", Text),
+    Column("differs", Text),  # JSON: where it came to other figures when it was played again
     _big("fence"),
     Column("holder", String, index=True),  # who has the lease; None: nobody
     Column("lease_until", Double, nullable=False),  # by the database's clock
@@ -70,6 +71,7 @@ journal: Final = Table(
     _big("last_event"),
     _big("clock_ns"),
     Column("body", LargeBinary, nullable=False),
+    _big("mark", empty=True),  # checksum of place and body; None: stored by version 1
     sqlite_with_rowid=False,
 )
 
@@ -171,5 +173,11 @@ class Component:
     migrations: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
+SESSIONS: Final = Component(
+    "sessions",
+    2,
+    (sessions, lines, journal, snapshots, events, names, replies),
+    {2: ("ALTER TABLE journal ADD COLUMN mark BIGINT", "ALTER TABLE sessions ADD COLUMN differs TEXT")},
+)
 IDENTITY: Final = Component("identity", 1, (tokens, courses, members, tickets, identity_changes))
-COMPONENTS: Final = (Component("sessions", 1, (sessions, lines, journal, snapshots, events, names, replies)), IDENTITY)
+COMPONENTS: Final = (SESSIONS, IDENTITY)

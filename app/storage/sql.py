@@ -6,16 +6,19 @@ from sqlalchemy import Connection
 
 from app.storage import catalogue, history
 from app.storage.database import Database, Row
-from app.storage.store import Append, Entry, Lease, Loaded, Record, Snapshot
+from app.storage.store import Append, Entry, Lease, Loaded, Record, Snapshot, mark
 
 
 def rows(appends: Sequence[Append]) -> list[Row]:
     """Appends as rows for the database's append."""
     return [
-        (one.lease.session, one.lease.fence, one.line, entry.seq, entry.format, entry.last_event, entry.clock_ns, entry.body)
+        (
+            one.lease.session, one.lease.fence, one.line, entry.seq, entry.format, entry.last_event, entry.clock_ns, entry.body,
+            mark(one.line, entry.seq, entry.format, entry.body),
+        )
         for one in appends
         for entry in one.entries
-    ]
+    ]  # fmt: skip
 
 
 class SqlStore:

@@ -19,15 +19,17 @@ from app.storage.database import Durability, Row
 BUSY_S: Final = 20.0
 MAX_ROWS: Final = 512
 MMAP: Final = 64 << 20
-_EMPTY: Final = (None,) * 8
+DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+_EMPTY: Final = (None,) * 9
 
 
 @cache
 def _append(rows: int) -> str:
-    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
     return (
-        "INSERT INTO journal (line, seq, format, last_event, clock_ns, body)"
-        " SELECT v.column3, v.column4, v.column5, v.column6, v.column7, v.column8"
+        "INSERT INTO journal (line, seq, format, last_event, clock_ns, body, mark)"
+        " SELECT v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9"
         f" FROM (VALUES {values}) AS v JOIN sessions AS s ON s.id = v.column1 AND s.fence = v.column2"
     )
 
@@ -61,8 +63,11 @@ class Sqlite:
         return engine
 
     def hot(self, engine: Engine) -> Any:
-        """A connection of the driver's own."""
-        return engine.raw_connection().driver_connection
+        """A connection of the driver's own. Out of the pool: what is appended would be part of another user's transaction, and taken back with it."""
+        connection = engine.raw_connection()
+        found = connection.driver_connection
+        connection.detach()
+        return found
 
     def append(self, connection: Any, rows: Sequence[Row]) -> int:
         """Add rows, those with a valid fence; how many."""
@@ -83,6 +88,14 @@ class Sqlite:
 
     def lock(self, conn: Connection) -> None:
         """BEGIN IMMEDIATE has locked it."""
+
+    def is_full(self, error: Exception) -> bool:
+        """SQLITE_FULL, and a write that the system cut short: of a full disk, or at the process's limit of a file's size."""
+        return getattr(error, "sqlite_errorname", "") in FULL
+
+    def is_damaged(self, error: Exception) -> bool:
+        """SQLITE_CORRUPT and its kin."""
+        return getattr(error, "sqlite_errorname", "").startswith(DAMAGED)
 
     def alone(self, conn: Connection, name: str) -> None:
         """Whoever writes is alone."""

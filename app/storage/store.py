@@ -5,6 +5,7 @@ is written under an older fence is refused: a worker that was taken for dead and
 """
 
 import secrets
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -16,6 +17,14 @@ T = TypeVar("T")
 
 class StorageError(Exception):
     """The database did not do what it was asked: whether it was committed is not known."""
+
+
+class StorageFull(StorageError):
+    """There is no room: nothing was committed."""
+
+
+class StorageDamaged(StorageError):
+    """What is on the disk is not what was written there."""
 
 
 class Fenced(Exception):
@@ -52,6 +61,12 @@ class Entry:
     clock_ns: int
     body: bytes
     format: int = 1
+    damage: str | None = None  # what is wrong with it, as it was read
+
+
+def mark(line: int, seq: int, form: int, body: bytes) -> int:
+    """The checksum of an entry: of its place, which it must not leave, and its body. What it came to is checked by playing it again."""
+    return zlib.crc32(body, zlib.crc32(b"%d %d %d " % (line, seq, form)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,7 @@ class Record:
     epoch: int
     frozen: str | None = None
     panicked: str | None = None
+    differs: str | None = None  # JSON: the first operation that came to other figures when it was played again
     holder: str | None = None
     seq: int = 0
     last_event: int = 0

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from app.storage import sql
 from app.storage.database import Database
@@ -155,7 +156,7 @@ class Writer:
         except Exception as error:
             self._let_go()
             if len(units) == 1:
-                outcomes = [error if isinstance(error, StorageError) else StorageError(f"{type(error).__name__}: {error}")]
+                outcomes = [self._ours(error)]
             else:
                 outcomes = [outcome for unit in units for outcome in self._commit([unit])]
         for unit, outcome in zip(units, outcomes, strict=True):
@@ -215,8 +216,16 @@ class Writer:
         except Exception as error:
             if conn.invalidated:
                 raise
-            return error
+            return self._ours(error) if isinstance(error, DBAPIError) else error
         return None
+
+    def _ours(self, error: Exception) -> StorageError:
+        """What the database said, in the storage's own terms."""
+        if isinstance(error, StorageError):
+            return error
+        if isinstance(error, DBAPIError | self.database.dialect.error):
+            return self.database.translate(error)
+        return StorageError(f"{type(error).__name__}: {error}")
 
     def _let_go(self) -> None:
         """Close the appends' connection: it may be broken, or is needed no more."""

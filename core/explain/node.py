@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.mm import cpuset, mempolicy, pgtable
-from core.mm.mm_types import WMARK_LOW, ZONE_MOVABLE, ZONE_NAMES
+from core.mm import cpuset, mempolicy, numa_migrate, pgtable
+from core.mm.mm_types import CTL_RECLAIM_MODE, WMARK_LOW, ZONE_MOVABLE, ZONE_NAMES
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import page_zone
+from core.mm.page_alloc import would_reclaim
 from core.mm.vma import vma_lookup
 from core.sched.task import find_task
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WHY_ZONE = {
     "not_allowed": "the memory policy or the cpuset leaves this node out",
     "below": "its free pages are below the low mark (with what it keeps for others): passed over unless kswapd and the min mark change that",
+    "reclaimed": "below it, too, but vm.zone_reclaim_mode has this node reclaimed before a request goes on to another",
     "chosen": "the first in the order that is above its mark",
     "later": "an earlier zone can give",
 }
@@ -33,8 +34,8 @@ def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, A
     policy, whose = _policy(task, vma, address)
     local, mems = cpu_to_node(k, task.cpu), cpuset.mems_allowed(k, task)
     start, allowed, why = _first_node(k, policy, local, mems, vma, address)
-    zones = _zones_in_order(k, start, allowed)
-    chosen = next((zone["node"] for zone in zones if zone["verdict"] == "chosen"), None)
+    zones = _zones_in_order(k, start, allowed, local)
+    chosen = next((zone["node"] for zone in zones if zone["verdict"] in ("chosen", "reclaimed")), None)
     return {
         "pid": pid,
         "comm": task.comm,
@@ -77,25 +78,29 @@ def _first_node(k: Kernel, policy: Any, local: int, mems: list[int], vma: Any, a
     return local, nodes, "bound: these nodes and no others, the nearest first"
 
 
-def _zones_in_order(k: Kernel, start: int, allowed: list[int]) -> list[dict[str, Any]]:
+def _zones_in_order(k: Kernel, start: int, allowed: list[int], local: int) -> list[dict[str, Any]]:
     found, given = [], False
     for zid in (int(zid) for zid in k.s.zonelists[start] if zid >= 0):
         zone = k.s.zones[zid]
         node, free = int(zone["node"]), int(zone["free"])
         need = int(zone["wmark"][WMARK_LOW]) + int(zone["boost"]) + int(zone["lowmem_reserve"][ZONE_MOVABLE])
         verdict = "not_allowed" if node not in allowed else "below" if free <= need else "later" if given else "chosen"
-        given = given or verdict == "chosen"
+        near, here = int(zone["near"]) >> start & 1, node == local or not zone["has_cpu"]
+        if verdict == "below" and not given and int(k.s.ctl[CTL_RECLAIM_MODE]) and near and here and would_reclaim(k.s, node):
+            verdict = "reclaimed"
+        given = given or verdict in ("chosen", "reclaimed")
         found.append({"node": node, "zone": ZONE_NAMES[int(zone["type"])], "free": free, "needs_more_than": need, "verdict": verdict})
     return found
 
 
 def _where(k: Kernel, task: Any, address: int) -> dict[str, Any]:
     """The page that is mapped at an address: its node, and how far that is from the CPU."""
-    pte = pgtable.entry(k, task.mm, address >> 12) if task.mm is not None else 0
-    if not pte & pgtable.PTE_PRESENT:
-        return {"address": address, "node": None, "distance": None, "why": "no small page is mapped there"}
-    node = int(k.s.zones["node"][page_zone(k.s, (pte & pgtable.PFN_MASK) >> 12)])
-    hint = " An access would be a hint fault of NUMA balancing." if not pte & pgtable.PTE_P else ""
+    node = numa_migrate.do_pages_stat(k, task, [address >> 12])[0] if task.mm is not None else -1
+    if task.mm is None or node < 0:
+        return {"address": address, "node": None, "distance": None, "why": "no page is mapped there"}
+    pte = pgtable.entry(k, task.mm, address >> 12) or pgtable.pmd_entry(k, task.mm, address >> 12)
+    hinted = pte & (pgtable.PTE_P | pgtable.PTE_PROTNONE) == pgtable.PTE_PROTNONE
+    hint = " An access would be a hint fault of NUMA balancing." if hinted else ""
     here = cpu_to_node(k, task.cpu)
     return {"address": address, "node": node, "distance": k.machine.distances[here][node],
             "why": ("it is local." if node == here else "it lies on another node than the CPU.") + hint}  # fmt: skip

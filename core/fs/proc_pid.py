@@ -362,6 +362,31 @@ def cgroup(k: Kernel, task: Task) -> str:
     return f"0::{task.cgroup.path}{' (deleted)' if task.cgroup.dying else ''}\n"
 
 
+NICE_0_LOAD = 1 << 20
+
+
+def sched(k: Kernel, task: Task) -> str:
+    """What the scheduler and NUMA balancing know about the process (kernel/sched/debug.c:proc_sched_show_task)."""
+    runtime, numa = task.utime_ns + task.stime_ns, task.numa
+    virtual = task.se.vruntime if task.se is not None else runtime
+    lines = [f"{task.comm} ({task.pid}, #threads: 1)", "-" * 67]
+    lines += [f"{name:<45}:{ns // 10**6:14}.{ns % 10**6:06}"
+              for name, ns in (("se.exec_start", k.clock.now), ("se.vruntime", virtual), ("se.sum_exec_runtime", runtime))]  # fmt: skip
+    numbers = [("se.nr_migrations", 0), ("nr_switches", 0), ("nr_voluntary_switches", 0), ("nr_involuntary_switches", 0),
+               ("se.load.weight", NICE_0_LOAD), ("policy", 0), ("prio", 120), ("clock-delta", 0)]  # fmt: skip
+    if task.mm is not None:
+        numbers.append(("mm->numa_scan_seq", task.mm.numa_scan_seq))
+    faults = numa.faults if numa is not None else [[0, 0]] * k.nr_nodes
+    numbers += [("numa_pages_migrated", numa.pages_migrated if numa is not None else 0),
+                ("numa_preferred_nid", numa.preferred_nid if numa is not None else -1),
+                ("total_numa_faults", sum(map(sum, faults)))]  # fmt: skip
+    lines += [f"{name:<45}:{value:21}" for name, value in numbers]
+    lines.append(f"current_node={mmzone.cpu_to_node(k, task.cpu)}, numa_group_id=0")
+    lines += [f"numa_faults node={node} task_private={private} task_shared={shared} group_private=0 group_shared=0"
+              for node, (shared, private) in enumerate(faults)]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 # name, key in task.rlimits or a fixed (soft, hard), unit; None is unlimited
 LIMITS: tuple[tuple[str, str | tuple[int | None, int | None], str], ...] = (
     ("Max cpu time", (None, None), "seconds"), ("Max file size", (None, None), "bytes"), ("Max data size", "data", "bytes"),

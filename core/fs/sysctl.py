@@ -67,9 +67,12 @@ def _high_fraction(k: Kernel) -> None:
 ACTIONS: dict[str, Callable[[Kernel], None]] = {
     "vm.compaction_proactiveness": _kcompactd,
     "vm.min_free_kbytes": _watermarks,
+    "vm.min_slab_ratio": mmzone.setup_zone_reclaim,
+    "vm.min_unmapped_ratio": mmzone.setup_zone_reclaim,
     "vm.percpu_pagelist_high_fraction": _high_fraction,
     "vm.watermark_boost_factor": mmzone.setup_boost,
     "vm.watermark_scale_factor": _watermarks,
+    "vm.zone_reclaim_mode": mmzone.setup_zone_reclaim,
     "vm.dirty_bytes": partial(_exclusive, "vm.dirty_ratio"),
     "vm.dirty_ratio": partial(_exclusive, "vm.dirty_bytes"),
     "vm.dirty_background_bytes": partial(_exclusive, "vm.dirty_background_ratio"),

@@ -90,6 +90,8 @@ ROWS: tuple[Row, ...] = (
     Row(PID + "cmdline", 0o444, "arguments, separated by NUL", proc_pid.cmdline, support="partial", note="the name is the only argument"),
     Row(PID + "environ", 0o400, "environment", proc_pid.environ, support="partial", note="programs have none"),
     Row(PID + "cgroup", 0o444, "the cgroup it is in", proc_pid.cgroup),
+    Row(PID + "sched", 0o444, "running time, and what NUMA balancing has learnt", proc_pid.sched, support="partial",
+        note="no load averages (se.avg), no uclamp; switches and migrations are not counted; written, it does nothing"),
     Row(PID + "ksm_merging_pages", 0o400, "entries that map KSM pages", ksm.merging_pages),
     Row(PID + "ksm_stat", 0o400, "pages that ksmd watches", ksm.ksm_stat),
     # ---- /sys/kernel/mm

@@ -108,7 +108,7 @@ def change_mems(k: Kernel, task: Task, nodes: list[int]) -> None:
         return
     for vma in task.mm.vmas:
         vma.policy = rebind(vma.policy, old, nodes)
-    numa_migrate.do_migrate_pages(k, task, old, nodes)
+    numa_migrate.do_migrate_pages(k, task, old, nodes, everybody=True)
 
 
 def rebind(policy: Mempolicy | None, old: list[int], new: list[int]) -> Mempolicy | None:

@@ -278,6 +278,9 @@ def handle_pmd_fault(s: State, v, vpn: int, write: bool, content: int) -> int:
         elif v["thp"] & THP_FAULT:
             kind = do_huge_pmd_anonymous_page(s, v, vpn, write)
     elif entry & PTE_PS:
+        if not entry & PTE_P:
+            v["reason"] = NUMA_HINT
+            return 0
         if not write or entry & PTE_RW:
             s.pt[tid, (vpn >> 9) & 511] = entry | PTE_A
             return HUGE_REUSE
@@ -659,16 +662,14 @@ def copy_pages(s: State) -> None:
                 continue
             at = next_block(s, s.mms[src]["pgd"], at, end)
             continue
-        to = 0
+        to = pte_alloc(s, v, dst, at)  # where the parent has a table, be it empty
+        if to == 0:
+            break
         while at < stop:
             pte = s.pt[tid, at & 511]
             if pte == 0:
                 at += 1
                 continue
-            if to == 0:
-                to = pte_alloc(s, v, dst, at)
-                if to == 0:
-                    break
             if not pte & PTE_PRESENT:
                 swap_duplicate(s, swp_slot(s, pte))
                 s.mms[dst]["rss"][MM_SWAPENTS] += 1

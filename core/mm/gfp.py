@@ -3,7 +3,8 @@
 A page, inside the page loops (`slowpath`):
 
     1. get_page_from_freelist at the LOW mark                  the fast path
-    2. a zone has room, but no block of the migrate type: steal one from another type
+    2. a zone has room, but no block of the migrate type: steal one from another type; with zone_reclaim_mode: reclaim the node before
+       the next one is asked
     3. wake kswapd; try again down to the MIN mark
     4. direct reclaim, 32 pages at a time, as long as it makes progress
     5. the OOM killer; its victim frees memory, try again
@@ -44,6 +45,8 @@ from core.mm.gfp_types import (
 )
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
+    CTL_NODE_RECLAIM,
+    CTL_RECLAIM_MODE,
     CTL_STEAL,
     CTL_STEAL_TYPE,
     LRU_ACTIVE_ANON,
@@ -58,7 +61,7 @@ from core.mm.mm_types import (
     ZONES_PER_NODE,
 )
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback
+from core.mm.page_alloc import alloc_block, page_zone, rmqueue_fallback, wants_node_reclaim
 from core.mm.vmscan import MAX_RECLAIM_RETRIES
 from core.panic import TaskKilled
 from core.sched import fair, psi
@@ -107,7 +110,7 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
     """
     if injected(k):
         raise SysError(Errno.ENOMEM, "this allocation was told to fail")
-    if steal(k):
+    if steal(k) or node_reclaim(k, task):
         return
     v = k.s.vmf[0]
     nodes = nodes_of(int(v["tried"]))
@@ -151,9 +154,27 @@ def steal(k: Kernel) -> bool:
     return True
 
 
+def node_reclaim(k: Kernel, task: Task | None, order: int = 0) -> bool:
+    """A request would rather have a zone reclaimed than go on to the next (`page_alloc.ask_for_node_reclaim`): do that. False: it did not ask.
+
+    Whether that was enough or not, it tries again; the zone has had its turn. Its time is a stall.
+    """
+    zid = int(k.s.ctl[CTL_NODE_RECLAIM]) - 1
+    if zid < 0:
+        return False
+    k.s.ctl[CTL_NODE_RECLAIM] = 0
+    with saved(k), psi.memstall(k, task or k.current, "node reclaim"):
+        vmscan.node_reclaim(k, int(k.s.zones["node"][zid]), order)
+    return True
+
+
 def get_block(k: Kernel, node: int, order: int, mark: int, gfp: int, nodes: int) -> int:
-    """`get_page_from_freelist` with stealing: 2^order frames from a zone that stays above `mark`, or 0."""
+    """`get_page_from_freelist` with stealing and node reclaim: 2^order frames from a zone that stays above `mark`, or 0."""
+    waits = int(k.s.ctl[CTL_RECLAIM_MODE]) and gfp & GFP_DIRECT_RECLAIM
     while True:
+        if waits and wants_node_reclaim(k.s, node, order, mark, gfp_zone(gfp), nodes):
+            node_reclaim(k, k.current, order)
+            continue
         pfn = int(alloc_block(k.s, node, order, mark, gfp_zone(gfp), nodes, gfp_migratetype(gfp)))
         if pfn or not steal(k):
             return pfn

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from core.abi.errno import SysError
 from core.abi.mman import PMD_PAGES, VM_HUGEPAGE
 from core.events import Thp
-from core.mm import gfp, memcontrol
+from core.mm import gfp, memcontrol, mempolicy
 from core.mm.gfp_types import GFP_MOVABLE, GFP_NORETRY, GFP_THISNODE, GFP_TRANSHUGE, GFP_ZERO
 from core.mm.huge_memory import HUGE_LIMIT, NO_HUGE_ZERO, THP_DIRECT, THP_FILE, THP_KSWAPD, THP_ZERO_PAGE_ALLOC_FAILED, make_huge_zero
 from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER
@@ -87,7 +87,7 @@ def _allocate(k: Kernel, task: Task, vma: Vma, vpn: int) -> None:
         _fall_back(k, task, vpn, f"no free block of 2 MiB, and defrag is {k.thp['defrag']}: a fault here does not wait for one")
         return
     hard = GFP_TRANSHUGE if vma.flags & VM_HUGEPAGE else GFP_TRANSHUGE | GFP_NORETRY
-    node, nodes = int(v["node"]), int(v["nodes"]) if int(v["policy"]) else 0
+    node, nodes = mempolicy.place(k, vpn, huge=True)
     head = 0
     if not nodes or nodes >> node & 1:  # near first, with little effort: a remote huge page is slower than near small ones
         head = gfp.alloc_pages(k, task, HPAGE_PMD_ORDER, hard | GFP_THISNODE | GFP_NORETRY, node=node)

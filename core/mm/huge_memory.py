@@ -247,9 +247,10 @@ def il_place(v, vpn: int) -> int:
 def alloc_hugepage_vma(s: State, v, place: int) -> int:
     """512 frames where the memory policy wants them, 0 if there are none (vma_alloc_folio with hugepage set). `place`: see `il_place`.
 
-    On the preferred node only: a remote huge page is slower than local small ones. A fault that may compact and reclaim goes elsewhere in the end.
+    On the preferred node only: a remote huge page is slower than local small ones. A fault that may compact and reclaim does that first, and goes
+    elsewhere in the end (`huge_fault`).
     """
-    node, mode, allowed = v["node"], 0, 0
+    node, mode = v["node"], 0
     if v["policy"]:
         mode = v["mode"]
     if mode == MPOL_INTERLEAVE:
@@ -267,14 +268,9 @@ def alloc_hugepage_vma(s: State, v, place: int) -> int:
     if mode == MPOL_PREFERRED:
         node = nth_node(v["nodes"], 0)
         only = 1 << node
-    elif mode == MPOL_BIND:
-        allowed = v["nodes"]
-        if not (allowed >> node) & 1:
-            only = allowed
-    pfn = huge_page_on(s, v, node, only)
-    if pfn == 0 and v["thp"] & THP_DIRECT:
-        pfn = huge_page_on(s, v, node, allowed)
-    return pfn
+    elif mode == MPOL_BIND and not (v["nodes"] >> node) & 1:
+        only = v["nodes"]
+    return huge_page_on(s, v, node, only)
 
 
 @step

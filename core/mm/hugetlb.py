@@ -28,8 +28,7 @@ promised, a surplus page if there may be one, else SIGBUS. The maps that keep co
 Which page. Each node has a list of free pages, last in, first out. Growing and shrinking go round the nodes by turns (`next_nid_to_alloc`,
 `next_nid_to_free`); a fault takes from the node that the memory policy wants, others after it.
 
-A page of 1 GiB is more than a block of the buddy allocator: it is found by looking for 256 neighbouring free blocks of 4 MiB. Linux would also move
-pages out of the way; here the range must be free.
+A page of 1 GiB is more than a block of the buddy allocator: `contig` looks for a range that can be emptied, and moves away what is in it.
 
 Each page is handled in Python: one step for 2 MiB takes a few microseconds, and the hardware needs a hundred to clear it. Their frames are compound
 pages (`compound`), PG_HUGETLB on each; a page that is free has a refcount of 0.
@@ -46,15 +45,15 @@ from core.abi.errno import Errno, SysError
 from core.abi.mman import VM_MAYSHARE, VM_NORESERVE
 from core.abi.page_flags import PG_ANON, PG_HEAD, PG_HUGETLB
 from core.jit import njit
-from core.mm import gfp, hugetlb_cgroup
+from core.mm import contig, gfp, hugetlb_cgroup
 from core.mm.compound import clear_compound_page, prep_compound_page
 from core.mm.gfp_types import GFP_COMP, GFP_HIGHUSER_MOVABLE, GFP_NOWARN, GFP_RETRY_MAYFAIL
 from core.mm.hugetlb_types import Hstate, HugetlbPage, ResvMap, Subpool
-from core.mm.mm_types import CTL_BUDDY, MAX_ORDER, State
+from core.mm.mm_types import MAX_ORDER, State
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import del_from_free_list, free_one_page, page_zone, zone_of
+from core.mm.page_alloc import free_one_page, page_zone, zone_of
 from core.sysctl import POOL
-from core.vmstat import EVENT, PGALLOC_DMA
+from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -152,33 +151,6 @@ def demote_frames(s: State, pfn: int, order: int, small: int) -> None:
         prep_compound_page(s, at, small, PG_HUGETLB)
 
 
-@njit
-def contig_range(s: State, zid: int, order: int) -> int:
-    """The lowest aligned run of 2^order frames of a zone that is free, all of it; 0 if there is none."""
-    zone = s.zones[zid]
-    base = s.ctl[CTL_BUDDY + BLOCK]
-    pages = 1 << order
-    pfn = (zone.start_pfn + pages - 1) & ~(pages - 1)
-    while pfn + pages <= zone.start_pfn + zone.spanned:
-        at = pfn
-        while at < pfn + pages and s.buddy[base + (at >> BLOCK), 0] != 0:
-            at += 1 << BLOCK
-        if at >= pfn + pages:
-            return pfn
-        pfn += pages
-    return 0
-
-
-@njit
-def take_contig_range(s: State, zid: int, pfn: int, order: int) -> None:
-    """Take a run of free blocks from the buddy allocator as one page (alloc_contig_range)."""
-    for at in range(pfn, pfn + (1 << order), 1 << BLOCK):
-        del_from_free_list(s, zid, BLOCK, at >> BLOCK)
-    s.zones[zid].free -= 1 << order
-    s.vm_event[PGALLOC_DMA + s.zones[zid].type] += 1 << order
-    prep_compound_page(s, pfn, order, PG_HUGETLB)
-
-
 def numa_mem_id(k: Kernel, task: Task | None) -> int:
     """The node of the CPU that a process runs on."""
     return cpu_to_node(k, task.cpu) if task is not None else 0
@@ -193,7 +165,7 @@ def zonelist_nodes(k: Kernel, node: int, nodes: int = 0) -> list[int]:
 def alloc_fresh_huge_page(k: Kernel, task: Task | None, h: Hstate, node: int | None, nodes: int) -> HugetlbPage | None:
     """A new page for the pool, from `node`'s zonelist and the nodes of a mask (0: all); it is in use until somebody frees it."""
     first = numa_mem_id(k, task) if node is None else node
-    pfn = _gigantic(k, h, first, nodes) if h.gigantic else _buddy(k, task, h, first, nodes)
+    pfn = _gigantic(k, task, h, first, nodes) if h.gigantic else _buddy(k, task, h, first, nodes)
     if not h.gigantic:
         k.s.vm_event[HTLB_BUDDY_PGALLOC if pfn else HTLB_BUDDY_PGALLOC_FAIL] += 1
     if not pfn:
@@ -206,16 +178,12 @@ def alloc_fresh_huge_page(k: Kernel, task: Task | None, h: Hstate, node: int | N
     return page
 
 
-def _gigantic(k: Kernel, h: Hstate, node: int, nodes: int) -> int:
-    """The first free run in zonelist order (alloc_contig_pages)."""
-    for zid in (int(zid) for zid in k.s.zonelists[node] if zid >= 0):
-        if nodes and not nodes >> int(k.s.zones["node"][zid]) & 1:
-            continue
-        pfn = int(contig_range(k.s, zid, h.order))
-        if pfn:
-            take_contig_range(k.s, zid, pfn, h.order)
-            return pfn
-    return 0
+def _gigantic(k: Kernel, task: Task | None, h: Hstate, node: int, nodes: int) -> int:
+    """A range that can be emptied (alloc_gigantic_page)."""
+    pfn = contig.alloc_contig_pages(k, task, h.order, node, nodes)
+    if pfn:
+        make_huge(k.s, pfn, h.order)
+    return pfn
 
 
 def _buddy(k: Kernel, task: Task | None, h: Hstate, node: int, nodes: int) -> int:

@@ -87,6 +87,16 @@ def uncharge_page(k: Kernel, h: Hstate, page: HugetlbPage) -> None:
     page.cgroup = page.cgroup_rsvd = None
 
 
+def migrate_page(k: Kernel, h: Hstate, old: HugetlbPage, new: HugetlbPage) -> None:
+    """A page becomes another: who paid for it pays for that one (hugetlb_cgroup_migrate)."""
+    if old.cgroup is not None:
+        by_node = counter(k, old.cgroup, h).by_node
+        by_node[old.node] -= h.nr_pages
+        by_node[new.node] += h.nr_pages
+    new.cgroup, new.cgroup_rsvd = old.cgroup, old.cgroup_rsvd
+    old.cgroup = old.cgroup_rsvd = None
+
+
 def uncharge_regions(k: Kernel, h: Hstate, resv: ResvMap, start: int, end: int) -> None:
     """The promises of [start, end) of a file are gone: their payers pay no more (hugetlb_cgroup_uncharge_file_region)."""
     kept = []

@@ -19,7 +19,7 @@ to inadequate hugepage pool" in the log. If it is the child that writes, the chi
 These pages are on no LRU list: never swapped, never reclaimed, not part of RSS, nor of the cgroup's memory.current. `HugetlbPages` of status
 counts them.
 
-Simplified: PMD tables of large shared mappings are not shared between processes (huge_pmd_share).
+Large shared mappings share page tables between processes: `hugetlb_share`.
 
 Source: mm/hugetlb.c:hugetlb_fault, hugetlb_wp, copy_hugetlb_page_range, __unmap_hugepage_range, hugetlb_change_protection; facts HG-05, 06, 09..12.
 """
@@ -36,7 +36,7 @@ from core.abi.mman import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_UPTODATE
 from core.events import Fault
 from core.jit import inline, njit
-from core.mm import memory, rmap
+from core.mm import hugetlb, hugetlb_share, memory, rmap
 from core.mm.fault import F_PERM
 from core.mm.hugetlb import (
     alloc_huge_page,
@@ -135,7 +135,11 @@ def alloc_huge_tables(s: State) -> None:
 
 
 def huge_pte_alloc(k: Kernel, vma: Vma, vpn: int, order: int) -> None:
-    """See to it that the tables above a huge page are there. SysError(ENOMEM)."""
+    """See to it that the tables above a huge page are there, its own or another process's. SysError(ENOMEM)."""
+    if hugetlb_share.shareable(vma, vpn):
+        memory.begin(k, k.current, vma, memory.READ, vpn, 1, vpn + 1, other=hugetlb.PUD_ORDER)
+        memory.finish(k, vma, alloc_huge_tables)
+        hugetlb_share.huge_pmd_share(k, vma, vpn)
     memory.begin(k, k.current, vma, memory.READ, vpn, 1, vpn + 1, other=order)
     memory.finish(k, vma, alloc_huge_tables)
 
@@ -432,6 +436,7 @@ def populate(k: Kernel, task: Task, vma: Vma, start: int, end: int, write: bool)
 def unmap_hugepage_range(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """Empty the entries of [start, end) (__unmap_hugepage_range)."""
     h = hstate_vma(vma)
+    hugetlb_share.unshare_range(k, vma, start, end)
     zapped = 0
     for vpn, entry in entries(k, vma, start, end):
         _unmap(k, vma, vpn, h, entry)
@@ -461,6 +466,7 @@ def copy_hugetlb_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
 def hugetlb_change_protection(k: Kernel, vma: Vma, start: int, end: int) -> None:
     """mprotect: entries get the protection that the mapping has now; a private page is made writable by its next write."""
     h = hstate_vma(vma)
+    hugetlb_share.unshare_range(k, vma, start, end)
     prot = memory.page_prot(vma.flags) & ~(PTE_A | PTE_D)
     changed = 0
     for vpn, entry in entries(k, vma, start, end):
@@ -472,6 +478,7 @@ def hugetlb_change_protection(k: Kernel, vma: Vma, start: int, end: int) -> None
 def move_hugetlb_page_tables(k: Kernel, vma: Vma, old_start: int, new_start: int, pages: int) -> None:
     """mremap: the entries of `pages` pages move to a new place of the address space. SysError(ENOMEM)."""
     order, mm = hstate_vma(vma).order, vma.mm
+    hugetlb_share.unshare_range(k, vma, old_start, old_start + pages)
     moved = 0
     for vpn, entry in entries(k, vma, old_start, old_start + pages):
         to = vpn - old_start + new_start
@@ -488,9 +495,8 @@ def move_hugetlb_page_tables(k: Kernel, vma: Vma, old_start: int, new_start: int
 def smaps(k: Kernel, vma: Vma) -> tuple[int, int]:
     """Bytes that others map, too, and bytes that nobody else does (smaps_hugetlb_range)."""
     size = hstate_vma(vma).size
-    counts = [mapcount(k, pfn_of(entry)) for _, entry in entries(k, vma, vma.start, vma.end)]
-    shared = sum(n >= 2 for n in counts)
-    return shared * size, (len(counts) - shared) * size
+    shared = [mapcount(k, pfn_of(entry)) >= 2 or hugetlb_share.is_shared(k, vma.mm, vpn) for vpn, entry in entries(k, vma, vma.start, vma.end)]
+    return sum(shared) * size, (len(shared) - sum(shared)) * size
 
 
 def numa_maps(k: Kernel, vma: Vma) -> dict[str, int | dict[int, int]]:

@@ -462,6 +462,10 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         zid = zone_of(s, pfn)
         pages = lru_pages(page["flags"])
         taken += pages
+        if not c["may_unmap"] and is_mapped(s, pfn):
+            list_del(s, lruvec, lru, pfn)
+            list_add(s, lruvec, lru, pfn)
+            continue
         begin_look(s, pfn)
         found = page_referenced(s, r, pfn, c["target"])
         note_uses(s, found & 0xFFFF, page["flags"] & PG_REFERENCED)

@@ -47,9 +47,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.abi.errno import Errno, SysError
-from core.abi.mempolicy import MODES
+from core.abi.mempolicy import MODES, MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_PREFERRED, MPOL_PREFERRED_MANY
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
-from core.mm.mm_types import EVERYWHERE
+from core.mm.mm_types import EVERYWHERE, HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from core.mm.vma import set_vma, vmas_between
 
 if TYPE_CHECKING:
@@ -128,6 +128,23 @@ def ask_object(k: Kernel, task: Task | None, vma: Vma, index: int) -> None:
     v["policy"] = int(chosen is not None)
     v["mode"], v["nodes"] = (MODES[chosen.mode], chosen.mask) if chosen is not None else (0, 0)
     v["task_mode"], v["task_nodes"] = (MODES[own.mode], own.mask) if own is not None else (0, 0)
+
+
+def place(k: Kernel, vpn: int, *, huge: bool) -> tuple[int, int]:
+    """Where the policy in `State.vmf` wants a page of the mapping, or the huge page around it.
+
+    The node whose zonelist is asked, and a mask of those that may give (0: all).
+    """
+    v = k.s.vmf[0]
+    node, mask, mode = int(v["node"]), int(v["nodes"]), int(v["mode"]) if int(v["policy"]) else MPOL_DEFAULT
+    nodes = [one for one in range(k.nr_nodes) if mask >> one & 1]
+    if mode == MPOL_INTERLEAVE:
+        start, pgoff = int(v["vm_start"]), int(v["vm_pgoff"])
+        turn = (pgoff >> HPAGE_PMD_ORDER) + (((vpn & -HPAGE_PMD_NR) - start) >> HPAGE_PMD_ORDER) if huge else vpn - start + pgoff
+        return nodes[turn % len(nodes)], 0
+    if mode == MPOL_PREFERRED:
+        return nodes[0], 0
+    return node, mask if mode in (MPOL_BIND, MPOL_PREFERRED_MANY) else 0
 
 
 def make_policy(k: Kernel, task: Task, mode: str, nodes: Sequence[int], flags: Sequence[str] = ()) -> Mempolicy | None:

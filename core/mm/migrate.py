@@ -1,4 +1,4 @@
-"""A page becomes another frame: the mechanism that compaction and NUMA migration share (mm/migrate.c).
+"""A page becomes another frame: the mechanism that compaction, NUMA migration and NUMA balancing share (mm/migrate.c).
 
 A frame is only where a page happens to lie. To move a page, the new frame takes over everything that says what the page is, and everybody who
 points to the old frame is told:
@@ -15,7 +15,9 @@ The cgroup pays for one page all the while, and every rss stays. What counts by 
 A page can move only if all its references are accounted for: one for each entry, one for the page cache or the swap cache, one for buffers. Any
 other (a fault that holds it, a pin) would keep pointing to the old frame: the page stays, `pgmigrate_fail`.
 
-Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Compound pages are not moved here.
+A huge page moves whole, with every entry that maps it, be that all of it or one of its 512 frames (`migrate_huge_page`).
+
+Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Huge pages of shared memory stay.
 
 Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
 """
@@ -28,6 +30,7 @@ import numpy as np
 
 from core.abi.page_flags import (
     PG_ANON,
+    PG_ANON_EXCLUSIVE,
     PG_DIRTY,
     PG_HEAD,
     PG_KSM,
@@ -40,10 +43,22 @@ from core.abi.page_flags import (
     PG_WRITEBACK,
 )
 from core.jit import inline, step
+from core.mm.compound import (
+    add_compound_mapcount,
+    clear_compound_page,
+    compound_mapcount,
+    deferred_split_huge_page,
+    is_deferred,
+    prep_compound_page,
+    total_mapcount,
+    undefer,
+)
+from core.mm.huge_pmd import NR_ANON_THPS
+from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from core.mm.page_alloc import clear_page_row, free_one_page, zone_of
 from core.mm.page_ops import xa_leaf
-from core.mm.pgtable import PFN_MASK
-from core.mm.rmap_walk import Rmap, entry_at, ksm_entry
+from core.mm.pgtable import PFN_MASK, find_table
+from core.mm.rmap_walk import Rmap, entry_at, ksm_entry, maps_whole, subpage_entry
 from core.mm.swap import lru_add, lru_del
 from core.vmstat import (
     EVENT,
@@ -81,6 +96,13 @@ def expected_refs(flags: int, mapcount: int) -> int:
     if flags & PG_PRIVATE:
         refs += 1
     return refs
+
+
+@step
+def is_free_to_go(s: State, pfn: int) -> bool:
+    """Does nobody but its entries, and a cache, hold a small page?"""
+    page = s.mem[pfn]
+    return not page["flags"] & PG_WRITEBACK and page["refcount"] == expected_refs(page["flags"], page["mapcount"])
 
 
 @step
@@ -199,6 +221,101 @@ def take_over(s: State, root: int, old: int, new: int, listed: bool) -> None:
 
 @step
 def migrate_page(s: State, r: Rmap, roots, old: int, new: int) -> None:
-    """A page that is on no list at the moment moves from frame `old` to `new`, with all entries that map it."""
+    """A small page moves from frame `old` to `new`, with all entries that map it, and to the head of its list.
+
+    One that is on no list at the moment (compaction took it off) is put on one.
+    """
     redirect(s, r, old, new)
-    take_over(s, 0 if s.mem[old]["flags"] & PG_ANON else roots[s.mem[old]["mapping"]], old, new, True)
+    take_over(s, cache_root(s, roots, old), old, new, True)
+
+
+@inline
+def cache_root(s: State, roots, pfn: int) -> int:
+    """The page cache that a page stands in; 0: in none."""
+    return 0 if s.mem[pfn]["flags"] & PG_ANON else roots[s.mem[pfn]["mapping"]]
+
+
+# ---------------------------------------------------------------- huge pages
+
+
+@step
+def can_migrate_huge(s: State, r: Rmap, head: int) -> bool:
+    """Is every reference to an anonymous huge page one that can be redirected?"""
+    page = s.mem[head]
+    if page["flags"] & PG_WRITEBACK or not page["flags"] & PG_ANON:
+        return False
+    mapped = total_mapcount(s, head)
+    cached = HPAGE_PMD_NR if page["flags"] & PG_SWAPCACHE else 0
+    return page["refcount"] == mapped + cached and redirect_huge(s, r, head, 0) == mapped
+
+
+@step
+def redirect_huge(s: State, r: Rmap, head: int, new: int) -> int:
+    """The entries that map an anonymous huge page or a frame of it: how many; they map the huge page at `new` now, unless that is 0."""
+    found = 0
+    for i in range(r.av_start[s.mem[head]["mapping"]], r.av_start[s.mem[head]["mapping"] + 1]):
+        row = r.av_rows[i]
+        if maps_whole(s, r, row, head):
+            found += 1
+            if new:
+                vma = r.vt[row]
+                vpn = vma["start"] + s.mem[head]["index"] - vma["pgoff"]
+                point_to(s, r, row, find_table(s, s.mms[vma["mm"]]["pgd"], vpn, 2) * 512 + ((vpn >> 9) & 511), new)
+            continue
+        for sub in range(HPAGE_PMD_NR):
+            at = subpage_entry(s, r, row, head, sub)
+            if at >= 0:
+                found += 1
+                if new:
+                    point_to(s, r, row, at, new + sub)
+    return found
+
+
+@step
+def migrate_huge_page(s: State, r: Rmap, old: int, new: int) -> None:
+    """An anonymous huge page moves to the 512 frames from `new` on, with all entries that map it; the old frames are free."""
+    redirect_huge(s, r, old, new)
+    before, after = zone_of(s, old), zone_of(s, new)
+    page, to = s.mem[old], s.mem[new]
+    flags, waits, whole = page["flags"], is_deferred(s, old), compound_mapcount(s, old)
+    if flags & PG_LRU:
+        lru_del(s, before, old)
+    undefer(s, old)
+    prep_compound_page(s, new, HPAGE_PMD_ORDER, flags & ~(PG_HEAD | PG_LRU))
+    add_compound_mapcount(s, new, whole)
+    to["refcount"] = page["refcount"]
+    to["memcg"] = page["memcg"]
+    to["mapping"] = page["mapping"]
+    to["index"] = page["index"]
+    to["private"] = page["private"]
+    mapped = HPAGE_PMD_NR if whole else 0
+    for i in range(HPAGE_PMD_NR):
+        frame = s.mem[new + i]
+        frame["content"] = s.mem[old + i]["content"]
+        frame["mapcount"] = s.mem[old + i]["mapcount"]
+        frame["flags"] |= s.mem[old + i]["flags"] & PG_ANON_EXCLUSIVE
+        if flags & PG_SWAPCACHE:
+            s.slots[page["private"] + i]["pfn"] = new + i
+        if not whole and frame["mapcount"]:
+            mapped += 1
+    count_huge(s, before, flags, -mapped, -HPAGE_PMD_NR if whole else 0, -HPAGE_PMD_NR)
+    count_huge(s, after, flags, mapped, HPAGE_PMD_NR if whole else 0, HPAGE_PMD_NR)
+    if waits:
+        deferred_split_huge_page(s, new)
+    if flags & PG_LRU:
+        lru_add(s, after, new)
+    clear_compound_page(s, old, HPAGE_PMD_ORDER)
+    free_one_page(s, before, old, HPAGE_PMD_ORDER)
+
+
+@step
+def count_huge(s: State, zid: int, flags: int, mapped: int, whole: int, nr: int) -> None:
+    """Everything that an anonymous huge page counts in by node or zone: frames that are mapped, as a whole, and all of them."""
+    stat = s.node_stat[s.zones[zid]["node"]]
+    stat[NR_ANON_MAPPED] += mapped
+    stat[NR_ANON_THPS] += whole
+    if flags & PG_SWAPCACHE:
+        stat[NR_FILE_PAGES] += nr
+        stat[NR_SWAPCACHE] += nr
+    if flags & PG_MLOCKED:
+        s.zones[zid]["stat"][NR_MLOCK] += nr

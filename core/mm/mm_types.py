@@ -80,10 +80,12 @@ PAGE = np.dtype([
 # huge_taken, huge_freed: blocks of order 9 handed out and given back since boot (pcp).
 # boost: what thefts have added to the marks, at most max_boost; boosted: kswapd is to wake for it. nofragment: rather take from
 # the zone below than steal part of a pageblock here.
+# For zone_reclaim_mode: min_unmapped, min_slab: its shares of what its node keeps; near: a mask of the nodes whose requests may reclaim here;
+# has_cpu: its node has processors.
 ZONE = np.dtype([
     ("node", "i8"), ("type", "i8"), ("start_pfn", "i8"), ("spanned", "i8"), ("present", "i8"), ("managed", "i8"),
     ("free", "i8"), ("boost", "i8"), ("huge_taken", "i8"), ("huge_freed", "i8"), ("wmark", "i8", (4,)), ("lowmem_reserve", "i8", (5,)),
-    ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"),
+    ("max_boost", "i8"), ("boosted", "i8"), ("nofragment", "i8"), ("min_unmapped", "i8"), ("min_slab", "i8"), ("near", "i8"), ("has_cpu", "i8"),
     ("compact_considered", "i8"), ("compact_defer_shift", "i8"), ("compact_order_failed", "i8"), ("compact_cached_free_pfn", "i8"),
     ("compact_cached_migrate_pfn", "i8", (2,)), ("compact_init_migrate_pfn", "i8"), ("compact_init_free_pfn", "i8"),
     ("compact_blockskip_flush", "i8"),
@@ -358,6 +360,8 @@ CTL_SWAP_PREVIOUS, CTL_SWAP_LAST = 50, 51  # of the swap clusters read: the last
 CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-ahead by address: is it on; of the mapping at hand
 # the zone (+ 1) that had room for a request but no block of its migrate type; which order and type it was (page_alloc.rmqueue_fallback)
 CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 56, 57, 58
+# zone_reclaim_mode; the zone (+ 1) that a request would have reclaimed before it goes on to the next; how far it has come so (node_reclaim)
+CTL_RECLAIM_MODE, CTL_NODE_RECLAIM, CTL_NODE_RECLAIMED = 59, 60, 61
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from core.mm.mm_types import (
+    CTL_RECLAIM_MODE,
     PAGEBLOCK_PAGES,
     WMARK_HIGH,
     WMARK_LOW,
@@ -61,6 +62,7 @@ LOWMEM_SPLIT, LOWMEM_BELOW = 0xE0000, 0xC0000  # 3.5 GiB or more installed: only
 RESERVED_BASE, RESERVED_NODE = 12078, 528
 MEMMAP_SHARE = (1120, 65536)
 EARLY_FIRST, EARLY_LAST = 2002, 1362  # init code (first DMA32 zone) and initrd (top of memory), freed late
+RECLAIM_DISTANCE = 30  # beyond it a request does not reclaim a node to stay there (zone_reclaim_mode)
 NODES_MOST = 1 << 10  # MAX_NUMNODES: distance first, load second
 MAX_MIN_FREE_KB, MIN_MIN_FREE_KB = 262144, 128
 
@@ -174,6 +176,18 @@ def setup_boost(k: Kernel) -> None:
         most = int(zones["wmark"][zid][WMARK_HIGH]) * factor // 10000
         usable = most and int(zones["managed"][zid]) >= 4 * PAGEBLOCK_PAGES
         zones["max_boost"][zid] = max(PAGEBLOCK_PAGES, most) if usable else 0
+
+
+def setup_zone_reclaim(k: Kernel) -> None:
+    """What zone_reclaim_mode goes by: its value, who is near, and what each zone's node keeps of page cache and slab (setup_min_unmapped_ratio)."""
+    zones = k.s.zones
+    k.s.ctl[CTL_RECLAIM_MODE] = int(k.sysctl["vm.zone_reclaim_mode"])
+    for zid in k.populated:
+        node, managed = int(zones["node"][zid]), int(zones["managed"][zid])
+        zones["min_unmapped"][zid] = managed * int(k.sysctl["vm.min_unmapped_ratio"]) // 100
+        zones["min_slab"][zid] = managed * int(k.sysctl["vm.min_slab_ratio"]) // 100
+        zones["near"][zid] = sum(1 << other for other in range(k.nr_nodes) if k.machine.distances[other][node] <= RECLAIM_DISTANCE)
+        zones["has_cpu"][zid] = has_cpus(k, node)
 
 
 def recommended_min_free_kb(nr_zones: int, lowmem: int) -> int:

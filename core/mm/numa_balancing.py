@@ -19,8 +19,11 @@ The pace. When a pass finds a program's accesses local or its own, the period gr
 Who asked last stands in `private` of a page that is in no swap cache (CPU and the last 8 bits of the pid, plus 1; 0: nobody yet); in Linux in the
 page's flags.
 
+A huge page is asked about with one hint and moves whole (numa_huge_pte_updates; its 512 pages count in numa_pages_migrated), unless another
+program maps it, too, or the node has no 2 MiB at hand. A small page moves for all who map it; libraries and dirty pages of files stay.
+
 Simplified. Only accesses (`touch`) count as running time. Programs that share pages are not grouped (numa_group), and a program is not moved to its
-preferred node. Huge entries get no hints. A page that several programs map stays. `kernel.numa_balancing` 2 (memory tiering) behaves as 1: all nodes
+preferred node. `kernel.numa_balancing` 2 (memory tiering) behaves as 1: all nodes
 are top tier. It is off at boot, as with `numa_balancing=disable`.
 
 Source: task_tick_numa, task_numa_work, task_numa_fault, task_numa_placement, should_numa_migrate_memory, migrate_misplaced_page; fact NU-10.
@@ -32,17 +35,56 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.abi.mman import VM_ACCESS, VM_HUGETLB, VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
-from core.abi.page_flags import PG_DIRTY, PG_HEAD, PG_KSM, PG_LRU, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL, PG_WRITEBACK
+from core.abi.mman import VM_ACCESS, VM_EXEC, VM_HUGETLB, VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE
+from core.abi.page_flags import PG_DIRTY, PG_HEAD, PG_KSM, PG_LRU, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL
 from core.events import Fault
-from core.jit import njit, step
+from core.jit import inline, njit, step
+from core.mm import rmap_walk
+from core.mm.compound import total_mapcount
 from core.mm.fault import F_PERM, next_block
-from core.mm.mm_types import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, WMARK_HIGH, WMARK_LOW, ZONE_MOVABLE, ZONES_PER_NODE, State
+from core.mm.huge_memory import huge_page_on
+from core.mm.migrate import (
+    PGMIGRATE_FAIL,
+    PGMIGRATE_SUCCESS,
+    cache_root,
+    cache_roots,
+    can_migrate,
+    can_migrate_huge,
+    is_free_to_go,
+    migrate_huge_page,
+    migrate_page,
+    take_over,
+)
+from core.mm.mm_types import (
+    CTL_HUGE_ZERO,
+    HPAGE_PMD_NR,
+    MM_ANONPAGES,
+    MM_FILEPAGES,
+    MM_SHMEMPAGES,
+    WMARK_HIGH,
+    WMARK_LOW,
+    ZONE_MOVABLE,
+    ZONES_PER_NODE,
+    State,
+)
 from core.mm.mmzone import cpu_to_node
-from core.mm.numa_move import move_page
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import GFP_USER, check_sync_rss_stat, get_page_on
-from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SOFT_DIRTY, PTE_SPECIAL, find_pte_table
+from core.mm.pgtable import (
+    PFN_MASK,
+    PTE_A,
+    PTE_D,
+    PTE_P,
+    PTE_PROTNONE,
+    PTE_PS,
+    PTE_RW,
+    PTE_SOFT_DIRTY,
+    PTE_SPECIAL,
+    find_pte_table,
+    find_table,
+    huge_entry,
+)
+from core.mm.rmap_walk import Rmap
 from core.mm.tlb import flush_tlb_mm_range
 from core.vmstat import EVENT, MEMCG_PGFAULT, PGFAULT
 
@@ -57,17 +99,19 @@ NO_NODE = -1
 NUMA_PERIOD_SLOTS, NUMA_PERIOD_THRESHOLD = 10, 7
 MAX_SCAN_WINDOW = 2560  # MB of scanning a second at most
 EARLY_PASSES = 4
-NUMA_PTE_UPDATES, NUMA_HINT_FAULTS = EVENT["numa_pte_updates"], EVENT["numa_hint_faults"]
+NUMA_PTE_UPDATES, NUMA_HUGE_PTE_UPDATES = EVENT["numa_pte_updates"], EVENT["numa_huge_pte_updates"]
+NUMA_HINT_FAULTS = EVENT["numa_hint_faults"]
 NUMA_HINT_FAULTS_LOCAL, NUMA_PAGE_MIGRATE = EVENT["numa_hint_faults_local"], EVENT["numa_pages_migrated"]
-PGMIGRATE_SUCCESS, PGMIGRATE_FAIL = EVENT["pgmigrate_success"], EVENT["pgmigrate_fail"]
+THP_MIGRATION_SUCCESS, THP_MIGRATION_FAIL = EVENT["thp_migration_success"], EVENT["thp_migration_fail"]
 KEPT = PTE_A | PTE_D | PTE_SOFT_DIRTY | PFN_MASK  # of an entry when it becomes a hint and back
 
 # debugfs: sched/numa_balancing
 DEFAULTS: dict[str, int] = {
     "scan_delay_ms": 1000, "scan_period_min_ms": 1000, "scan_period_max_ms": 60000, "scan_size_mb": 256, "hot_threshold_ms": 1000,
 }  # fmt: skip
-# vmf.count of `do_numa_pages`
-HINTS, LOCAL, MIGRATED, FAILED = range(4)
+# vmf.count of `do_numa_pages`: faults, those for pages that were near; in pages: all, those near, moved, not moved
+HINTS, LOCAL, PAGES, LOCAL_PAGES, MIGRATED, FAILED = range(6)
+HAS_NO_CPUPID = PG_SWAPCACHE | PG_TAIL | PG_KSM  # `private` of such a page is something else
 
 
 class NumaStats:
@@ -209,18 +253,22 @@ def mark(k: Kernel, task: Task, vma: Vma, start: int, end: int) -> int:
 
 @njit
 def change_prot_numa(s: State, pgd: int, start: int, end: int, here: int, cow: int) -> int:
-    """Make hints of the entries of [start, end) (change_pte_range with MM_CP_PROT_NUMA); how many.
+    """Make hints of the entries of [start, end) (change_pte_range, change_huge_pmd with MM_CP_PROT_NUMA); how many.
 
-    here: the node whose pages need no question, -1: none. Left out, too: the zero page, KSM, pages shared by a fork, dirty pages of files.
+    here: the node whose small pages need no question, -1: none. Left out, too: zero pages, KSM, pages shared by a fork, dirty pages of files. A huge
+    entry is asked about wherever its page lies.
     """
-    at, updates = start, 0
+    at, entries = start, 0
     while at < end:
         tid = find_pte_table(s, pgd, at)
-        if tid == 0:
-            to = next_block(s, pgd, at, end)
-            at = to if to > at else (at | 511) + 1
-            continue
         stop = min(end, (at | 511) + 1)
+        if tid == 0:
+            if huge_entry(s, pgd, at):
+                entries += mark_huge(s, pgd, at)
+            else:
+                stop = max(next_block(s, pgd, at, end), stop)
+            at = stop
+            continue
         for vpn in range(at, stop):
             pte = s.pt[tid, vpn & 511]
             if not pte & PTE_P or pte & PTE_SPECIAL:
@@ -232,23 +280,40 @@ def change_prot_numa(s: State, pgd: int, start: int, end: int, here: int, cow: i
             if s.zones[zone_of(s, pfn)]["node"] == here:
                 continue
             s.pt[tid, vpn & 511] = (pte & (KEPT | PTE_RW)) | PTE_PROTNONE
-            updates += 1
+            s.vm_event[NUMA_PTE_UPDATES] += 1
+            entries += 1
         at = stop
-    s.vm_event[NUMA_PTE_UPDATES] += updates
-    return updates
+    return entries
+
+
+@step
+def mark_huge(s: State, pgd: int, vpn: int) -> int:
+    """The huge entry around a page becomes a hint: 1, or 0 if it is one or maps the huge zero page."""
+    tid, slot = find_table(s, pgd, vpn, 2), (vpn >> 9) & 511
+    entry = s.pt[tid, slot]
+    if not entry & PTE_P or (entry & PFN_MASK) >> 12 == s.ctl[CTL_HUGE_ZERO]:
+        return 0
+    s.pt[tid, slot] = (entry & (KEPT | PTE_RW | PTE_PS)) | PTE_PROTNONE
+    s.vm_event[NUMA_PTE_UPDATES] += HPAGE_PMD_NR
+    s.vm_event[NUMA_HUGE_PTE_UPDATES] += 1
+    return 1
 
 
 # ---------------------------------------------------------------- hint faults
 
 
+@inline
+def last_asker(s: State, pfn: int) -> int:
+    """Who asked for the page last (page_cpupid_last): `me` of `do_numa_pages`, 0: nobody yet, or there is no place to keep it."""
+    return 0 if s.mem[pfn]["flags"] & HAS_NO_CPUPID else s.mem[pfn]["private"]
+
+
 @step
 def should_migrate(s: State, v, pfn: int, early: int, me: int) -> bool:
     """should_numa_migrate_memory: early in life at once, later at the second fault in a row from one node."""
-    page = s.mem[pfn]
-    last = 0
-    if not page["flags"] & (PG_SWAPCACHE | PG_HEAD | PG_TAIL | PG_KSM):
-        last = page["private"]
-        page["private"] = me
+    last = last_asker(s, pfn)
+    if not s.mem[pfn]["flags"] & HAS_NO_CPUPID:
+        s.mem[pfn]["private"] = me
     if early and (last == 0 or (last - 1) & 255 == (me - 1) & 255):
         return True
     per_node = v["other"]
@@ -256,39 +321,61 @@ def should_migrate(s: State, v, pfn: int, early: int, me: int) -> bool:
 
 
 @step
-def room_on(s: State, node: int) -> bool:
-    """Would the node stay above its high mark (migrate_balanced_pgdat)?"""
+def room_on(s: State, node: int, nr: int) -> bool:
+    """Would the node stay above its high mark with so many pages more (migrate_balanced_pgdat)?"""
     for zid in range(node * ZONES_PER_NODE, (node + 1) * ZONES_PER_NODE):
         zone = s.zones[zid]
-        if zone["managed"] and zone["free"] > zone["wmark"][WMARK_HIGH] + zone["boost"] + zone["lowmem_reserve"][ZONE_MOVABLE] + 1:
+        if zone["managed"] and zone["free"] > zone["wmark"][WMARK_HIGH] + zone["boost"] + zone["lowmem_reserve"][ZONE_MOVABLE] + nr:
             return True
     return False
 
 
 @step
-def migrate_misplaced_page(s: State, v, pfn: int) -> int:
-    """Move a page to the node of vmf's CPU: its frame there, or 0."""
+def migrate_misplaced_page(s: State, r: Rmap, roots, v, pfn: int) -> int:
+    """Move a small page to the node of vmf's CPU, for all who map it: its frame there, or 0. Libraries, and dirty pages of files, stay."""
     page, node = s.mem[pfn], v["node"]
     flags = page["flags"]
-    if page["mapcount"] != 1 or not flags & PG_LRU or flags & PG_WRITEBACK or flags & (PG_SWAPBACKED | PG_DIRTY) == PG_DIRTY:
+    alone, file = page["mapcount"] == 1, not flags & PG_SWAPBACKED
+    if not flags & PG_LRU or (file and (flags & PG_DIRTY or (not alone and v["vm_flags"] & VM_EXEC))) or not room_on(s, node, 1):
         return 0
-    if not room_on(s, node):
-        return 0
-    new = get_page_on(s, v, node, WMARK_LOW, GFP_USER, 1 << node)
+    new = 0
+    if is_free_to_go(s, pfn) if alone else can_migrate(s, r, pfn):
+        new = get_page_on(s, v, node, WMARK_LOW, GFP_USER, 1 << node)
     if new == 0:
         s.vm_event[PGMIGRATE_FAIL] += 1
         return 0
-    move_page(s, v, pfn, new)
+    if alone:  # its only entry is the hint at hand
+        take_over(s, cache_root(s, roots, pfn), pfn, new, True)
+    else:
+        migrate_page(s, r, roots, pfn, new)
     s.vm_event[PGMIGRATE_SUCCESS] += 1
     s.vm_event[NUMA_PAGE_MIGRATE] += 1
     return new
 
 
-@njit
-def do_numa_pages(s: State, perm, early: int, me: int, faults) -> None:
-    """Answer the hints at accesses vmf.done, done + 1, … until one is no hint (do_numa_page). vmf.other: CPUs a node.
+@step
+def migrate_misplaced_huge(s: State, r: Rmap, v, head: int) -> int:
+    """The same for a huge page, whole, if nobody else maps it and the node has 2 MiB at hand: its first frame there, or 0."""
+    if total_mapcount(s, head) > 1 or not room_on(s, v["node"], HPAGE_PMD_NR):
+        return 0
+    new = huge_page_on(s, v, v["node"], 1 << v["node"]) if can_migrate_huge(s, r, head) else 0
+    if new == 0:
+        s.vm_event[PGMIGRATE_FAIL] += HPAGE_PMD_NR
+        s.vm_event[THP_MIGRATION_FAIL] += 1
+        return 0
+    migrate_huge_page(s, r, head, new)
+    s.vm_event[PGMIGRATE_SUCCESS] += HPAGE_PMD_NR
+    s.vm_event[THP_MIGRATION_SUCCESS] += 1
+    s.vm_event[NUMA_PAGE_MIGRATE] += HPAGE_PMD_NR
+    return new
 
-    faults: by node of the page afterwards, how often another program or nobody-else (this one, or the first) had asked before.
+
+@njit
+def do_numa_pages(s: State, r: Rmap, roots, perm, early: int, me: int, faults) -> None:
+    """Answer the hints that the accesses from vmf.done on meet, until one meets none (do_numa_page, do_huge_pmd_numa_page). vmf.other: CPUs a node.
+
+    The accesses themselves are still to be made. faults: by node of the page afterwards, how many pages another program or nobody-else (this one, or
+    the first) had asked for before.
     """
     v = s.vmf[0]
     start, end, first, step, n = v["vm_start"], v["vm_end"], v["first"], v["step"], v["n"]
@@ -296,33 +383,45 @@ def do_numa_pages(s: State, perm, early: int, me: int, faults) -> None:
     i = v["done"]
     while i < n:
         vpn = first + (perm[i] if permuted else i * step)
-        tid = find_pte_table(s, pgd, vpn) if start <= vpn < end else 0
-        pte = s.pt[tid, vpn & 511] if tid else 0
-        if pte & (PTE_P | PTE_PROTNONE) != PTE_PROTNONE:
+        if not start <= vpn < end or not answer_hint(s, r, roots, v, pgd, vpn, early, me, faults):
             break
-        check_sync_rss_stat(s, v["mm"])
-        pfn = (pte & PFN_MASK) >> 12
-        node = s.zones[zone_of(s, pfn)]["node"]
-        last = s.mem[pfn]["private"] if not s.mem[pfn]["flags"] & (PG_SWAPCACHE | PG_HEAD | PG_TAIL | PG_KSM) else 0
-        private = 1 if last == 0 or (last - 1) & 255 == (me - 1) & 255 else 0
-        if node == v["node"]:
-            v["count"][LOCAL] += 1
-        if should_migrate(s, v, pfn, early, me) and node != v["node"]:
-            new = migrate_misplaced_page(s, v, pfn)
-            if new:
-                pfn, node = new, v["node"]
-                v["count"][MIGRATED] += 1
-            else:
-                v["count"][FAILED] += 1
-        s.pt[tid, vpn & 511] = (pfn << 12) | (pte & (KEPT & ~PFN_MASK | PTE_RW)) | v["prot"] | PTE_A
-        faults[node, private] += 1
-        v["count"][HINTS] += 1
         i += 1
     hints = v["count"][HINTS]
     s.vm_event[NUMA_HINT_FAULTS] += hints
     s.vm_event[NUMA_HINT_FAULTS_LOCAL] += v["count"][LOCAL]
     s.vm_event[PGFAULT] += hints
     s.memcgs[v["memcg"]]["stat"][MEMCG_PGFAULT] += hints
+
+
+@step
+def answer_hint(s: State, r: Rmap, roots, v, pgd: int, vpn: int, early: int, me: int, faults) -> bool:
+    """One hint fault, if there is a hint for this page: its page moves or not, and the entry permits accesses again."""
+    tid, slot = find_pte_table(s, pgd, vpn), vpn & 511
+    huge = tid == 0
+    if huge:
+        tid, slot = find_table(s, pgd, vpn, 2), (vpn >> 9) & 511
+    entry = s.pt[tid, slot] if tid else 0
+    if entry & (PTE_P | PTE_PROTNONE) != PTE_PROTNONE:
+        return False
+    check_sync_rss_stat(s, v["mm"])
+    nr = HPAGE_PMD_NR if huge else 1
+    pfn = (entry & PFN_MASK) >> 12
+    node, last = s.zones[zone_of(s, pfn)]["node"], last_asker(s, pfn)
+    private = 1 if last == 0 or (last - 1) & 255 == (me - 1) & 255 else 0
+    count = v["count"]
+    if node == v["node"]:
+        count[LOCAL] += 1
+        count[LOCAL_PAGES] += nr
+    if should_migrate(s, v, pfn, early, me) and node != v["node"]:
+        new = migrate_misplaced_huge(s, r, v, pfn) if huge else migrate_misplaced_page(s, r, roots, v, pfn)
+        if new:
+            pfn, node = new, v["node"]
+        count[MIGRATED if new else FAILED] += nr
+    s.pt[tid, slot] = (pfn << 12) | (entry & (KEPT & ~PFN_MASK | PTE_RW | (PTE_PS if huge else 0))) | v["prot"] | PTE_A
+    faults[node, private] += nr
+    count[HINTS] += 1
+    count[PAGES] += nr
+    return True
 
 
 def hint_faults(k: Kernel, task: Task, end: Answer, order: Array) -> int:
@@ -338,13 +437,13 @@ def hint_faults(k: Kernel, task: Task, end: Answer, order: Array) -> int:
     v: Any = k.s.vmf[0]
     v["other"] = max(1, k.nr_cpus // k.nr_nodes)
     v["count"] = 0
-    do_numa_pages(k.s, order, int(early), 1 + (task.cpu << 8 | task.pid & 255), faults)
-    hints, local, migrated, failed = v["count"][:4].tolist()
+    do_numa_pages(k.s, rmap_walk.tables(k), cache_roots(k), order, int(early), 1 + (task.cpu << 8 | task.pid & 255), faults)
+    hints, _, pages, local, migrated, failed = v["count"][:6].tolist()
     for node, (other, private) in enumerate(faults.tolist()):
         numa.recent[node][0] += other
         numa.recent[node][1] += private
     numa.locality[1] += local
-    numa.locality[0] += hints - local
+    numa.locality[0] += pages - local
     numa.failed += failed
     numa.pages_migrated += migrated
     task.minflt += hints

@@ -50,6 +50,7 @@ from core.mm.compound import (
 from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import (
     CTL_FAIL_NTH,
+    CTL_RECLAIM_MODE,
     HPAGE_PMD_NR,
     MAX_NUMNODES,
     MIGRATE_MOVABLE,
@@ -61,7 +62,7 @@ from core.mm.mm_types import (
     WMARK_LOW,
     State,
 )
-from core.mm.page_alloc import clear_page_row, free_one_page, get_page_from_freelist, zone_of
+from core.mm.page_alloc import ask_for_node_reclaim, clear_page_row, free_one_page, get_page_from_freelist, zone_of
 from core.mm.page_counter import try_charge, uncharge
 from core.mm.pgtable import PFN_MASK, PTE_PRESENT, TABLE_ENTRY, find_pte_table, give_table_row, huge_entry, take_node, take_table_row
 from core.mm.slab import account_slab
@@ -132,6 +133,14 @@ def get_page_on(s: State, v, node: int, mark: int, classzone: int, nodes: int) -
 
 
 @step
+def get_page_near(s: State, v, node: int, classzone: int, nodes: int) -> int:
+    """`get_page_on` for a request that may wait: 0 where zone_reclaim_mode has it reclaim a node before it asks the next (`gfp.slowpath` does)."""
+    if s.ctl[CTL_RECLAIM_MODE] and ask_for_node_reclaim(s, node, 0, v["mark"], classzone, nodes, v["node"]):
+        return 0
+    return get_page_on(s, v, node, v["mark"], classzone, nodes)
+
+
+@step
 def nth_node(nodes: int, n: int) -> int:
     """The n-th node of a mask, counting from 0 and round it (offset_il_node)."""
     weight = 0
@@ -161,7 +170,7 @@ def alloc_interleaved(s: State, v, classzone: int, vpn: int, nodes: int) -> int:
     """A page of a mapping goes where its offset says, any other to the task's next node (alloc_page_interleave)."""
     row = s.mms[v["mm"]]
     node = nth_node(nodes, vpn - v["vm_start"] + v["vm_pgoff"]) if vpn >= 0 else next_node_in(nodes, row["il_prev"])
-    pfn = get_page_on(s, v, node, v["mark"], classzone, v["tried"])
+    pfn = get_page_near(s, v, node, classzone, v["tried"])
     if pfn == 0:
         return 0
     if vpn < 0:
@@ -181,7 +190,7 @@ def alloc_preferred_many(s: State, v, classzone: int, nodes: int) -> int:
         return pfn
     v["tried"] = cpuset_nodes(v, classzone, 0)
     pfn = get_page_on(s, v, v["node"], WMARK_LOW, classzone, v["tried"])
-    return pfn if pfn else get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
+    return pfn if pfn else get_page_near(s, v, v["node"], classzone, v["tried"])
 
 
 @inline
@@ -206,11 +215,11 @@ def alloc_by_policy(s: State, v, classzone: int, vpn: int) -> int:
     if mode == MPOL_PREFERRED_MANY:
         return alloc_preferred_many(s, v, classzone, nodes)
     if mode == MPOL_PREFERRED:
-        return get_page_on(s, v, nth_node(nodes, 0), v["mark"], classzone, allowed)
+        return get_page_near(s, v, nth_node(nodes, 0), classzone, allowed)
     if mode == MPOL_BIND:
         v["tried"] = cpuset_nodes(v, classzone, nodes)
-        return get_page_on(s, v, v["node"], v["mark"], classzone, v["tried"])
-    return get_page_on(s, v, v["node"], v["mark"], classzone, allowed)
+        return get_page_near(s, v, v["node"], classzone, v["tried"])
+    return get_page_near(s, v, v["node"], classzone, allowed)
 
 
 @inline
@@ -236,7 +245,9 @@ def alloc_charged(s: State, v, classzone: int, vpn: int) -> int:
     """
     if v["policy"] == 0:
         v["tried"] = cpuset_nodes(v, classzone, 0)
-        pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"], migratetype_of(classzone))
+        pfn = 0
+        if s.ctl[CTL_RECLAIM_MODE] == 0 or not ask_for_node_reclaim(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"]):
+            pfn = get_page_from_freelist(s, v["node"], 0, v["mark"], classzone, v["tried"], v["node"], migratetype_of(classzone))
     else:
         pfn = alloc_by_policy(s, v, classzone, vpn)
     if pfn == 0:

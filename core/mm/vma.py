@@ -41,6 +41,7 @@ from core.abi.mman import (
     VM_SOFTDIRTY,
     VM_SPECIAL,
 )
+from core.mm import hugetlb_share
 from core.mm.huge_pmd import vma_adjust_trans_huge
 from core.mm.mm_types import Vma
 from core.mm.rmap import anon_vma_clone, anon_vma_prepare, unlink_anon_vmas
@@ -158,6 +159,7 @@ def split_unchecked(k: Kernel, vma: Vma, vpn: int) -> Vma:
     if vma.file is not None and vma.file.hstate is not None and vpn & (vma.file.hstate.nr_pages - 1):
         raise SysError(Errno.EINVAL, f"a mapping of hugetlb ends at multiples of {vma.file.hstate.size >> 20} MiB")
     vma_adjust_trans_huge(k, vma, vpn)
+    hugetlb_share.unshare_at(k, vma, vpn)
     upper = dup_vma(vma, vma.mm)
     upper.start = vpn
     upper.pgoff = vma.pgoff + (vpn - vma.start)

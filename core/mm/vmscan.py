@@ -1,8 +1,10 @@
 """Reclaim: who asks, for how much, and how hard it tries (mm/vmscan.c).
 
-Three ask. *kswapd* of a node runs when a zone falls below its low mark until one is above its high mark; a task that finds
+Four ask. *kswapd* of a node runs when a zone falls below its low mark until one is above its high mark; a task that finds
 nothing above the min mark reclaims 32 pages itself (*direct*); a charge that a cgroup's limit refuses, a write to
 memory.max or memory.high, and memory.reclaim reclaim from that cgroup's subtree (*memcg*).
+
+With vm.zone_reclaim_mode a task also reclaims 32 pages of its own *node* before it goes on to another node's memory (`node_reclaim`).
 
 Each asks in rounds of falling priority: at priority p a list gives 1/2^p of its pages to be looked at, from 12 (a
 4096th) down to 0 (all). Within a round every cgroup below the target is visited, its share of anonymous and file pages
@@ -28,7 +30,8 @@ from core.direct import Direct
 from core.events import Reclaim, SwapOut
 from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
 from core.mm.lru_classic import pageout_range
-from core.mm.mm_types import CTL_LOOKS, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE, fresh
+from core.mm.mm_types import CTL_LOOKS, CTL_RECLAIM_MODE, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE, fresh
+from core.mm.page_alloc import RECLAIM_UNMAP, RECLAIM_WRITE
 from core.mm.shrink_node import (
     AGE,
     DEF_PRIORITY,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
 
+NODE_RECLAIM_PRIORITY = 4
 SCAN_CONTROL = fresh(SC, "target", "priority", "nr_to_reclaim", "may_swap", "may_writepage", "may_unmap", "kswapd", "swappiness", "block_heads",
                      "nr_visits", "recursive")  # fmt: skip
 BALANCED, BALANCE, TRY, ONE = map(Direct, (is_balanced, balance_round, try_to_free_pages, one_round))
@@ -75,6 +79,26 @@ def reclaim(k: Kernel, cg: Cgroup, nr: int, by: str | None = None, *, may_swap: 
     who = by or ("memcg" if cg.parent is not None else "direct")
     carry_out(k, TRY, who)
     return int(c["nr_reclaimed"])
+
+
+def node_reclaim(k: Kernel, node: int, order: int) -> bool:
+    """Free what a request needs on a node, so that it can stay there (__node_reclaim): whether that was enough.
+
+    From priority 4, a sixteenth of the lists, and as far as vm.zone_reclaim_mode lets it: with bit 2 it writes, with bit 4 it unmaps.
+    """
+    mode, wanted = int(k.s.ctl[CTL_RECLAIM_MODE]), 1 << order
+    c = begin(k, 0, max(wanted, SWAP_CLUSTER_MAX))
+    c["node"], c["priority"] = node, NODE_RECLAIM_PRIORITY
+    c["may_writepage"], c["may_unmap"] = int(mode & RECLAIM_WRITE != 0), int(mode & RECLAIM_UNMAP != 0)
+    while True:
+        carry_out(k, ONE, "node")
+        if int(c["nr_reclaimed"]) >= wanted or c["priority"] == 0:
+            break
+        c["priority"] -= 1
+    if int(c["nr_reclaimed"]) >= wanted:
+        return True
+    k.s.vm_event[EVENT["zone_reclaim_failed"]] += 1
+    return False
 
 
 def carry_out(k: Kernel, rounds: Direct, who: str) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SHIFT, PAGE_SIZE
-from core.mm import numa_migrate, pgtable
+from core.mm import numa_migrate
 from core.mm.mempolicy import do_mbind, do_set_mempolicy, make_policy
-from core.mm.page_alloc import page_zone
 from core.mm.smaps import NUMA_NODES, gather_numa
-from core.mm.vma import vma_lookup, vmas_between
+from core.mm.util import capable
+from core.mm.vma import vmas_between
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -26,7 +26,7 @@ def sys_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes
     strict alone refuses before anything changes; with move the policy is set, pages move, and EIO says that some could not.
     """
     make_policy(k, task, mode, nodes, flags)
-    if "move_all" in flags and task.uid:
+    if "move_all" in flags and not capable(task):
         raise SysError(Errno.EPERM, "moving pages that others map, too, needs CAP_SYS_NICE")
     moving = mode != "default" and not {"move", "move_all"}.isdisjoint(flags)
     strict = mode != "default" and "strict" in flags
@@ -35,7 +35,7 @@ def sys_mbind(k: Kernel, task: Task, address: int, length: int, mode: str, nodes
     do_mbind(k, task, address, length, mode, nodes, flags)
     if moving:
         first, last = address >> PAGE_SHIFT, (address + length + PAGE_SIZE - 1) >> PAGE_SHIFT
-        if numa_migrate.move_misplaced(k, task, first, last, nodes) and strict:
+        if numa_migrate.move_misplaced(k, task, first, last, nodes, everybody="move_all" in flags) and strict:
             raise SysError(Errno.EIO, "pages of the range could not be moved")
 
 
@@ -56,42 +56,29 @@ def sys_set_mempolicy(k: Kernel, task: Task, mode: str, nodes: Sequence[int] = (
 
 
 def sys_migrate_pages(k: Kernel, task: Task, old_nodes: Sequence[int], new_nodes: Sequence[int]) -> dict[str, Any]:
-    """migrate_pages: {not_moved}. EINVAL."""
-    return {"not_moved": numa_migrate.do_migrate_pages(k, task, old_nodes, new_nodes)}
+    """migrate_pages: {not_moved}. EINVAL. With CAP_SYS_NICE the pages that others map move, too."""
+    return {"not_moved": numa_migrate.do_migrate_pages(k, task, old_nodes, new_nodes, everybody=capable(task))}
 
 
-def sys_move_pages(k: Kernel, task: Task, address: int, pages: Sequence[int], nodes: Sequence[int] | None = None) -> dict[str, Any]:
-    """move_pages: {status}, the node of each page or -errno, in order. EINVAL (lengths differ), ENODEV (no such node)."""
+def sys_move_pages(k: Kernel, task: Task, address: int, pages: Sequence[int], nodes: Sequence[int] | None = None,
+                   flags: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+    """move_pages: {status, not_moved}, the node of each page or -errno, in order. EINVAL (lengths differ), ENODEV (no such node), EACCES (not in the
+    cpuset), EPERM (move_all without CAP_SYS_NICE).
+    """
     vpns = [(address >> PAGE_SHIFT) + page for page in pages]
+    if "move_all" in flags and not capable(task):
+        raise SysError(Errno.EPERM, "moving pages that others map, too, needs CAP_SYS_NICE")
     if nodes is None:
-        return {"status": " ".join(str(_node_of(k, task, vpn)) for vpn in vpns)}
+        return _statuses(numa_migrate.do_pages_stat(k, task, vpns), len(vpns))
     if len(nodes) != len(vpns):
         raise SysError(Errno.EINVAL, "one node for each page")
     if any(node >= k.nr_nodes for node in nodes):
         raise SysError(Errno.ENODEV, f"no such node: this machine has nodes 0 to {k.nr_nodes - 1}")
-    return {"status": " ".join(str(_move(k, task, vpn, node)) for vpn, node in zip(vpns, nodes, strict=True))}
+    if task.mems and any(not task.mems >> node & 1 for node in nodes):
+        raise SysError(Errno.EACCES, "a node is not in the process's cpuset")
+    return _statuses(numa_migrate.do_pages_move(k, task, vpns, nodes, everybody="move_all" in flags), len(vpns))
 
 
-def _move(k: Kernel, task: Task, vpn: int, node: int) -> int:
-    """The node of a page after it was told to move there; -EACCES if others map it, too, -EBUSY if it stayed."""
-    there = _node_of(k, task, vpn)
-    if there < 0 or there == node:
-        return there
-    assert task.mm is not None
-    pte = pgtable.entry(k, task.mm, vpn)
-    if int(k.s.mem["mapcount"][(pte & pgtable.PFN_MASK) >> PAGE_SHIFT]) > 1:
-        return -int(Errno.EACCES)
-    return node if numa_migrate.move_one(k, task, vpn, node) else -int(Errno.EBUSY)
-
-
-def _node_of(k: Kernel, task: Task, vpn: int) -> int:
-    """The node of the page that is mapped here; -EFAULT outside a mapping and for the zero page, -ENOENT for no page."""
-    assert task.mm is not None
-    vma = vma_lookup(task.mm, vpn)
-    pte = pgtable.entry(k, task.mm, vpn) if vma is not None else 0
-    if vma is None or (pte & pgtable.PTE_PRESENT and pte & pgtable.PTE_SPECIAL):
-        return -int(Errno.EFAULT)
-    if not pte & pgtable.PTE_PRESENT:
-        return -int(Errno.ENOENT)
-    zone = int(page_zone(k.s, (pte & pgtable.PFN_MASK) >> PAGE_SHIFT))
-    return int(k.s.zones["node"][zone])
+def _statuses(status: list[int], asked: int) -> dict[str, Any]:
+    """What was found out, and about how many pages nothing was, because the call ended before."""
+    return {"status": " ".join(map(str, status)), "not_moved": asked - len(status)}

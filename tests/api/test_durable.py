@@ -1,18 +1,21 @@
 """What was answered is there after a restart, a crash, a takeover and a change of version, on both databases."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import httpx2
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
-from app.storage import open_store
+from app.host import registry as registries
+from app.storage import history, open_store
 from app.storage.schema import journal, replies, snapshots
 from core import Kernel
 from tests.api.client import PAGE, Client, problem, running
@@ -80,6 +83,7 @@ def test_a_snapshot_that_cannot_be_read_is_passed_over(tmp_path, where):
         session.call(pid, "fork")
         before = seen(session)
     store = open_store(url)
+    store.write(lambda conn: conn.execute(delete(snapshots).where(snapshots.c.seq == 3)))  # of the service's end
     blob = bytearray(store.read(lambda conn: conn.execute(select(snapshots.c.kernel).where(snapshots.c.seq == 2)).scalar_one()))
     at = {"head": 0, "middle": len(blob) // 2, "tail": -1, "version": 3}[where]
     blob[at] ^= 0x55
@@ -98,6 +102,20 @@ def test_a_snapshot_that_cannot_be_read_is_passed_over(tmp_path, where):
     with kept(url) as service:
         session = again(service, session)
         assert seen(session) == before
+
+
+def test_the_end_of_a_service_leaves_snapshots(database_url):  # noqa: F811
+    """The next one plays nothing again."""
+    with kept(database_url) as service:
+        session = service.session()
+        story(session)
+        before, seq = seen(session), session.state()["seq"]
+    store = open_store(database_url)
+    loaded = store.load(session.id)
+    assert (loaded.snapshot.seq, loaded.entries, loaded.record.holder) == (seq, [], None)
+    store.close()
+    with kept(database_url) as service:
+        assert seen(again(service, session)) == before
 
 
 def test_an_answer_is_given_again_after_a_restart(database_url):  # noqa: F811
@@ -147,6 +165,34 @@ def test_a_session_that_leaves_memory_comes_back(special):
             assert seen(session) == before
             assert events(session) == told
             assert len(registry) == 1
+
+
+@pytest.mark.parametrize(("limit_ns", "kept"), [(0, 1), (10**12, 0)], ids=["with a snapshot", "without"])
+def test_what_is_played_again_fast_needs_no_snapshot(special, monkeypatch, limit_ns, kept):
+    monkeypatch.setattr(registries, "PLAYED_AGAIN_NS", limit_ns)
+    with special() as service:
+        session = service.session()
+        story(session)
+        before, told = seen(session), events(session)
+        registry = service.app.state.registry
+        assert asyncio.run_coroutine_threadsafe(registry.hibernate(service.inside(session.id)), service.loop).result(60)
+        with registry.writer.database.engine.connect() as conn:
+            assert conn.execute(select(func.count()).select_from(snapshots)).scalar_one() == kept
+        assert (seen(session), events(session)) == (before, told)
+
+
+def test_a_session_that_left_leaves_its_memory(special):
+    with special() as service:
+        session = service.session()
+        session.post("/batch", {"ops": [{"op": "spawn", "comm": "a"}]})
+        kernel = weakref.ref(service.inside(session.id).kernel)
+        gc.collect()
+        gc.disable()
+        try:
+            assert asyncio.run_coroutine_threadsafe(service.app.state.registry.hibernate(service.inside(session.id)), service.loop).result(60)
+            assert kernel() is None
+        finally:
+            gc.enable()
 
 
 def test_a_session_in_use_stays(special):
@@ -262,25 +308,27 @@ class Process:
 def test_a_killed_service_has_lost_nothing_that_it_answered(tmp_path):
     service = Process(tmp_path)
     service.start()
+    ask = httpx2.Client(timeout=120)
     try:
-        session = httpx2.post(f"{service.url}/v1/sessions", json={}).json()["id"]
+        session = ask.post(f"{service.url}/v1/sessions", json={}).json()["id"]
         path = f"{service.url}/v1/sessions/{session}"
-        pid = httpx2.post(f"{path}/processes", json={"comm": "a"}).json()["pid"]
+        pid = ask.post(f"{path}/processes", json={"comm": "a"}).json()["pid"]
         for _ in range(2):
-            acknowledged = [httpx2.post(f"{path}/processes/{pid}/brk", json={"increment": 1}).json()["seq"] for _ in range(20)][-1]
-            before = httpx2.get(f"{path}/fs/proc/meminfo").content
+            acknowledged = [ask.post(f"{path}/processes/{pid}/brk", json={"increment": 1}).json()["seq"] for _ in range(20)][-1]
+            before = ask.get(f"{path}/fs/proc/meminfo").content
             service.kill()
             service.start()
-            assert httpx2.get(path, timeout=60).json()["seq"] == acknowledged
-            assert httpx2.get(f"{path}/fs/proc/meminfo").content == before
+            assert ask.get(path).json()["seq"] == acknowledged
+            assert ask.get(f"{path}/fs/proc/meminfo").content == before
     finally:
+        ask.close()
         service.kill()
 
 
 def test_kernels_are_values(tmp_path):
     """The journal of a database, read without the service: a kernel of one's own comes to the same digest."""
     url = f"sqlite:///{tmp_path / 's.sqlite'}"
-    with kept(url) as service:
+    with kept(url, snapshot_replay="1h") as service:  # on a slow machine too the journal is all there is
         session = service.session(seed=9)
         story(session)
         digest = service.inside(session.id).kernel.digest()
@@ -290,7 +338,8 @@ def test_kernels_are_values(tmp_path):
     store = open_store(url)
     kernel = Kernel.boot(machine, 9)
     kernel.drain()
-    for entry in store.load(session.id).entries[1:]:
+    line = store.load(session.id).record.line
+    for entry in store.read(lambda conn: list(history.entries(conn, line)))[1:]:
         op = op_of(entry)
         kernel.call(op.op, op.pid, **op.args)
     assert kernel.digest() == digest

@@ -32,13 +32,13 @@ def session(service: Service) -> Client:
 
 
 @contextmanager
-def opened(session: Client) -> Iterator[socket.socket]:
+def opened(session: Client, path: str = "events") -> Iterator[socket.socket]:
     """A raw connection, upgraded, its reading end at the first frame."""
     port = session.service.listener.getsockname()[1]
     with socket.create_connection(("127.0.0.1", port), 20) as raw:
         key = base64.b64encode(os.urandom(16)).decode()
         raw.sendall(
-            f"GET {session.path}/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {session.path}/{path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         head = b""
@@ -152,13 +152,14 @@ FRAMES = st.builds(
 )
 
 
-def test_any_frames(session: Client) -> None:
+@pytest.mark.parametrize("path", ["events", "policy"])
+def test_any_frames(session: Client, path: str) -> None:
     @given(st.lists(FRAMES, min_size=1, max_size=6), st.binary(max_size=20))
     @example([], b"\x00" * 20)
     @example([], b"GET / HTTP/1.1\r\n\r\n")
     @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def check(frames: list[bytes], tail: bytes) -> None:
-        with opened(session) as raw:
+        with opened(session, path) as raw:
             try:
                 raw.sendall(b"".join(frames) + tail)
                 raw.shutdown(socket.SHUT_WR)
@@ -168,6 +169,25 @@ def test_any_frames(session: Client) -> None:
         assert code is None or code in {1000, 1005, PROTOCOL_ERROR, BAD_DATA, TOO_LARGE, BAD_MESSAGE} or code in range(1000, 5000), code
 
     check()
+    calm(session)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"null", b"[]", b'"x"', b"{", b"{}", b'{"type":"take"}', b'{"type":"take","id":0,"pages":[]}', b'{"type":"take","id":1,"pages":[-1]}',
+        b'{"type":"take","id":1,"pages":[1.5]}', b'{"type":"take","id":1,"pages":["1"]}', b'{"type":"take","id":1,"pages":' + b"[" * 50_000,
+        b'{"type":"take","id":' + b"9" * 5000 + b',"pages":[]}', b'{"type":"take","id":1,"pages":[' + b"1," * 5000 + b"1]}",
+        b'{"type":"score","x":1}',
+        b'{"type":"hello"}', b'{"type":"isolate","id":1}', b'{"type":["take"],"id":1,"pages":[]}',
+    ],
+    ids=lambda text: text[:50].decode(),
+)  # fmt: skip
+def test_messages_that_are_no_policys(service: Service, text: bytes) -> None:
+    session = service.session(machine={"memory": "64M"})
+    with opened(session, "policy") as raw:
+        raw.sendall(frame(TEXT, text))
+        assert ending(raw) == BAD_MESSAGE
     calm(session)
 
 

@@ -117,8 +117,7 @@ def test_profiles_volumes_and_mounted_files() -> None:
 
 def test_every_setting_that_is_passed_is_one() -> None:
     names = {name.removeprefix("PAGEWALK_").lower() for name in COMPOSE["services"]["pagewalk"]["environment"]}
-    later = {"database_url"}  # where sessions are kept, when it is no folder
-    assert names - later <= set(Settings.model_fields)
+    assert names <= set(Settings.model_fields)
     inside = set(re.findall(r"PAGEWALK_(\w+)=", DOCKERFILE))
     assert {name.lower() for name in inside} - {"cache"} <= set(Settings.model_fields)
 

@@ -1,8 +1,21 @@
-"""The short version of `torture`."""
+"""The short version of `torture`: a few kills of each kind."""
 
-from tests.pool.torture import torture
+import pytest
+
+from tests.pool.torture import Plan, torture
+from tests.storage import postgres
+
+NEEDS = pytest.mark.skipif(postgres.programs() is None, reason="PostgreSQL is not installed")
+KINDS = [
+    ("worker", 2, "sqlite"),
+    ("service", 1, "sqlite"),
+    pytest.param("service", 1, "postgresql", marks=NEEDS),
+    pytest.param("service", 2, "postgresql", marks=NEEDS),
+]
 
 
-def test_nothing_is_lost_or_doubled_when_workers_are_killed():
-    figures = torture(kills=2, clients=4, workers=2, seed=1)
-    assert figures["operations"] > 8 and figures["events"] >= 2 * figures["operations"]
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("victim", "workers", "database"), KINDS)
+def test_nothing_is_lost_or_doubled(victim, workers, database):
+    figures = torture(Plan(victim, kills=2, clients=4, workers=workers, database=database, seed=1))
+    assert figures["operations"] > 20 and figures["events"] > 20

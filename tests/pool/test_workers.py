@@ -140,7 +140,7 @@ def test_sigterm_ends_streams_and_all_processes_in_time():
 def test_workers_end_with_their_supervisor_and_free_the_port():
     service = Workers()
     port = int(service.url.rpartition(":")[2])
-    service.process.kill()
+    os.kill(service.process.pid, signal.SIGKILL)
     service.stop()
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):

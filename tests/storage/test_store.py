@@ -1,14 +1,15 @@
 """The Protocol of a store, on both databases: leases and fences, journals, timelines, snapshots, migrations."""
 
+import asyncio
 import dataclasses
 import threading
 
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from app.storage import Append, Entry, Fenced, Held, NoSuchSession, Record, Snapshot, StorageError, catalogue, history, open_store
+from app.storage import Append, Entry, Fenced, Held, NoSuchSession, Record, Snapshot, StorageError, Unit, Writer, catalogue, history, open_store
 from app.storage.database import Database
-from app.storage.schema import COMPONENTS, Component, lines, snapshots, versions
+from app.storage.schema import COMPONENTS, Component, lines, sessions, snapshots, versions
 
 TTL = 3600.0
 
@@ -292,3 +293,23 @@ def test_a_failed_write_changes_nothing(store):
 def test_what_is_no_database_is_said(url):
     with pytest.raises(StorageError):
         open_store(url)
+
+
+def test_appends_have_a_connection_that_nobody_else_has(store):
+    """A reader that ends takes its transaction back: an append that was part of it would be lost after it was acknowledged."""
+    lease, line = begin(store)
+    writer = Writer(store.database)
+
+    async def one(seq):
+        done = asyncio.get_running_loop().create_future()
+        writer.submit(Unit([Append(lease, line, entries(seq, seq))], done.set_result))
+        assert await done is None
+
+    def read(conn):
+        conn.execute(select(sessions.c.id)).all()
+        asyncio.run(one(numbers(store, line)[-1] + 1))
+
+    for _ in range(20):
+        store.read(read)
+    assert numbers(store, line) == list(range(21))
+    writer.close()

@@ -60,6 +60,17 @@ def test_pages_follow_their_program() -> None:
     assert sum(event.pages for event in events) == PAGES  # type: ignore[attr-defined]
 
 
+def test_what_it_has_learnt_stands_in_sched() -> None:
+    box = NumaBox()
+    box.run_on(1)
+    box.compute(300)
+    text = box.text(f"/proc/{box.p}/sched")
+    found = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in text.splitlines()[2:] if ":" in line}
+    assert found["numa_pages_migrated"] == str(PAGES) and found["numa_preferred_nid"] in ("-1", "0", "1")
+    assert int(found["mm->numa_scan_seq"]) > 4 and int(found["total_numa_faults"]) >= 0
+    assert "current_node=1, numa_group_id=0" in text and "numa_faults node=1 task_private=" in text
+
+
 def test_later_it_takes_two_faults_from_the_same_node() -> None:
     box = NumaBox()
     box.run_on(1)
@@ -116,3 +127,47 @@ def test_the_same_twice_and_through_a_snapshot() -> None:
     for box in (one, two):
         box.compute(60)
     assert one.kernel.digest() == two.kernel.digest()
+
+
+class HugeBox(NumaBox):
+    """The same with huge pages under 8 MiB of it."""
+
+    def __init__(self, **knobs: int) -> None:
+        super().__init__(**knobs)
+        self.set("/sys/kernel/mm/transparent_hugepage/enabled", "always")
+        self.h = self.mmap(self.p, PAGES * PAGE, align=2 << 20)
+        self.touch(self.p, self.h, PAGES * PAGE)
+        assert self.smaps_kb(self.p, self.h, "AnonHugePages") == PAGES * 4
+
+
+def test_huge_pages_are_asked_about_and_move_whole() -> None:
+    box = HugeBox()
+    box.run_on(1)
+    faults = box.compute(100).minor
+    found = box.counters()
+    assert box.node_of_pages() == f"N1={PAGES}"
+    assert faults == found["numa_hint_faults"] and found["numa_pages_migrated"] == PAGES
+    assert box.vmstat()["numa_huge_pte_updates"] * 512 >= PAGES
+    assert box.vmstat()["thp_migration_success"] == PAGES // 512 and box.vmstat()["thp_split_page"] == 0
+    assert box.smaps_kb(box.p, box.h, "AnonHugePages") == PAGES * 4
+
+
+def test_a_huge_page_of_two_programs_stays() -> None:
+    box = HugeBox()
+    box.ok(box.p, "fork")
+    box.run_on(1)
+    box.compute(100)
+    assert box.node_of_pages() == f"N0={PAGES}" and box.counters()["numa_pages_migrated"] == 0
+    assert box.counters()["numa_hint_faults"] > 0
+
+
+def test_a_write_through_a_hint_is_stored() -> None:
+    box = NumaBox()
+    box.run_on(1)
+    box.touch(box.p, box.h, PAGE, "read", pages=[0] * 65536, repeat=300)
+    assert box.counters()["numa_pte_updates"] > 0
+    box.touch(box.p, box.h, PAGES * PAGE, fill=9)
+    found = box.counters()["numa_hint_faults"]
+    assert found > 0
+    pfns = [int(pfn) for pfn in (box.kernel.s.mem["content"][box.kernel.s.mem["mapping"] > 0] == 9).nonzero()[0]]
+    assert len(pfns) >= PAGES
