@@ -12,6 +12,7 @@ and no others. This module is the one place in `core/` that looks at its own sur
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -41,9 +42,15 @@ def cache_dir() -> Path:
 
 def fingerprint(loop: Callable[..., Any], signature: object = "") -> str:
     """A digest of all that a loop is compiled from, with the types of its arguments: equal exactly when the machine code would be."""
-    digest = hashlib.sha256(f"{numba.__version__}{Path(__file__).read_text()}{signature}".encode())
+    digest = hashlib.sha256(f"{numba.__version__}{_how()}{signature}".encode())
     _describe(_function(loop), digest.update, set())
     return digest.hexdigest()[:24]
+
+
+@functools.cache
+def _how() -> str:
+    """The text of what tells numba how to compile."""
+    return "".join(Path(__file__).with_name(name).read_text() for name in ("jit.py", "columns.py"))
 
 
 def _function(value: Any) -> Any:
