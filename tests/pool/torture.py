@@ -169,9 +169,10 @@ class Client:
             ids = [event["id"] for event in self.told]
             assert ids == list(range(1, reference["events"] + 1)), f"{self.sid}: events {ids[:5]} .. {ids[-5:]}"
 
-
     def _get(self, http: httpx2.Client, path: str) -> httpx2.Response:
-        answer = http.get(f"/v1/sessions/{self.sid}{path}")
+        end = time.monotonic() + 60  # a worker that was killed last may still be on its way back
+        while (answer := http.get(f"/v1/sessions/{self.sid}{path}")).status_code == 503 and time.monotonic() < end:
+            time.sleep(0.1)
         assert answer.status_code == 200, f"{self.sid}{path}: {answer.status_code} {answer.text[:300]}"
         return answer
 
