@@ -2,8 +2,10 @@
 
 import contextlib
 import random
+import resource
 import sqlite3
 
+import psutil
 import pytest
 from sqlalchemy import delete, select, update
 
@@ -13,6 +15,7 @@ from app.storage import open_store
 from app.storage.schema import journal, snapshots
 from tests.api.client import PAGE, Client, problem, running
 from tests.api.test_time_travel import seen
+from tests.pool import service as pool
 
 
 def kept(url, **more):
@@ -136,3 +139,37 @@ def test_a_damaged_page_of_sqlite_harms_its_own_sessions_only(tmp_path):
         assert sound.state()["seq"] == 32 and sound.spawn() > 0
         found = journals(Settings(database=url))
         assert found.verdict == "wrong" and first.id in found.says
+
+
+# ---------------------------------------------------------------- no room
+
+
+def test_a_full_disk_is_answered_507_and_nothing_is_acknowledged_that_is_not_there(tmp_path):
+    """The process may not let files grow for a while, which the system answers as it answers a full disk."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    environment = {"PAGEWALK_DATABASE": f"sqlite:///{tmp_path / 'data' / 's.sqlite'}", "PAGEWALK_INSTANCE": "test"}
+    with pool.running(workers=1, environment=environment) as service:
+        sid = service.create()
+        answered = [service.spawn(sid).json()["seq"] for _ in range(5)]
+        process = psutil.Process(service.process.pid)
+        room = max(file.stat().st_size for file in (tmp_path / "data").iterdir())
+        process.rlimit(resource.RLIMIT_FSIZE, (room + 40_000, resource.RLIM_INFINITY))
+        refused = 0
+        for number in range(200):
+            answer = service.spawn(sid, headers={"Idempotency-Key": f"k{number}"})
+            if answer.status_code == 201:
+                answered.append(answer.json()["seq"])
+            else:
+                problem(answer, 507, "no room")
+                refused += 1
+            if refused == 5:
+                break
+        assert refused == 5 and service.http.get("/livez").status_code == 200
+        process.rlimit(resource.RLIMIT_FSIZE, unlimited)
+        again = service.spawn(sid, headers={"Idempotency-Key": f"k{number}"})
+        assert again.status_code == 201 and again.json()["seq"] == answered[-1] + 1
+        assert answered == list(range(1, len(answered) + 1))
+        service.kill()
+        service.begin()
+        service.await_ready()
+        assert service.http.get(f"/v1/sessions/{sid}").json()["seq"] == answered[-1] + 1
