@@ -103,12 +103,12 @@ class Registry:
 
     async def _keep_all(self, deadline: float) -> None:
         """Snapshots of what would take longest to play again, as many as there is time for: the next start wakes sessions faster."""
-        for session in sorted(self._live.values(), key=lambda session: session.behind_ns, reverse=True):
-            if time.monotonic() > deadline or not session.behind_ns:
+        for session in sorted(self._live.values(), key=lambda session: session.keeper.behind_ns(session), reverse=True):
+            if time.monotonic() > deadline or not session.keeper.behind_ns(session):
                 return
             try:
                 async with session.turn:
-                    await session.keep()
+                    await session.keeper.keep(session)
             except (Problem, StorageError):
                 continue
 
@@ -230,8 +230,8 @@ class Registry:
     def _built(self, record: Record, machine: Machine, stored: History, found: Rebuilt) -> Session:
         record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
         session = Session(record, machine, found.kernel, stored, self.settings, self.threads)
-        session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
-        session.replay_ns = found.took_ns
+        session.keeper.event, session.keeper.seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
+        session.keeper.replay_ns = found.took_ns
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
         self._adopt(session)
@@ -292,7 +292,7 @@ class Registry:
             record = replace(record, seq=session.seq, last_event=session.last_event, clock_ns=session.clock_ns, panicked=session.panicked)
             twin = self._begin(record, session.machine, kernel)
             twin.ring.refill(session.ring.entries(), session.ring.last)
-            twin.kept_seq, twin.kept_event = session.kept_seq, session.kept_event
+            twin.keeper.seq, twin.keeper.event = session.keeper.seq, session.keeper.event
             line, seq, database, holder = session.history.line, session.seq, self.writer.database, self.holder
 
         def work(conn: Any) -> None:
@@ -431,8 +431,8 @@ class Registry:
         moving = self._moving[session.id] = asyncio.get_running_loop().create_future()
         try:
             async with session.turn:
-                if session.frozen is None and session.replay_ns > PLAYED_AGAIN_NS:
-                    await session.keep()
+                if session.frozen is None and session.keeper.replay_ns > PLAYED_AGAIN_NS:
+                    await session.keeper.keep(session)
                 lease, used = session.history.lease, {session.id: session.used}
                 session.history.work(lambda conn: catalogue.give_back(conn, used, [lease]))
                 await session.history.settled(at_once=True)
