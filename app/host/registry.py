@@ -141,15 +141,17 @@ class Registry:
         return sid in self._live
 
     async def settle(self, sid: str) -> str | None:
-        """Make a session live here, if it may: None, or the seat of the worker that has it. A session that does not exist stays so."""
+        """The seat of the worker that has a session; None when it may live here. It is woken by the request itself, once its caller may."""
+        if not _is_id(sid) or sid in self._moving:
+            return None
+        now = self.writer.database.dialect.now
         try:
-            await self._bring(sid)
-        except Held as held:
-            if held.holder.startswith(f"{self.instance}/"):
-                return held.holder.rpartition("/")[2].rpartition("-")[0]
-        except (NoSuchSession, StorageError):
-            pass
-        return None  # and where it may not, the request itself meets the same, and says so
+            holder = await self.writer.read(lambda conn: catalogue.holder(conn, sid, now))
+        except StorageError:
+            return None  # the request itself meets the same, and says so
+        if holder is None or holder == self.holder or not holder.startswith(f"{self.instance}/") or self._is_dead(holder):
+            return None
+        return holder.rpartition("/")[2].rpartition("-")[0]
 
     # ---- finding
 
@@ -172,6 +174,15 @@ class Registry:
             exchange.touches(session.history)
         return session
 
+    async def look_up(self, sid: str) -> Record:
+        """What is stored of a session; that wakes nobody. Raises a 404."""
+        try:
+            if not _is_id(sid):
+                raise NoSuchSession(sid)
+            return await self.writer.read(lambda conn: catalogue.find(conn, sid))
+        except NoSuchSession:
+            raise self.no_such_session(sid) from None
+
     @staticmethod
     def no_such_session(sid: str) -> Problem:
         """The 404 for an id that names no session, or none that the caller may know of."""
@@ -191,7 +202,7 @@ class Registry:
 
     async def _wake(self, sid: str) -> Session:
         """Bring a session into memory. Raises NoSuchSession, Held."""
-        if len(sid) > 100 or not sid.isascii() or "\0" in sid:
+        if not _is_id(sid):
             raise NoSuchSession(sid)
         moving = self._moving[sid] = asyncio.get_running_loop().create_future()
         try:
@@ -482,6 +493,11 @@ class Registry:
                 task = asyncio.get_running_loop().create_task(call.cancel())
                 self._cancelling.add(task)
                 task.add_done_callback(self._cancelling.discard)
+
+
+def _is_id(sid: str) -> bool:
+    """True for what a database may be asked for."""
+    return len(sid) <= 100 and sid.isascii() and "\0" not in sid
 
 
 def _elsewhere(held: Held) -> Problem:
