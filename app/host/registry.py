@@ -36,6 +36,8 @@ T = TypeVar("T")
 log = logger("pagewalk.sessions")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
+SPREAD_S: Final = 3.0  # over which sessions leave memory
+PAUSE_S: Final = 0.03  # at most, between two that leave
 KEEP_S: Final = 2.0  # for snapshots at the end
 REPLIES_S: Final = 24 * 3600.0
 PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
@@ -422,15 +424,21 @@ class Registry:
             await self.writer.write(lambda conn: [history.remove(conn, sid) for sid in gone])
 
     async def make_room(self, now: float) -> None:
-        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants."""
+        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants.
+
+        They leave one by one, spread over the time until the next sweep: to put a kernel away costs the event loop some milliseconds, and a
+        hundred of them in a row would be felt by whoever comes meanwhile.
+        """
         idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
         taken = resident() - self._baseline
         most = math.ceil(max(taken - self.settings.live_memory, 0) / max(taken, 1) * len(self._live))
         after, end = self.settings.hibernate_after / 10**9, time.monotonic() + SWEEP_S
-        for number, session in enumerate(idle):
-            if (number >= most and now - session.used <= after) or time.monotonic() > end:
+        leaving = [session for number, session in enumerate(idle) if number < most or now - session.used > after]
+        for session in leaving:
+            if time.monotonic() > end:
                 return
             await self.hibernate(session)
+            await asyncio.sleep(min(SPREAD_S / len(leaving), PAUSE_S))
 
     def _may_leave(self, session: Session) -> bool:
         return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving
