@@ -115,7 +115,7 @@ from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPEC
 from core.mm.swap_readahead import ZRAM, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
-from core.vmstat import NR_FILE_DIRTY
+from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -427,7 +427,9 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
         with gfp.saved(k):
             memcontrol.handle_over_high(k, task)
         gfp.check_killed(k, task)
-    elif reason == SIGBUS:
+    elif reason == SIGBUS:  # it counts in vmstat, not in the task's faults (mm_account_fault)
+        k.s.vm_event[PGFAULT] += 1
+        k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
     elif reason == ASK_OBJECT:
