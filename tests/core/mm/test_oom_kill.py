@@ -238,3 +238,17 @@ def test_explain_shows_the_terms_and_the_rule_of_thumb() -> None:
     assert k.view("explain_oom", pid=1)["why_not"] == "init and kernel threads are never killed"
     with pytest.raises(LookupError):
         k.view("explain_oom", pid=4242)
+
+
+def test_explain_answers_for_the_dead() -> None:
+    k = machine()
+    pid = spawn(k, adj=100)
+    write(k, pid, 64 * M)
+    answer = k.view("explain_oom", pid=pid)
+    kill = k.view("oom")[0]
+    assert answer["killed"] == kill and kill["pid"] == pid and answer["last_oom"]["victim"] == pid
+    terms, total = answer["terms"], answer["last_oom"]["totalpages"]
+    assert terms["points"] == terms["rss"] + terms["swap"] + terms["pgtables"] + 100 * (total // 1000)
+    assert answer["approximation"]["difference"] == terms["points"] - terms["rss"] - terms["swap"] // 2
+    with pytest.raises(LookupError, match=f"event {kill['event']}: see .*/processes/{pid}/explain/oom"):
+        k.view("explain_psi", pid=pid)
