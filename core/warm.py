@@ -25,7 +25,7 @@ from numba import boolean, int64, typeof
 import core
 from core import REPLAY_POLICIES, Kernel, Machine, compare_policies, generate_trace
 from core.jit import cache_dir
-from core.mm import huge_memory, rmap_walk
+from core.mm import huge_memory, rmap_walk, shmem_huge
 
 M = 1 << 20
 K = 1 << 10
@@ -110,6 +110,9 @@ def shared_huge_pages(k: Kernel) -> None:
     at = call(k, "mmap", d, length=4 * M, prot="rw", flags=["shared", "anonymous"])["address"]
     call(k, "touch", d, address=at, length=4 * M, access="write")
     call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice="remove")
+    part = call(k, "mmap", d, length=M, prot="rw", flags=["shared", "anonymous"])["address"]
+    call(k, "touch", d, address=part, length=M, access="write")
+    shmem_huge.shmem_unused_huge_scan(k, 0, 0)
     call(k, "madvise", d, address=at, length=2 * M, advice="pageout")
     e = call(k, "fork", d)["pid"]
     call(k, "madvise", d, address=at, length=2 * M, advice="collapse")

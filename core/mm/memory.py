@@ -59,6 +59,7 @@ from core.mm import (
     oom_kill,
     page_writeback,
     rmap,
+    shmem_huge,
     tlb,
     zap,
 )
@@ -385,6 +386,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         count = k.s.vmf["count"][0]
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        if vma.file.shmem and count[NEW_PAGES] >= PMD_PAGES:
+            shmem_huge.keep_in_view(k, vma.file)
         filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
     k.clock.run_user(left * costs.access)
