@@ -1,21 +1,22 @@
 """Pages that are unmapped together are freed together (mm/mmu_gather.c, mm/swap.c:release_pages).
 
-A program that wrote its memory in the order of its addresses has its pages in ascending frames, one after the other on the LRU list, of one
-cgroup. munmap takes them apart in that order: each leaves the list, is taken off a dozen counters, and goes back to the buddy allocator,
-where it merges with the one before, and the pair with the pair before that. `pages_alike` finds such a run in a page table, and
-`release_run` frees it as one. The result is the same (a property test compares the digests):
+Each page that munmap takes away leaves the LRU list, is taken off a dozen counters, and goes back to the buddy allocator. Pages that are *plain*
+(anonymous, nobody else's, in their usual place) and of one zone, one cgroup and one list need that once for all that a page table maps:
+`pages_alike` counts them and `release_pages` frees them, in two passes. The result is the same as one after the other (a property test
+compares the digests):
 
-    the LRU list       neighbours leave a gap of one piece: what was before the first and after the last are linked
     the counters       are sums
-    the buddy lists    Frames of ascending number that are freed one by one, none of them free before, make the aligned blocks that the run
-                       consists of, each when its last frame is freed. On the way smaller blocks are put on lists and taken off again, which
-                       leaves no trace. So each block can be freed whole, in ascending order; with what lies free around it, it merges then,
-                       as the last frame would have. Frames 5 to 12: 5, 6-7, 8-11, 12.
+    the LRU list       What is left of a list does not depend on the order in which pages leave it. Memory that was written in the order of its
+                       addresses stands there in one piece, which is cut out at both ends.
+    the buddy lists    do depend on the order, so frames are freed in it. Frames of ascending number that are freed one by one, none of them
+                       free before, make the aligned blocks that they consist of, each when its last frame is freed; on the way smaller
+                       blocks are put on lists and taken off again, which leaves no trace. So each block can be freed whole: with what
+                       lies free around it, it merges then, as the last frame would have. Frames 5 to 12: 5, 6-7, 8-11, 12.
 
-Pages that were written in random order lie anywhere, and a run is a page; what it costs is waiting for memory: its row, its neighbours' on
-the LRU list, its buddies. `prefetch_release` asks for them some entries ahead.
+Pages that were written in random order lie anywhere, and what they cost is waiting for memory: a page's row, its neighbours' on the LRU list, its
+buddies. Each pass asks for what it will need some entries ahead; two short loops wait less than one long one.
 
-What is not plain (shared with somebody, locked, huge, in the swap cache, of a file) is no run and goes the ordinary way in `zap.zap_pages`.
+What is not plain (shared with somebody, locked, huge, in the swap cache, of a file) goes the ordinary way in `zap.zap_pages`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from core.abi.page_flags import PG_ACTIVE, PG_ANON, PG_KSM, PG_LRU, PG_MLOCKED, 
 from core.jit import inline, prefetch, step
 from core.mm.compound import PG_COMPOUND
 from core.mm.mm_inline import lru_gen_enabled
-from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, MM_ANONPAGES, PAGEBLOCK_ORDER, SECTION_SHIFT, State
+from core.mm.mm_types import CTL_BUDDY, CTL_FAIL_NTH, MM_ANONPAGES, PAGEBLOCK_ORDER, State
 from core.mm.page_alloc import clear_page_row, free_one_page, zone_of
 from core.mm.page_counter import uncharge
 from core.mm.page_ops import stat_add
@@ -32,7 +33,7 @@ from core.mm.pgtable import PFN_MASK, PTE_PRESENT, PTE_SPECIAL
 from core.mm.swap import lruvec_of, page_lru, update_lru_size
 from core.vmstat import NR_ANON_MAPPED
 
-PLAIN = PG_ANON | PG_LRU  # a page of a run has these flags
+PLAIN = PG_ANON | PG_LRU  # a plain page has these flags
 OTHER = PG_COMPOUND | PG_MLOCKED | PG_UNEVICTABLE | PG_SWAPCACHE | PG_KSM  # and none of these
 LIST = PG_ACTIVE | PG_SWAPBACKED  # and these decide on which list it stands
 AHEAD = 8  # entries between one stage of prefetching and the next
@@ -40,7 +41,7 @@ AHEAD = 8  # entries between one stage of prefetching and the next
 
 @step
 def may_gather(s: State) -> bool:
-    """Are runs looked for? Not where pages stand on the lists of generations.
+    """Are plain pages looked for? Not where pages stand on the lists of generations.
 
     And not while the test knob counts allocations, so that both ways can be compared.
     """
@@ -49,50 +50,82 @@ def may_gather(s: State) -> bool:
 
 @inline
 def pages_alike(s: State, tid: int, slot: int, stop: int) -> int:
-    """How many entries from `slot` on (before `stop`) map a run of plain pages: ascending frames, neighbours on their list; 0: the first is none."""
-    pte = s.pt[tid, slot]
-    if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
+    """How many entries from `slot` on (before `stop`) map plain pages of one zone, one cgroup and one list; 0: the first does not."""
+    if not is_plain(s, s.pt[tid, slot]):
         return 0
-    pfn = (pte & PFN_MASK) >> 12
-    first = s.mem[pfn]
-    flags, memcg = first["flags"], first["memcg"]
-    if flags & (PLAIN | OTHER) != PLAIN or first["refcount"] != 1 or first["mapcount"] != 1:
-        return 0
-    most, nr = min(stop - slot, (((pfn >> SECTION_SHIFT) + 1) << SECTION_SHIFT) - pfn), 1
-    while nr < most:
-        pte, page = s.pt[tid, slot + nr], s.mem[pfn + nr]
-        if (pte & (PFN_MASK | PTE_SPECIAL)) != (pfn + nr) << 12 or not pte & PTE_PRESENT or page["next"] != pfn + nr - 1:
+    pfn = (s.pt[tid, slot] & PFN_MASK) >> 12
+    zid, memcg, kind = zone_of(s, pfn), s.mem[pfn]["memcg"], s.mem[pfn]["flags"] & LIST
+    end = slot + 1
+    while end < stop and is_plain(s, s.pt[tid, end]):
+        prefetch_row(s, tid, end + 2 * AHEAD)
+        pfn = (s.pt[tid, end] & PFN_MASK) >> 12
+        page = s.mem[pfn]
+        if page["memcg"] != memcg or page["flags"] & LIST != kind or zone_of(s, pfn) != zid:
             break
-        if (page["flags"] ^ flags) & (PLAIN | OTHER | LIST) or page["refcount"] != 1 or page["mapcount"] != 1 or page["memcg"] != memcg:
-            break
-        nr += 1
-    return nr
+        end += 1
+    return end - slot
 
 
 @inline
-def release_run(s: State, mm: int, pfn: int, nr: int) -> None:
-    """Unmap and free the pages pfn .. pfn + nr - 1, which `pages_alike` found: their entries are empty already."""
-    zid, first, last = zone_of(s, pfn), s.mem[pfn], s.mem[pfn + nr - 1]
-    memcg, lru = first["memcg"], page_lru(first["flags"])
+def is_plain(s: State, pte: int) -> bool:
+    """Does an entry map an anonymous page that nobody else has, in its usual place on a list?"""
+    if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
+        return False
+    page = s.mem[(pte & PFN_MASK) >> 12]
+    return page["flags"] & (PLAIN | OTHER) == PLAIN and page["refcount"] == 1 and page["mapcount"] == 1
+
+
+@step
+def release_pages(s: State, mm: int, tid: int, slot: int, nr: int) -> None:
+    """Unmap and free the pages of `nr` entries from `slot` on, which `pages_alike` found."""
+    pfn = (s.pt[tid, slot] & PFN_MASK) >> 12
+    zid, memcg, lru = zone_of(s, pfn), s.mem[pfn]["memcg"], page_lru(s.mem[pfn]["flags"])
     lruvec = lruvec_of(s, memcg, s.zones[zid]["node"])
     s.mms[mm]["rss"][MM_ANONPAGES] -= nr
     stat_add(s, zid, memcg, NR_ANON_MAPPED, -nr)
-    vec, younger, older = s.lruvecs[lruvec], last["prev"], first["next"]
-    if younger:
-        s.mem[younger]["next"] = older
-    else:
-        vec["head"][lru] = older
-    if older:
-        s.mem[older]["prev"] = younger
-    else:
-        vec["tail"][lru] = younger
     update_lru_size(s, zid, lruvec, lru, -nr)
     uncharge(s, memcg, nr)
-    for one in range(pfn, pfn + nr):
-        clear_page_row(s, one)
-        s.mem[one]["next"] = 0
-        s.mem[one]["prev"] = 0
-    free_frames(s, zid, pfn, nr)
+    unlink_pages(s, tid, slot, slot + nr, lruvec, lru)
+    free_pages(s, tid, slot, slot + nr, zid)
+
+
+@inline
+def unlink_pages(s: State, tid: int, slot: int, end: int, lruvec: int, lru: int) -> None:
+    """The pages leave their list: what was before and after each run of neighbours is linked."""
+    vec = s.lruvecs[lruvec]
+    while slot < end:
+        prefetch_neighbours(s, tid, slot + AHEAD)
+        last = (s.pt[tid, slot] & PFN_MASK) >> 12
+        older, younger = s.mem[last]["next"], s.mem[last]["prev"]
+        slot += 1
+        while slot < end and younger == (s.pt[tid, slot] & PFN_MASK) >> 12 and younger:
+            last = younger
+            younger = s.mem[last]["prev"]
+            slot += 1
+        if younger:
+            s.mem[younger]["next"] = older
+        else:
+            vec["head"][lru] = older
+        if older:
+            s.mem[older]["prev"] = younger
+        else:
+            vec["tail"][lru] = younger
+
+
+@inline
+def free_pages(s: State, tid: int, slot: int, end: int, zid: int) -> None:
+    """The frames go back to their zone and the entries are empty; frames of ascending number by the blocks that they make."""
+    while slot < end:
+        prefetch_buddies(s, tid, slot + AHEAD)
+        pfn, nr = (s.pt[tid, slot] & PFN_MASK) >> 12, 0
+        while slot < end and (s.pt[tid, slot] & PFN_MASK) >> 12 == pfn + nr:
+            clear_page_row(s, pfn + nr)
+            s.mem[pfn + nr]["next"] = 0
+            s.mem[pfn + nr]["prev"] = 0
+            s.pt[tid, slot] = 0
+            nr += 1
+            slot += 1
+        free_frames(s, zid, pfn, nr)
 
 
 @inline
@@ -108,26 +141,35 @@ def free_frames(s: State, zid: int, pfn: int, nr: int) -> None:
 
 
 @inline
-def prefetch_release(s: State, tid: int, slot: int) -> None:
-    """Three stages, each of which reads what the one before has fetched: the page's row; its neighbours and its places in the buddy lists; and
-    where its buddy is free and will be merged, that one's neighbours."""
-    if slot + 3 * AHEAD < 512:
-        pte = s.pt[tid, slot + 3 * AHEAD]
-        if pte & PTE_PRESENT:
-            prefetch(s.mem, (pte & PFN_MASK) >> 12, 0)
-    if slot + 2 * AHEAD < 512:
-        pte = s.pt[tid, slot + 2 * AHEAD]
-        if pte & PTE_PRESENT:
-            pfn = (pte & PFN_MASK) >> 12
-            prefetch(s.mem, s.mem[pfn]["next"], 0)
-            prefetch(s.mem, s.mem[pfn]["prev"], 0)
-            for order in range(3):
-                prefetch(s.buddy, s.ctl[CTL_BUDDY + order] + (pfn >> order), 0)
-    if slot + AHEAD < 512:
-        pte = s.pt[tid, slot + AHEAD]
-        if pte & PTE_PRESENT:
-            link = s.ctl[CTL_BUDDY] + (((pte & PFN_MASK) >> 12) ^ 1)
-            if s.buddy[link, 0] > 0:
-                prefetch(s.buddy, s.ctl[CTL_BUDDY] + s.buddy[link, 0] - 1, 0)
-            if s.buddy[link, 1] > 0:
-                prefetch(s.buddy, s.ctl[CTL_BUDDY] + s.buddy[link, 1] - 1, 0)
+def prefetch_row(s: State, tid: int, slot: int) -> None:
+    """The page of this entry comes soon."""
+    pte = s.pt[tid, slot & 511]
+    if pte & PTE_PRESENT:
+        prefetch(s.mem, (pte & PFN_MASK) >> 12, 0)
+
+
+@inline
+def prefetch_neighbours(s: State, tid: int, slot: int) -> None:
+    """And what unlinking it writes to: its neighbours on the list."""
+    pte = s.pt[tid, slot & 511]
+    if pte & PTE_PRESENT:
+        page = s.mem[(pte & PFN_MASK) >> 12]
+        prefetch(s.mem, page["next"], 0)
+        prefetch(s.mem, page["prev"], 0)
+
+
+@inline
+def prefetch_buddies(s: State, tid: int, slot: int) -> None:
+    """And what freeing it writes to: its places in the buddy lists, and a little later the neighbours there of a buddy that will be merged."""
+    pte = s.pt[tid, (slot + AHEAD) & 511]
+    if pte & PTE_PRESENT:
+        pfn = (pte & PFN_MASK) >> 12
+        for order in range(3):
+            prefetch(s.buddy, s.ctl[CTL_BUDDY + order] + (pfn >> order), 0)
+    pte = s.pt[tid, slot & 511]
+    if pte & PTE_PRESENT:
+        link = s.ctl[CTL_BUDDY] + (((pte & PFN_MASK) >> 12) ^ 1)
+        if s.buddy[link, 0] > 0:
+            prefetch(s.buddy, s.ctl[CTL_BUDDY] + s.buddy[link, 0] - 1, 0)
+        if s.buddy[link, 1] > 0:
+            prefetch(s.buddy, s.ctl[CTL_BUDDY] + s.buddy[link, 1] - 1, 0)

@@ -18,7 +18,7 @@ from core.mm.fault import next_block
 from core.mm.huge_memory import move_huge_pmd, zap_huge_pmd
 from core.mm.huge_pmd import split_huge_pmd
 from core.mm.mm_types import HPAGE_PMD_NR, MM_SWAPENTS, State
-from core.mm.mmu_gather import may_gather, pages_alike, prefetch_release, release_run
+from core.mm.mmu_gather import AHEAD, may_gather, pages_alike, prefetch_neighbours, prefetch_row, release_pages
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -98,14 +98,12 @@ def zap_pages(s: State, others) -> None:
             low = min(low, vpn)
             high = vpn + max(nr, 1)
             zapped += max(nr, 1)
-            if nr < 2:
-                prefetch_release(s, tid, vpn & 511)
             if nr:
-                for slot in range(vpn & 511, (vpn & 511) + nr):
-                    s.pt[tid, slot] = 0
-                release_run(s, mm, (pte & PFN_MASK) >> 12, nr)
+                release_pages(s, mm, tid, vpn & 511, nr)
                 skip = nr
                 continue
+            prefetch_row(s, tid, (vpn & 511) + 2 * AHEAD)
+            prefetch_neighbours(s, tid, (vpn & 511) + AHEAD)
             s.pt[tid, vpn & 511] = 0
             if not pte & PTE_PRESENT:
                 rss[MM_SWAPENTS] -= 1
