@@ -191,7 +191,7 @@ def moves(box: NumaBox) -> list[tuple[int, int, int]]:
 
 
 def test_where_pages_cannot_come_the_program_goes_to_them() -> None:
-    """As recorded (numa_task_moves)."""
+    """As a real kernel did with two nodes of a processor each."""
     box = NumaBox()
     fill_node_1(box)
     box.run_on(1)
