@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     max_sessions: int = Field(10_000, ge=1, description="Sessions, in memory or not.")
     live_memory: Size = Field(2 << 30, description="Bytes that kernels in memory may take; those used longest ago leave it first.")
     hibernate_after: Duration = Field(600 * 10**9, description="A session that nobody used for so long leaves memory until the next request.")
-    snapshot_every: int = Field(2000, ge=1, description="Operations after which a snapshot is kept.")
+    snapshot_every: int = Field(5000, ge=1, description="Operations after which a snapshot is kept.")
     snapshot_replay: Duration = Field(10**9, description="A snapshot is kept when playing again what came after the last would take so long.")
     max_machine_memory: Size = Field(64 << 30, description="Simulated RAM and swap of one machine, together.")
     max_pages_per_call: int = Field(1 << 23, ge=1, description="Accesses that one call may make.")
