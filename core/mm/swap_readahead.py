@@ -120,6 +120,27 @@ def memcg_at_hand(s: State) -> int:
     return swapin_memcg(s, v["memcg"], slot)
 
 
+@njit
+def next_refused(s: State) -> int:
+    """A read whose charge was refused for good goes on with the next slot of its window, and at last once more with the page that it is for.
+
+    The cgroup that is to pay; -1: that was all. vmf.ra_next, vmf.ra_last: what is left.
+    """
+    v = s.vmf[0]
+    by_address = s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"])
+    while v["ra_next"] and v["ra_next"] < v["ra_last"]:
+        v["ra_next"] += 1
+        slot = v["ra_next"]
+        if by_address:
+            pte = s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511]
+            slot = swp_slot(s, pte) if pte and not pte & PTE_PRESENT else 0
+        if slot and s.slots[slot]["pfn"] == 0 and s.slots[slot]["count"] > 0:
+            return swapin_memcg(s, v["memcg"], slot)
+    again = v["ra_next"] != 0 and s.slots[v["ra_slot"]]["pfn"] == 0
+    v["ra_next"] = 0
+    return swapin_memcg(s, v["memcg"], v["ra_slot"]) if again else -1
+
+
 @step
 def swapin_readahead(s: State, v, slot: int, vpn: int) -> bool:
     """Read the page in `slot` with its neighbours, a major fault; False where a frame cannot be had (vmf.reason)."""
