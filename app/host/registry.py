@@ -399,6 +399,8 @@ class Registry:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.tend(time.time())
+            except StorageError as error:
+                log.warning("the database did not do what the sweep wanted; it is tried again", error=str(error))
             except Exception:
                 logging.getLogger("pagewalk.storage").exception("the sweep failed; it is tried again")
 
