@@ -113,7 +113,7 @@ from core.mm.page_ops import (
     SLEPT,
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
-from core.mm.swap_readahead import ZRAM, read_slot
+from core.mm.swap_readahead import ZRAM, memcg_at_hand, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
@@ -501,7 +501,7 @@ def charge_slowpath(k: Kernel, task: Task | None) -> None:
     """A cgroup's limit stood in the way: reclaim there, or OOM; SysError(ENOMEM) when nothing helps."""
     with gfp.saved(k):
         v = k.s.vmf[0]
-        cg = k.cgroups[int(v["memcg"])]
+        cg = k.cgroups[memcg_at_hand(k.s)]
         memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
         memcontrol.keep_charge(k.s, int(v["cpu"]), cg.id, 1)
     gfp.check_killed(k, task)

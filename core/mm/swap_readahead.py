@@ -30,7 +30,7 @@ from core.mm.mm_types import (
     State,
 )
 from core.mm.pgtable import PTE_PRESENT, find_pte_table
-from core.mm.swap_state import SWAP_RA_HIT, read_swap_cache
+from core.mm.swap_state import SWAP_RA_HIT, read_swap_cache, swapin_memcg
 from core.mm.swapfile import swap_area, swp_slot
 from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 
@@ -106,6 +106,18 @@ def read_by_address(s: State, v, target: int, at: int, end: int, vpn: int) -> in
 def alone(s: State, slot: int) -> bool:
     """Is this page read from zram, for one entry only (SWP_SYNCHRONOUS_IO)?"""
     return s.swaps[swap_area(s, slot)]["kind"] == ZRAM and s.slots[slot]["count"] == 1
+
+
+@njit
+def memcg_at_hand(s: State) -> int:
+    """Whose charge was refused: the owner's of the slot that a read under way goes on with (mem_cgroup_swapin_charge_folio), else vmf's."""
+    v = s.vmf[0]
+    slot = v["ra_next"]
+    if slot == 0:
+        return v["memcg"]
+    if s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"]):  # by address: it is a page of the mapping
+        slot = swp_slot(s, s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511])
+    return swapin_memcg(s, v["memcg"], slot)
 
 
 @step
