@@ -623,15 +623,15 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
-    """Run a loop that needs nothing but page tables until it is done."""
+def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None], mask: int = GFP_PGTABLE_USER) -> None:
+    """Run a loop that needs nothing but page tables, or pages of one kind (`mask`), until it is done."""
     v = k.s.vmf[0]
     while True:
         loop(k.s)
         if int(v["reason"]) == DONE:
             return
         if int(v["reason"]) == NO_PAGE:
-            gfp.slowpath(k, k.current, GFP_PGTABLE_USER)
+            gfp.slowpath(k, k.current, mask)
         else:
             charge_slowpath(k, k.current)
 
