@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     data: Path | None = Field(None, description="The folder that sessions are kept in, unless `database` says otherwise.")
     database: str | None = Field(None, description="Where sessions are kept: sqlite:///path, postgresql://user@host/name, or memory: (temporary).")
     durability: Literal["full", "normal"] = Field("full", description="full: what was answered survives a power cut; normal: only the process.")
-    instance: str | None = Field(None, description="This service's name in a shared database; default: host:port.")
+    instance: str | None = Field(None, description="This service's name in a shared database; default: one of its own, kept in the data folder.")
     workers: int = Field(1, ge=1, le=256, description="Worker processes; sessions are spread over them.")
     token: SecretStr | None = Field(None, description="The operator's bearer token: may create, list and enter every session.")
     require_tokens: bool = Field(False, description="Ask for a token on loopback too. PAGEWALK_TOKEN implies it.")

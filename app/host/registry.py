@@ -10,7 +10,6 @@ import logging
 import math
 import resource
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import orjson
 from app.errors import Problem
 from app.host.exchange import CURRENT
 from app.host.history import History, boot_body, nobody
+from app.host.instance import Instance, claim
 from app.host.meter import Meter
 from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
@@ -70,8 +70,8 @@ class Registry:
         self._live: dict[str, Session] = {}
         self._moving: dict[str, asyncio.Future[None]] = {}  # sessions on their way in or out of memory
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
-        instance = settings.instance or (f"{socket.gethostname()}:{settings.port}" if settings.port else secrets.token_hex(4))
-        self.instance, self.holder = instance, f"{instance}/{secrets.token_hex(4)}"
+        self.instance, self.holder = "", ""  # who this is, to the leases: `start` or `join` say it
+        self._name: Instance | None = None
         self._baseline = 0
 
     # ---- life
@@ -81,9 +81,15 @@ class Registry:
         store = await asyncio.to_thread(open_store, self.settings.database_url, self.settings.durability)
         self.writer = Writer(store.database)
         if self.places is None:
-            await self.writer.write(lambda conn: catalogue.void(conn, self.instance))
+            await self._take_name()
         self.total = await self.writer.read(catalogue.count)
         self._baseline = resident()
+
+    async def _take_name(self) -> None:
+        self._name = name = await asyncio.to_thread(claim, self.settings)
+        self.instance, self.holder = name.name, f"{name.name}/{secrets.token_hex(4)}"
+        for dead in name.dead:
+            await self.writer.write(partial(catalogue.void, holder=dead))
 
     async def stop(self) -> None:
         """Keep snapshots, store what is staged, give the leases back, close the database."""
@@ -102,6 +108,8 @@ class Registry:
         self._live.clear()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self.writer.database.close)
+        if self._name is not None:
+            self._name.leave()
 
     async def _keep_all(self, deadline: float) -> None:
         """Snapshots of what would take longest to play again, as many as there is time for: the next start wakes sessions faster."""
@@ -129,7 +137,8 @@ class Registry:
 
     def join(self, life: str, places: Places) -> None:
         """This process is one of several workers: a new session gets an id by which the others find it here."""
-        self.places, self.holder = places, f"{self.instance}/{life}"
+        assert self.settings.instance is not None, "the supervisor names the service"
+        self.places, self.instance, self.holder = places, self.settings.instance, f"{self.settings.instance}/{life}"
 
     def new_id(self) -> str:
         """An id for a new session."""
@@ -399,6 +408,8 @@ class Registry:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.tend(time.time())
+            except StorageError as error:
+                log.warning("the database did not do what the sweep wanted; it is tried again", error=str(error))
             except Exception:
                 logging.getLogger("pagewalk.storage").exception("the sweep failed; it is tried again")
 

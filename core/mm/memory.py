@@ -18,7 +18,7 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -117,7 +117,7 @@ from core.mm.page_ops import (
     SLEPT,
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
-from core.mm.swap_readahead import ZRAM, memcg_at_hand, read_slot
+from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
@@ -514,9 +514,23 @@ def charge_slowpath(k: Kernel, task: Task | None) -> None:
     with gfp.saved(k):
         v = k.s.vmf[0]
         cg = k.cgroups[memcg_at_hand(k.s)]
-        memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
+        try:
+            memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
+        except TaskKilled:
+            refuse_the_rest(k, task)
+            raise
         memcontrol.keep_charge(k.s, int(v["cpu"]), cg.id, 1)
     gfp.check_killed(k, task)
+
+
+def refuse_the_rest(k: Kernel, task: Task | None) -> None:
+    """A task that was killed over a read from swap tries the other pages of the read, too, before it dies: each is refused as the first was.
+
+    Seen in `memory.events`: oom counts them all, oom_kill the one kill.
+    """
+    while (memcg := next_refused(k.s)) >= 0:
+        with suppress(TaskKilled, SysError):
+            memcontrol.charge(k, task, k.cgroups[memcg], 1)
 
 
 def pagefault_out_of_memory(k: Kernel, task: Task) -> None:
@@ -621,15 +635,15 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
-    """Run a loop that needs nothing but page tables until it is done."""
+def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None], mask: int = GFP_PGTABLE_USER) -> None:
+    """Run a loop that needs nothing but page tables, or pages of one kind (`mask`), until it is done."""
     v = k.s.vmf[0]
     while True:
         loop(k.s)
         if int(v["reason"]) == DONE:
             return
         if int(v["reason"]) == NO_PAGE:
-            gfp.slowpath(k, k.current, GFP_PGTABLE_USER)
+            gfp.slowpath(k, k.current, mask)
         else:
             charge_slowpath(k, k.current)
 
