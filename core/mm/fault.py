@@ -15,6 +15,9 @@ that was all. Otherwise it faults, and `handle_pte_fault` looks at the entry, in
 Worked example: 64 MiB mapped, 16 MiB written: 4,096 faults, 4,096 frames, 8 PTE tables. Reading the next 16 MiB:
 4,096 faults that map the zero page, no frame but 8 more tables. Writing 8 of those: 2,048 faults, 2,048 frames.
 
+First writes of anonymous memory that follow each other are made as one where nothing can come between (`anon_batch`); all else, and they too where
+something can, go one by one through `handle_pte_fault`.
+
 `access_pages` decides nothing: at a page that needs a decision (no frame above the watermark, a limit, a page to be
 read from disk, a signal) it stops with a reason; `memory.touch` decides and lets it go on with the same access.
 
