@@ -91,16 +91,18 @@ def release_pages(s: State, mm: int, tid: int, slot: int, nr: int) -> None:
 
 @inline
 def unlink_pages(s: State, tid: int, slot: int, end: int, lruvec: int, lru: int) -> None:
-    """The pages leave their list: what was before and after each run of neighbours is linked."""
+    """The pages leave their list, and their rows are empty: what was before and after each run of neighbours is linked."""
     vec = s.lruvecs[lruvec]
     while slot < end:
         prefetch_neighbours(s, tid, slot + AHEAD)
         last = (s.pt[tid, slot] & PFN_MASK) >> 12
         older, younger = s.mem[last]["next"], s.mem[last]["prev"]
+        clear_row(s, last)
         slot += 1
         while slot < end and younger == (s.pt[tid, slot] & PFN_MASK) >> 12 and younger:
             last = younger
             younger = s.mem[last]["prev"]
+            clear_row(s, last)
             slot += 1
         if younger:
             s.mem[younger]["next"] = older
@@ -113,15 +115,20 @@ def unlink_pages(s: State, tid: int, slot: int, end: int, lruvec: int, lru: int)
 
 
 @inline
+def clear_row(s: State, pfn: int) -> None:
+    """Nothing is known of the frame any more, and it is on no list."""
+    clear_page_row(s, pfn)
+    s.mem[pfn]["next"] = 0
+    s.mem[pfn]["prev"] = 0
+
+
+@inline
 def free_pages(s: State, tid: int, slot: int, end: int, zid: int) -> None:
     """The frames go back to their zone and the entries are empty; frames of ascending number by the blocks that they make."""
     while slot < end:
         prefetch_buddies(s, tid, slot + AHEAD)
         pfn, nr = (s.pt[tid, slot] & PFN_MASK) >> 12, 0
         while slot < end and (s.pt[tid, slot] & PFN_MASK) >> 12 == pfn + nr:
-            clear_page_row(s, pfn + nr)
-            s.mem[pfn + nr]["next"] = 0
-            s.mem[pfn + nr]["prev"] = 0
             s.pt[tid, slot] = 0
             nr += 1
             slot += 1
