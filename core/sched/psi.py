@@ -467,15 +467,32 @@ def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
     finally:
         k.in_memstall = False
         set_state(k, task, k.psi.flags.get(task.pid, 0) & ~MEMSTALL)
-        if k.clock.now > begin:
-            keep(k.records.stalls, {"begin_ns": begin, "end_ns": k.clock.now, "pid": task.pid, "cgroup": task.cgroup.path, "over": over,
-                                    "event": event})  # fmt: skip
+        record_stall(k, task, begin, k.clock.now, over, event)
+
+
+def record_stall(k: Kernel, task: Task, begin: int, end: int, over: str, event: int) -> None:
+    """A stall is over; one of no length is none."""
+    if end > begin:
+        keep(k.records.stalls, {"begin_ns": begin, "end_ns": end, "pid": task.pid, "cgroup": task.cgroup.path, "over": over, "event": event})
 
 
 def io_schedule(k: Kernel, ns: int) -> None:
     """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
     k.clock.disk_waits += 1
     schedule_timeout(k, ns, IOWAIT)
+
+
+def slept(k: Kernel, task: Task, begin: int, end: int, over: str | None) -> None:
+    """Told afterwards: a task waited for the disk (`io_schedule`), in a stall (`memstall`) if it is said `over` what."""
+    before = k.psi.flags.get(task.pid, 0)
+    within = before if over is None else before | MEMSTALL
+    if over is not None:
+        task_change(k, task.pid, task.cpu, task.cgroup, begin, within)
+    task_change(k, task.pid, task.cpu, task.cgroup, begin, within & MEMSTALL | IOWAIT)
+    task_change(k, task.pid, task.cpu, task.cgroup, end, within)
+    if over is not None:
+        task_change(k, task.pid, task.cpu, task.cgroup, end, within & ~MEMSTALL)
+        record_stall(k, task, begin, end, over, k.causes[-1] if k.causes else 0)
 
 
 def schedule_timeout(k: Kernel, ns: int, state: int = 0) -> None:
