@@ -148,6 +148,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.anon_vmas, k.next_anon_vma = {}, 1
     k.sysctl, k.thp, k.ksm = {**sysctl.defaults(), **dict(machine.sysctl)}, dict(THP), dict(KSM_SETTINGS)
     k.khugepaged = {**KHUGEPAGED, "mms": [], "pte_mapped": []}
+    k.shmem = {"shrinklist": [], "deferred": [0] * k.nr_nodes}
     k.swap_devices, k.committed_pages, k.vma_ra_enabled = [], 0, 1
     k.kswapd = [
         {"awake": False, "priority": 0, "reclaimed": 0, "failures": 0, "cause": 0, "until": 0, "time_ns": 0, "need_aging": False,

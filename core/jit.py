@@ -7,7 +7,13 @@ uncompiled with `NUMBA_DISABLE_JIT=1` (for stepping, coverage and as an oracle o
 numba keys its on-disk cache by the file of the *outermost* function only, so an edited callee in another file would go
 unnoticed. Here a loop's key is what it is made of (`fingerprint`): its own code, that of every step it calls, theirs in turn, the
 values of the constants they use, and the layout of the columns it is given. An edit compiles the loops that it reaches again,
-and no others. This module is the one place in `core/` that looks at its own surroundings; nothing here touches a simulated value.
+and no others.
+
+Compiling is the longest wait of a set-up, so nothing is compiled that never runs. numba makes machine code of every function that a loop
+calls, optimized by itself, though the loop is linked from their intermediate code and optimized whole once more. Here a step stays
+intermediate code (`_Part`): only loops become machine code. It halves the time, and the loops are the same.
+
+This module is the one place in `core/` that looks at its own surroundings; nothing here touches a simulated value.
 """
 
 from __future__ import annotations
@@ -25,6 +31,8 @@ import numba
 from llvmlite import ir
 from numba.core import cgutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _Cache, _CacheLocator
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -154,8 +162,50 @@ class LoopCache(_Cache):
         """Keys never go stale: there is nothing to forget."""
 
 
-# Steps are called from compiled code only: without their Python entry points they compile in half the time.
-WITHIN = {} if DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+class _Part(JITCodeLibrary):
+    """A step's intermediate code, to be linked into loops: neither optimized on its own nor made machine code of."""
+
+    @property
+    def codegen(self) -> Any:
+        """The step's constants need no place in memory: nobody calls it from Python."""
+        return _NoEnvironment(self._codegen)
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    def _optimize_final_module(self) -> None:
+        """The loop that it becomes part of is optimized whole."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+
+class _NoEnvironment:
+    """A code generator that sets up no environment: everything else is the true one's."""
+
+    def __init__(self, codegen: Any) -> None:
+        self._codegen = codegen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codegen, name)
+
+    def set_env(self, name: str, env: Any) -> None:
+        """There is no machine code to hold one."""
+
+
+class _PartCompiler(Compiler):
+    """numba's pipeline, with a `_Part` as what it makes."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *rest: Any) -> None:
+        super().__init__(typingctx, targetctx, library, *rest)
+        self.state.library = _Part(targetctx.codegen(), "part")
+
+
+# Steps are called from compiled code only, so they have no Python entry points either.
+WITHIN: dict[str, Any] = {} if DISABLED else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _PartCompiler}
 
 
 def njit(function: F) -> F:

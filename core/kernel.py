@@ -109,6 +109,7 @@ class Kernel:
     sysctl: dict[str, int | str]
     thp: dict[str, Any]
     khugepaged: dict[str, Any]
+    shmem: dict[str, list[int]]  # shrinklist: objects whose last huge page reaches beyond their end; deferred: by node (`shmem_huge`)
     ksm: dict[str, int]  # the settings of /sys/kernel/mm/ksm
     ksmd: Ksmd
     tlb: Tlb

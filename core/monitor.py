@@ -129,8 +129,8 @@ def sample(k: Kernel) -> None:
 
 
 def vmstat(k: Kernel, every: int = 0, count: int = 1) -> list[dict[str, Any]]:
-    """The last `count` stretches of `every` ns, made of whole samples, oldest first; without `every` one line since boot."""
-    if not every:
+    """The last `count` stretches of `every` ns, made of whole samples, oldest first; without `every`, or samples, one line since boot."""
+    if not every or not k.monitor.samples:
         boot = dict.fromkeys(("clock_ns", "si", "so", "bi", "bo", "in", "cs", "us", "sy", "id", "wa"), 0)
         now = counters(k)
         faults = {str(pid): list(both) for pid, both in now["faults"].items()}

@@ -38,7 +38,7 @@ from core.mm.tlb_walk import CLOCK
 if TYPE_CHECKING:
     from core.kernel import Kernel
 
-VERSION = 3
+VERSION = 4
 MAGIC = b"PWK" + bytes([VERSION])
 LEVEL = 1
 SCRATCH = ("runs", "cc")  # columns that hold nothing between two calls

@@ -43,7 +43,7 @@ from core.abi.page_flags import (
     PG_ZERO,
     PG_ZSMALLOC,
 )
-from core.jit import njit
+from core.jit import njit, step
 from core.mm import hugetlb_share
 from core.mm.compound import PG_COMPOUND, compound_head
 from core.mm.mm_inline import HOME_SHIFT, gen_list, lru_gen, lru_type
@@ -216,7 +216,7 @@ def walk_tables(s: State, mm: int, starts, ends, owner, claims, mapped, tables, 
     return stray
 
 
-@njit
+@step
 def claim_deposits(s: State, pmd: int, owner, claims) -> int:
     """Page tables put by for the huge entries of a PMD table: how many."""
     n = 0
@@ -229,7 +229,7 @@ def claim_deposits(s: State, pmd: int, owner, claims) -> int:
     return n
 
 
-@njit
+@step
 def claim_table(s: State, entry: int, owner, claims) -> int:
     """A page table belongs to the entry above it; answers its row."""
     pfn = (entry >> 12) & ((1 << 40) - 1)

@@ -1,22 +1,31 @@
 """Compile every page loop once, with a progress line: `python -m core.warm`.
 
-The loops compile on first use (some tens of seconds in all) and are kept on disk by `core.jit`; whoever sets pagewalk up runs
-this once, so that nobody waits later. It plays a short story on a small machine that needs every loop, and
-says so if one was left out.
+The loops compile on first use (some minutes in all) and are kept on disk by `core.jit`; whoever sets pagewalk up runs
+this once, so that nobody waits later. It plays a short story on a small machine that needs nearly every loop, then compiles those
+whose annotations say what they take, and says so if one was left out.
+
+Where there is a second processor, a second process (`--from-the-end`) takes the same loops the other way round: what it has compiled
+the story finds on disk, and somewhere in the middle the two meet.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
 import pkgutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
+
+from numba import boolean, int64, typeof
 
 import core
 from core import REPLAY_POLICIES, Kernel, Machine, compare_policies, generate_trace
 from core.jit import cache_dir
-from core.mm import huge_memory
+from core.mm import huge_memory, rmap_walk, shmem_huge
 
 M = 1 << 20
 K = 1 << 10
@@ -101,6 +110,9 @@ def shared_huge_pages(k: Kernel) -> None:
     at = call(k, "mmap", d, length=4 * M, prot="rw", flags=["shared", "anonymous"])["address"]
     call(k, "touch", d, address=at, length=4 * M, access="write")
     call(k, "madvise", d, address=at + 3 * M, length=512 * K, advice="remove")
+    part = call(k, "mmap", d, length=M, prot="rw", flags=["shared", "anonymous"])["address"]
+    call(k, "touch", d, address=part, length=M, access="write")
+    shmem_huge.shmem_unused_huge_scan(k, 0, 0)
     call(k, "madvise", d, address=at, length=2 * M, advice="pageout")
     e = call(k, "fork", d)["pid"]
     call(k, "madvise", d, address=at, length=2 * M, advice="collapse")
@@ -152,6 +164,31 @@ def mappings(k: Kernel, a: int, heap: int) -> None:
     call(k, "setrlimit", a, resource="memlock", limit=M)
 
 
+def nodes() -> None:
+    """Two nodes: pages that follow their program, and pages that are told to; a GiB is freed of what is in its way."""
+    k = Kernel.boot(Machine.from_dict({"memory": ["64M", "64M"], "cpus": 2}))
+    for knob, value in (("scan_delay_ms", 20), ("scan_period_min_ms", 20), ("scan_size_mb", 16)):
+        call(k, "put", path=f"/sys/kernel/debug/sched/numa_balancing/{knob}", data=str(value).encode())
+    call(k, "put", path="/proc/sys/kernel/numa_balancing", data=b"1")
+    a = call(k, "spawn", comm="a")["pid"]
+    call(k, "sched_setaffinity", a, cpus=[0])
+    heap = call(k, "mmap", a, length=M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", a, address=heap, length=M, access="write")
+    call(k, "sched_setaffinity", a, cpus=[1])
+    call(k, "touch", a, address=heap, length=M, access="read", repeat=100_000)
+    k.read("/sys/fs/cgroup/memory.numa_stat")
+    call(k, "move_pages", a, address=heap, pages=[0, 1], nodes=[0, 0])
+    call(k, "move_pages", a, address=heap, pages=[0, 1])
+    call(k, "mbind", a, address=heap, length=M, mode="bind", nodes=[0], flags=["move"])
+    k.verify()
+    k = Kernel.boot(Machine.from_dict({"memory": "3G"}))
+    a = call(k, "spawn", comm="a")["pid"]
+    heap = call(k, "mmap", a, length=1500 * M, prot="rw", flags=PRIVATE)["address"]
+    call(k, "touch", a, address=heap, length=1500 * M, access="write")
+    call(k, "munmap", a, address=heap, length=1400 * M)
+    call(k, "put", path="/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", data=b"1")
+
+
 def samepages(k: Kernel) -> None:
     """KSM: two pages merged, one written, the rest copied back."""
     d = call(k, "spawn", comm="d")["pid"]
@@ -160,6 +197,7 @@ def samepages(k: Kernel) -> None:
     call(k, "madvise", d, address=heap, length=64 * K, advice="mergeable")
     call(k, "put", path="/sys/kernel/mm/ksm/run", data=b"1")
     k.advance(10**8)
+    k.verify()
     k.view("explain_ksm", pid=d)
     k.view("tlb_reach", pid=d)
     call(k, "touch", d, address=heap, length=8 * K, access="write", fill=2)
@@ -270,12 +308,44 @@ def compiled() -> set[str]:
     return {name for name, loop in loops().items() if loop.signatures}
 
 
-def main() -> int:
-    """Compile everything; 0 if nothing was left out."""
-    started = time.monotonic()
+def described(k: Kernel) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Loops whose annotations say all that they take: name, loop, the types of its arguments."""
+    kinds = {"State": typeof(k.s), "Rmap": typeof(rmap_walk.tables(k)), "int": int64, "bool": boolean}
+    for name, loop in loops().items():
+        takes = tuple(kinds.get(parameter.annotation) for parameter in inspect.signature(loop.py_func).parameters.values())
+        if None not in takes:
+            yield name, loop, takes
+
+
+def compile_described(k: Kernel, backwards: bool = False) -> None:
+    """Compile them, or load what is on disk."""
+    order = list(described(k))
+    for name, loop, takes in reversed(order) if backwards else order:
+        progress(name.removeprefix("core."))
+        loop.compile(takes)
+
+
+def boot() -> Kernel:
+    """The small machine; every module is imported, so that every loop is known."""
     for module in pkgutil.walk_packages(core.__path__, "core."):
         importlib.import_module(module.name)
-    story(Kernel.boot(Machine.from_dict({"memory": "96M", "swap": "64M"})))
+    return Kernel.boot(Machine.from_dict({"memory": "96M", "swap": "64M"}))
+
+
+def main(arguments: list[str]) -> int:
+    """Compile everything; 0 if nothing was left out."""
+    started = time.monotonic()
+    if arguments == ["--from-the-end"]:
+        compile_described(boot(), backwards=True)
+        return 0
+    alone = len(os.sched_getaffinity(0)) == 1
+    second = None if alone else subprocess.Popen([sys.executable, "-m", "core.warm", "--from-the-end"], stderr=subprocess.DEVNULL)
+    k = boot()
+    story(k)
+    nodes()
+    compile_described(k)
+    if second:
+        second.wait()
     left = sorted(set(loops()) - compiled())
     print(f"\rcompiled {len(compiled())} page loops in {time.monotonic() - started:.0f} s into {cache_dir()}", file=sys.stderr)
     if left:
@@ -284,4 +354,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

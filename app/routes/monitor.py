@@ -32,11 +32,14 @@ def _interval(text: str) -> int:
 @router.get("/vmstat", responses=docs.vmstat())
 async def read_vmstat(
     session: TheSession,
-    interval: Annotated[str | None, Query(max_length=40, description="Of each line, from whole samples; left out: one line since boot.")] = None,
+    interval: Annotated[str | None, Query(max_length=40, description="Of a line, from whole samples; left out or too early: one since boot.")] = None,
     count: Annotated[int, Query(ge=1, le=600, description="How many lines, up to now.")] = 10,
     accept: Annotated[str, Header(max_length=400)] = "",
 ) -> Response:
-    """vmstat in its own columns, from the samples taken while programs run; as JSON with each process's faults for Accept: application/json."""
+    """vmstat in its own columns; as JSON with each process's faults for Accept: application/json.
+
+    Samples are taken while programs run, or at the interval that POST sets; before the first there is the line since boot, as vmstat begins.
+    """
     every = 0 if interval is None else _interval(interval)
     rows = await session.read("vmstat", lambda kernel: kernel.view("vmstat", every=every, count=count))
     if "application/json" in accept:

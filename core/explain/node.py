@@ -26,8 +26,8 @@ WHY_ZONE = {
 def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, Any]:
     """Where a process's next page would come from, and why; with an `address`, a page of that mapping, and where the page there lies.
 
-    policy: the one in force and whose it is. mems_allowed: the cpuset's nodes. start: the node whose zonelist is asked. zones: in that order, free
-    pages against the low mark, with what is said about each (`verdicts`). LookupError for an unknown pid.
+    policy: the one in force and whose it is. mems_allowed: the cpuset's nodes. first_node: the node whose zonelist is asked. zones: in that order,
+    free pages against the low mark, with what is said about each (`verdicts`). LookupError for an unknown pid.
     """
     task = find_task(k, pid)
     vma = vma_lookup(task.mm, address >> 12) if task.mm is not None and address is not None else None
@@ -43,7 +43,7 @@ def explain_node(k: Kernel, pid: int, address: int | None = None) -> dict[str, A
         "local_node": local,
         "policy": {"whose": whose, "mode": policy.mode, "nodes": list(policy.nodes)} if policy else {"whose": None, "mode": "default", "nodes": []},
         "mems_allowed": mems,
-        "start": start,
+        "first_node": start,
         "why": why,
         "distances": list(k.machine.distances[start]),
         "zones": zones,

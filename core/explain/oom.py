@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from core.abi.mman import PAGE_SIZE
 from core.mm import oom_kill
 from core.mm.util import total_swap_pages, totalram_pages
-from core.sched.task import find_task
+from core.sched.task import find_kill, find_task
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -24,8 +25,11 @@ def explain_oom(k: Kernel, pid: int) -> dict[str, Any]:
 
     terms: {rss, swap, pgtables, adj_term, points, oom_score}; points is None for a process that may never be chosen, with
     `why_not`. approximation: the course's rule in pages and how far it is off. rank: 1 for the process that would be killed
-    now if the whole machine ran out of memory. LookupError for an unknown pid.
+    now if the whole machine ran out of memory. Of a process that the OOM killer has killed: `killed`, and its terms as they were then.
+    LookupError for an unknown pid.
     """
+    if pid not in k.tasks and (kill := find_kill(k, pid)):
+        return _killed(k, kill)
     task = find_task(k, pid)
     total = totalram_pages(k) + total_swap_pages(k)
     terms = oom_kill.oom_terms(k, task, total)
@@ -43,14 +47,38 @@ def explain_oom(k: Kernel, pid: int) -> dict[str, Any]:
         },
         "why_not": _why_not(task) if points is None else None,
         "rank": _rank(k, pid, total),
-        "approximation": {
-            "rule": COURSE,
-            "points": thumb,
-            "difference": points - thumb if points is not None else None,
-            "note": "a rule of thumb: the kernel counts swap in full, adds page tables and oom_score_adj",
-        },
+        "approximation": _approximation(thumb, points),
         "last_oom": k.last_oom,
     }  # fmt: skip
+
+
+def _killed(k: Kernel, kill: dict[str, Any]) -> dict[str, Any]:
+    """Of a process that is gone: the decision that killed it, and the numbers of that moment."""
+    rss = sum(kill[kind] for kind in ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes")) // PAGE_SIZE
+    swap = kill["swap_bytes"] // PAGE_SIZE
+    thumb = rss + swap // 2
+    return {
+        "pid": kill["pid"],
+        "comm": kill["comm"],
+        "oom_score_adj": kill["oom_score_adj"],
+        "formula": FORMULA,
+        "terms": {"rss": rss, "swap": swap, "pgtables": kill["pgtables_bytes"] // PAGE_SIZE, "points": kill["points"]},
+        "why_not": "it has been killed",
+        "rank": None,
+        "approximation": _approximation(thumb, kill["points"]),
+        "killed": dict(kill),
+        "last_oom": k.last_oom,
+    }
+
+
+def _approximation(thumb: int, points: int | None) -> dict[str, Any]:
+    """The course's rule beside the kernel's points."""
+    return {
+        "rule": COURSE,
+        "points": thumb,
+        "difference": points - thumb if points is not None else None,
+        "note": "a rule of thumb: the kernel counts swap in full, adds page tables and oom_score_adj",
+    }
 
 
 def _why_not(task: Any) -> str:

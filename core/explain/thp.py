@@ -19,7 +19,7 @@ def explain_thp(k: Kernel, pid: int, address: int | None = None) -> dict[str, An
     """Huge pages of a process: which mappings may have them and why the others may not; with an address, why there is one there or none.
 
     mappings: [{start, end, eligible, why_not, anon_huge_pages, shmem_pmd_mapped}] (bytes). at: {range, mapped, why, fault, khugepaged}: what
-    maps the 2 MiB around the address now, what a first write there would do, and what khugepaged would make of it.
+    maps the 2 MiB around the address now, what the next write there would do, and what khugepaged would make of it.
     blocks: by zone, whether a block of 2 MiB is free, and if not, for lack of memory or for fragmentation. khugepaged: its pace, where it is, its
     last collapse.
     LookupError for an unknown pid.
@@ -90,7 +90,7 @@ def _thp_at(k: Kernel, mm: Any, address: int) -> dict[str, Any]:
     out: dict[str, Any] = {"range": [hex(first << 12), hex((first + PMD_PAGES) << 12)], "mapped": mapped}
     if vma is None:
         return {**out, "why": "no mapping covers the address", "fault": None, "khugepaged": None}
-    out |= {"why": _thp_why(k, vma, first, mapped), "fault": _thp_fault(k, vma, first, bool(entry))}
+    out |= {"why": _thp_why(k, vma, first, mapped), "fault": _thp_fault(k, vma, first, mapped)}
     return {**out, "khugepaged": khugepaged.explain(k, vma, vpn)}
 
 
@@ -110,11 +110,15 @@ def _thp_why(k: Kernel, vma: Any, first: int, mapped: str) -> str:
     return "small pages are mapped already: only khugepaged or MADV_COLLAPSE can make a huge page of them now"
 
 
-def _thp_fault(k: Kernel, vma: Any, first: int, there: bool) -> str:
-    """What the first write to these 2 MiB would do."""
+def _thp_fault(k: Kernel, vma: Any, first: int, mapped: str) -> str:
+    """What the next write to these 2 MiB would do."""
+    if mapped == "huge zero page":
+        return "splits the entry and takes one small page for what is written"
+    if mapped == "huge page":
+        return "needs none, or makes the entry writable; where a fork shares the page, it splits the entry and copies 4 KiB"
     flags = huge_memory.fault_flags(k, vma)
     may = flags & (huge_memory.THP_FAULT | huge_memory.THP_SHMEM | huge_memory.THP_WITHIN)
-    if there or not may or first < vma.start or first + PMD_PAGES > vma.end:
+    if mapped != "nothing" or not may or first < vma.start or first + PMD_PAGES > vma.end:
         return "takes small pages"
     if flags & huge_memory.THP_DIRECT:
         return "takes a huge page; if none is free it compacts and reclaims for one, which may take milliseconds"

@@ -28,7 +28,6 @@ from core.jit import inline, njit
 from core.mm import gfp, memcontrol, mempolicy, page_writeback, readahead, tlb
 from core.mm.compound import compound_head, compound_nr
 from core.mm.fault import F_POPULATE
-from core.mm.gfp_types import GFP_KERNEL
 from core.mm.lru_classic import rotate_reclaimable
 from core.mm.mm_types import Inode, State, ask
 from core.mm.mmzone import cpu_to_node
@@ -318,7 +317,7 @@ def more_memory(k: Kernel, task: Task, *, oom: bool) -> None:
     """A page of the cache found no frame or no room under a limit."""
     v = k.s.vmf[0]
     if int(v["reason"]) == NO_PAGE:
-        gfp.slowpath(k, task, GFP_KERNEL)
+        gfp.slowpath(k, task)
         return
     with gfp.saved(k):
         cg = k.cgroups[int(v["memcg"])]

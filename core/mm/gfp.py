@@ -31,15 +31,13 @@ from core.abi.errno import Errno, SysError
 from core.events import Watermark
 from core.mm import compaction, gfp_types, oom_kill, pcp, vmscan
 from core.mm.gfp_types import (
-    GFP_COMP,
     GFP_DIRECT_RECLAIM,
+    GFP_FILLED_PAGE,
     GFP_HARDWALL,
-    GFP_HIGHUSER_MOVABLE,
     GFP_KSWAPD_RECLAIM,
     GFP_NORETRY,
     GFP_RETRY_MAYFAIL,
     GFP_THISNODE,
-    GFP_ZERO,
     gfp_migratetype,
     gfp_zone,
 )
@@ -77,7 +75,6 @@ MAX_COMPACT_RETRIES = 16
 PAGE_ALLOC_COSTLY_ORDER = 3  # beyond it the OOM killer is no answer
 ALLOCSTALL = EVENT["allocstall_movable"]
 GFP_KERNEL_ZONE = 2  # ZONE_NORMAL: what the kernel allocates for itself is never movable
-GFP_USER_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # what a fault asks for
 
 
 class saved:
@@ -103,7 +100,7 @@ def injected(k: Kernel) -> bool:
     return False
 
 
-def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_USER_PAGE) -> None:
+def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_FILLED_PAGE) -> None:
     """The loop found no frame at its mark: do the next thing that may help, then it tries again.
 
     SysError(ENOMEM) when nothing is left to do, TaskKilled when the OOM killer took `task` itself.

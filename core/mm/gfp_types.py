@@ -9,6 +9,8 @@ are put into (`page_alloc`). *How hard to try*: may it reclaim and compact itsel
     GFP_TRANSHUGE_LIGHT     a huge page if one is at hand: neither reclaim nor compaction, kswapd is not woken
     GFP_TRANSHUGE           a huge page worth a stall: direct reclaim and compaction
 
+    GFP_ANON_PAGE           what a fault that zeroes its page asks for; GFP_FILLED_PAGE: one that fills it; GFP_PGTABLE_USER: its page table
+
 The values are those of 6.1, as the kernel log shows them: `gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP)`. In Linux the names
 of single bits begin with two underscores.
 """
@@ -46,6 +48,9 @@ GFP_HIGHUSER = GFP_USER | GFP_HIGHMEM
 GFP_HIGHUSER_MOVABLE = GFP_HIGHUSER | GFP_MOVABLE
 GFP_TRANSHUGE_LIGHT = (GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_NOMEMALLOC | GFP_NOWARN) & ~GFP_RECLAIM
 GFP_TRANSHUGE = GFP_TRANSHUGE_LIGHT | GFP_DIRECT_RECLAIM
+GFP_ANON_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP | GFP_ZERO  # a fault's page of zeros: the first write, and the first after a read
+GFP_FILLED_PAGE = GFP_HIGHUSER_MOVABLE | GFP_COMP  # one that is filled from elsewhere: a copy, a page of a file, of swap
+GFP_PGTABLE_USER = GFP_KERNEL_ACCOUNT | GFP_ZERO
 
 # as the kernel log writes them: combinations first, then what is left
 NAMES: tuple[tuple[str, int], ...] = (

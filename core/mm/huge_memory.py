@@ -96,6 +96,7 @@ from core.mm.pgtable import (
     withdraw,
 )
 from core.mm.rmap_walk import Rmap, split_all_pmds, unmap_small_entries
+from core.mm.shrinker import do_shrink_slab
 from core.mm.slab import account_slab
 from core.mm.swap import lruvec_of, mlock_page, munlock_page, page_lru
 from core.mm.swap_state import free_swap, free_swap_cache
@@ -670,29 +671,21 @@ def shrink_huge_zero_page(k: Kernel) -> bool:
 # ---------------------------------------------------------------- shrinking
 
 
-SEEKS = 2  # deferred_split_shrinker.seeks
 SHRINK_BATCH = 128
 
 
 def deferred_split_shrink(k: Kernel, cg: Cgroup, priority: int) -> int:
-    """Reclaim's round over one cgroup's deferred queue (do_shrink_slab): a share by priority, put off until it is worth a batch.
+    """Reclaim's round over one cgroup's deferred queue: how many huge pages came apart (deferred_split_scan)."""
+    row, split = k.s.memcgs[cg.id], 0
 
-    4 pages at priority 12: 4 >> 12 = 0, nothing. At priority 1: (4 >> 1) * 4 / 2 = 4, all of them.
-    """
-    row = k.s.memcgs[cg.id]
+    def scan(nr: int) -> None:
+        nonlocal split
+        split += int(split_deferred(k.s, rmap_walk.tables(k), cg.id, nr))
+
     freeable = int(row["split_len"])
     if not freeable:
         return 0
-    deferred = int(row["split_deferred"])
-    delta = (freeable >> priority) * 4 // SEEKS
-    total = min((deferred >> priority) + delta, 2 * freeable)
-    scanned, split = 0, 0
-    while total >= SHRINK_BATCH or total >= freeable:
-        nr = min(SHRINK_BATCH, total)
-        split += int(split_deferred(k.s, rmap_walk.tables(k), cg.id, nr))
-        total -= nr
-        scanned += nr
-    row["split_deferred"] = max(0, min(deferred + delta - scanned, 2 * freeable))
+    row["split_deferred"] = do_shrink_slab(k, freeable, int(row["split_deferred"]), priority, SHRINK_BATCH, scan)
     if split:
         k.emit(Thp(k.clock.now, "split", split * HPAGE_PMD_NR, reason="deferred: part of it was unmapped and memory is short", cgroup=cg.path))
     return split

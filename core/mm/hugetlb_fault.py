@@ -282,10 +282,10 @@ def access(k: Kernel, task: Task, vma: Vma, kind: int, first: int, step: int, n:
                 return done
             vpn = int(v["vpn"])
             count_fault(k.s, vma.mm.id, int(v["memcg"]))
-            task.minflt += 1
-            outcome.faults += 1
             k.clock.spend(k.costs.fault)
             runs.add(hugetlb_fault(k, task, vma, vpn, kind == memory.WRITE), vpn)
+            task.minflt += 1  # not one that failed (mm_account_fault)
+            outcome.faults += 1
     except Signal as signal:
         runs.end()
         memory.emit_fault(k, task, "bus", signal.address >> 12, 1, None, major=False)

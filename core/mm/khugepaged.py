@@ -46,7 +46,7 @@ from core.mm import collapse_file, gfp, memcontrol, memory, rmap_walk, shmem
 from core.mm.compound import PG_COMPOUND, clear_compound_page, compound_head, page_mapcount, prep_compound_page, total_mapcount
 from core.mm.fault import do_swap_page
 from core.mm.gfp_types import GFP_DIRECT_RECLAIM, GFP_TRANSHUGE, GFP_TRANSHUGE_LIGHT
-from core.mm.huge_memory import arm_khugepaged, hugepage_flags_enabled, hugepage_vma_check, map_new_huge_page, next_slot
+from core.mm.huge_memory import arm_khugepaged, hugepage_flags_enabled, hugepage_vma_check, map_new_huge_page, next_slot, why_not
 from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_ANONPAGES, State
 from core.mm.page_alloc import free_one_page, zone_of
 from core.mm.page_counter import charge_exactly, uncharge
@@ -593,10 +593,17 @@ def scan_shared(k: Kernel, vma: Vma, vpn: int, limits: Array) -> int:
 
 
 def explain(k: Kernel, vma: Vma, vpn: int) -> dict[str, Any]:
-    """What khugepaged would make of the 2 MiB around a page now, with the counts it would go by."""
-    limits = limits_of(k, True)
-    result, found = look_at(k, vma, vpn - vpn % PMD_PAGES, limits)
+    """What khugepaged would make of the 2 MiB around a page now, with the counts it would go by, be it that it does not look there."""
+    limits, first = limits_of(k, True), vpn - vpn % PMD_PAGES
+    result, found = look_at(k, vma, first, limits)
     name, sentence = RESULTS[result]
+    passed_by = why_not(k, vma)
+    if passed_by is None and not vma.start <= first <= vma.end - PMD_PAGES:
+        passed_by = "the mapping does not hold all of the 2 MiB"
+    if passed_by is None and vma.file is None and vma.anon_vma is None:
+        passed_by = "the mapping has had no page of its own yet"
+    if passed_by is not None:
+        name, sentence = "vma_check_failed", f"khugepaged does not look here: {passed_by}"
     return {
         "result": name,
         "why": sentence,

@@ -27,6 +27,7 @@ import numpy as np
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
+    PMD_PAGES,
     TASK_VPNS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -58,6 +59,7 @@ from core.mm import (
     oom_kill,
     page_writeback,
     rmap,
+    shmem_huge,
     thrash,
     tlb,
     told,
@@ -74,6 +76,7 @@ from core.mm.fault import (
     access_pages,
     copy_pages,
 )
+from core.mm.gfp_types import GFP_ANON_PAGE, GFP_FILLED_PAGE, GFP_PGTABLE_USER
 from core.mm.huge_memory import HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import (
     ASKED,
@@ -108,13 +111,13 @@ from core.mm.page_ops import (
     SIGBUS,
     SLEPT,
 )
-from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US
+from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
 from core.mm.swap_readahead import ZRAM, read_slot
 from core.mm.thrash import UNDECIDED, UNSETTLED, UNWALKED
 from core.mm.told import emit_fault
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
-from core.vmstat import NR_FILE_DIRTY
+from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -311,7 +314,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
                 return done
             k.s.vmf["n"][0] = n = min(n, done + 1)  # the access that was decided on is the last of this slice
         if tries > MAX_TRIES:
-            livelocked(k, task, end)
+            livelocked(k, task, vma, end)
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
@@ -326,14 +329,14 @@ def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
     k.s.ctl[CTL_IN_LRU_FAULT] = not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
 
 
-def livelocked(k: Kernel, task: Task, end: Answer) -> None:
+def livelocked(k: Kernel, task: Task, vma: Vma, end: Answer) -> None:
     """One access was tried again and again: what it needs is reclaimed before it gets all of it. Somebody has to go."""
     with gfp.saved(k):
         limited = k.cgroups.get(end.victim) if end.reason == LIMIT else None
         if limited is not None:
             memcontrol.mem_cgroup_oom(k, task, limited, 0)
         else:
-            oom_kill.out_of_memory(k, task, gfp_types.show(gfp.GFP_USER_PAGE), 0)
+            oom_kill.out_of_memory(k, task, gfp_types.show(asked_for(k, vma, end.vpn)), 0)
     gfp.check_killed(k, task)
     if k.panicked is not None:
         raise TaskKilled
@@ -377,6 +380,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         count = k.s.vmf["count"][0]
         ns += int(count[MAPPED_AROUND]) * costs.map_file if end.nr_runs or accesses else 0
         vma.file.nr_pages += int(count[NEW_PAGES])
+        if vma.file.shmem and count[NEW_PAGES] >= PMD_PAGES:
+            shmem_huge.keep_in_view(k, vma.file)
         filemap.found_cached(k, vma)
         vma.file.nr_dirty += end.dirtied
     k.clock.run_user(left * costs.access)
@@ -395,7 +400,7 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
         try:
             with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():
                 if reason == NO_PAGE:
-                    gfp.slowpath(k, task)
+                    gfp.slowpath(k, task, asked_for(k, vma, vpn))
                 else:
                     charge_slowpath(k, task)
         except SysError:
@@ -408,7 +413,9 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
         with gfp.saved(k):
             memcontrol.handle_over_high(k, task)
         gfp.check_killed(k, task)
-    elif reason == SIGBUS:
+    elif reason == SIGBUS:  # it counts in vmstat, not in the task's faults (mm_account_fault)
+        k.s.vm_event[PGFAULT] += 1
+        k.s.memcgs["stat"][task.cgroup.memcg.id, MEMCG_PGFAULT] += 1
         emit_fault(k, task, "bus", vpn, 1, None, major=False)
         raise Signal("SIGBUS", vpn << 12, "BUS_ADRERR")
     elif reason == ASK_OBJECT:
@@ -419,6 +426,16 @@ def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: 
         huge_fault.decide(k, task, vma, end)
     elif reason not in (RUNS_FULL, BALANCE, SLEPT):  # settle has balanced and slept already
         raise KernelBug(f"a page loop stopped for the unknown reason {reason}")
+
+
+def asked_for(k: Kernel, vma: Vma, vpn: int) -> int:
+    """The gfp flags of the request that a fault failed with, as the report shows them: what the page at hand, or its table, is for."""
+    if vma.file is not None:
+        return GFP_FILLED_PAGE
+    if not pmd_entry(k, vma.mm, vpn):
+        return GFP_PGTABLE_USER
+    pte = entry(k, vma.mm, vpn)
+    return GFP_FILLED_PAGE if pte and not pte & PTE_SPECIAL else GFP_ANON_PAGE
 
 
 @contextmanager
@@ -583,7 +600,7 @@ def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
         if int(v["reason"]) == DONE:
             return
         if int(v["reason"]) == NO_PAGE:
-            gfp.slowpath(k, k.current)
+            gfp.slowpath(k, k.current, GFP_PGTABLE_USER)
         else:
             charge_slowpath(k, k.current)
 

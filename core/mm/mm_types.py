@@ -362,6 +362,7 @@ CTL_VMA_RA, CTL_RA_ADDR, CTL_RA_WIN, CTL_RA_HITS = 52, 53, 54, 55  # swap read-a
 CTL_STEAL, CTL_STEAL_ORDER, CTL_STEAL_TYPE = 56, 57, 58
 # zone_reclaim_mode; the zone (+ 1) that a request would have reclaimed before it goes on to the next; how far it has come so (node_reclaim)
 CTL_RECLAIM_MODE, CTL_NODE_RECLAIM, CTL_NODE_RECLAIMED = 59, 60, 61
+CTL_SHRINKLIST = 62  # objects of shared memory whose last huge page reaches beyond their end (shrinklist_len)
 CTL_POLICY = 40  # the reclaim policy, a row of policy.POLICIES
 CTL_IN_LRU_FAULT = 41  # a page fault is being served whose page counts as used (task->in_lru_fault)
 CTL_STAMP = 42  # the last stamp given

@@ -32,6 +32,7 @@ from core.abi.mman import PAGE_SIZE
 from core.abi.signal import SIGNALS
 from core.events import Oom
 from core.mm import gfp_types, memcontrol
+from core.mm.gfp_types import GFP_HIGHUSER, GFP_PGTABLE_USER
 from core.mm.mm_types import MAX_ORDER, MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS, ZONE_NAMES, ZONES_PER_NODE, get_mm_counters
 from core.mm.util import total_swap_pages, totalram_pages
 from core.panic import TaskKilled
@@ -53,6 +54,7 @@ TRACES: dict[str, tuple[str, ...]] = {
     "memory.max": ("mem_cgroup_out_of_memory", "memory_max_write", "cgroup_file_write", "kernfs_fop_write_iter", "vfs_write",
                    "ksys_write", *_SYSCALL),
     "fault": ("__alloc_pages_slowpath.constprop.0", "__alloc_pages", "__folio_alloc", "vma_alloc_folio", *_FAULT),
+    "page table": ("__alloc_pages_slowpath.constprop.0", "__alloc_pages", "pte_alloc_one", "__pte_alloc", *_FAULT),
     "kernel": ("__alloc_pages_slowpath.constprop.0", "__alloc_pages", *_SYSCALL),
 }  # fmt: skip
 
@@ -295,7 +297,7 @@ def dump_header(k: Kernel, oc: OomControl, victim: Task | None = None) -> None:
     task = oc.task if oc.task is not None else k.tasks[INIT_PID]
     mask = gfp_types.parse(oc.gfp)
     k.log(4, f"{task.comm} invoked oom-killer: gfp_mask={mask:#x}({oc.gfp}), order={oc.order}, oom_score_adj={task.oom_score_adj}")
-    dump_stack(k, oc, task, victim is not None)
+    dump_stack(k, oc, task, mask, victim is not None)
     if oc.memcg is not None:
         memcg_info(k, oc.memcg)
     else:
@@ -306,7 +308,7 @@ def dump_header(k: Kernel, oc: OomControl, victim: Task | None = None) -> None:
         dump_oom_summary(k, oc, victim)
 
 
-def dump_stack(k: Kernel, oc: OomControl, task: Task, found: bool) -> None:
+def dump_stack(k: Kernel, oc: OomControl, task: Task, mask: int, found: bool) -> None:
     """Where the kernel was, in its own function names."""
     k.log(4, f"CPU: {task.cpu} PID: {task.pid} Comm: {task.comm} Not tainted 6.1.0-pagewalk #1")
     k.log(4, "Hardware name: pagewalk simulated machine")
@@ -315,7 +317,7 @@ def dump_stack(k: Kernel, oc: OomControl, task: Task, found: bool) -> None:
     if oc.memcg is not None:
         where = "memcg" if oc.task is not None else "memory.max"
     else:
-        where = "fault" if "HIGHUSER" in oc.gfp else "kernel"
+        where = "fault" if mask & GFP_HIGHUSER == GFP_HIGHUSER else "page table" if mask == GFP_PGTABLE_USER else "kernel"
     killer = ("oom_kill_process.cold", "out_of_memory") if found else ("out_of_memory.cold",)
     for name in ("dump_stack_lvl", "dump_header", *killer, *TRACES[where]):
         k.log(4, f" {name}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from core.abi.mman import VM_NORESERVE
 from core.jit import njit
-from core.mm import filemap, memory, shmem_swap, util
+from core.mm import filemap, memory, shmem_huge, shmem_swap, util
 from core.mm.fault import in_swap_cache
 from core.mm.mm_types import SHMEM_DEV, Inode, State
 from core.mm.page_ops import DONE, NEW_PAGES, xa_leaf
@@ -49,6 +49,7 @@ def shmem_evict_inode(k: Kernel, inode: Inode) -> None:
     """The last mapping is gone: pages freed, commit charge given back."""
     util.vm_unacct_memory(k, inode.committed)
     inode.committed = 0
+    shmem_huge.forget(k, inode)
     if inode.root:
         shmem_swap.free_swapped(k.s, inode.root, 0, filemap.MAX_FILE_PAGES)
     filemap.evict_inode(k, inode)

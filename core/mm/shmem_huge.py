@@ -19,17 +19,28 @@ of a part) is simply emptied, all 2 MiB of it, and faults come again: the page s
     munmap of 3M .. 5M            two entries come apart: RssShmem - 4096 kB, of which 2048 kB come back by faults, 4 KiB each
     5M of an object of 5M         2 huge entries, then 256 small ones to a third huge page, half of which lies beyond the end
 
+**Beyond the end.** The last huge page of an object may reach beyond its end: memory that nobody can use. Such objects stand in a list
+(`Kernel.shmem`), and when the machine is short of memory those pages are split (`shmem_unused_huge_shrink`): what lies beyond the end is freed.
+By the rules of shrinkers a few objects are worth it only when reclaim is near its end (`shrinker`).
+
+    5M of an object of 5M, 8 of them        24 huge pages, 48M; under pressure 8 of them split: 8M come free
+
 **In the tree** of the object each of the 512 places names its own frame; the whole is held 512 times. Swap takes small pages only: reclaim
 splits first, which unmaps; what lies beyond the end of the object is dropped then.
 
-Source: mm/shmem.c:shmem_is_huge, shmem_get_folio_gfp, shmem_alloc_hugefolio; mm/memory.c:do_set_pmd, finish_fault; mm/filemap.c:filemap_map_pmd.
+Source: mm/shmem.c:shmem_is_huge, shmem_get_folio_gfp, shmem_alloc_hugefolio, shmem_unused_huge_shrink;
+fs/super.c:super_cache_scan; mm/memory.c:do_set_pmd, finish_fault; mm/filemap.c:filemap_map_pmd.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.abi.mman import VM_LOCKED, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_DIRTY, PG_SHMEM, PG_SWAPBACKED, PG_UPTODATE
-from core.jit import step
+from core.events import Thp
+from core.jit import njit, step
+from core.mm import rmap_walk
 from core.mm.compound import PG_COMPOUND, compound_head, prep_compound_page
 from core.mm.huge_memory import (
     FALL_BACK,
@@ -41,16 +52,26 @@ from core.mm.huge_memory import (
     THP_WITHIN,
     alloc_charged_huge,
     pmd_alloc,
+    put_split_head,
+    split_huge_page,
 )
 from core.mm.huge_pmd import page_add_file_rmap_huge
-from core.mm.mm_types import HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_SHMEMPAGES, State
+from core.mm.mm_types import CTL_SHRINKLIST, HPAGE_PMD_NR, HPAGE_PMD_ORDER, MM_SHMEMPAGES, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import ASK_OBJECT, HUGE_XA_SHARE, NEW_PAGES, stat_add, xa_leaf, xa_leaf_create
 from core.mm.pgtable import PTE_D, PTE_PS, PTE_RW, PTE_SOFT_DIRTY
+from core.mm.rmap_walk import Rmap
+from core.mm.shrinker import do_shrink_slab
 from core.mm.slab import account_slab
 from core.mm.swap import folio_add_lru, mlock_page
 from core.vmstat import EVENT, NR_FILE_PAGES, NR_SHMEM, NR_SHMEM_THPS
 
+if TYPE_CHECKING:
+    from core.kernel import Kernel
+    from core.mm.mm_types import Inode
+
+SUPER_BATCH = 1024  # of a file system's shrinker
+NOTHING, SPLIT, FAILED = range(3)  # how `split_last` ends
 THP_FILE_ALLOC, THP_FILE_MAPPED = EVENT["thp_file_alloc"], EVENT["thp_file_mapped"]
 NEW_HUGE = PG_UPTODATE | PG_SWAPBACKED | PG_SHMEM
 
@@ -159,3 +180,74 @@ def do_set_pmd(s: State, v, tid: int, vpn: int, head: int, write: bool) -> None:
         mlock_page(s, zid, head)
     s.pt[tid, (vpn >> 9) & 511] = entry
     s.vm_event[THP_FILE_MAPPED] += 1
+
+
+# ---------------------------------------------------------------- beyond the end
+
+
+@njit
+def last_huge(s: State, root: int, index: int) -> int:
+    """The huge page of an object at `index`: its first frame, or 0."""
+    leaf = xa_leaf(s, root, index)
+    pfn = s.xa[leaf, index & 511] if leaf else 0
+    return compound_head(s, pfn) if pfn > 0 and s.mem[pfn]["flags"] & PG_COMPOUND else 0
+
+
+@njit
+def split_last(s: State, r: Rmap, root: int, index: int) -> int:
+    """Split the huge page of an object at `index`: NOTHING there to split, SPLIT, or FAILED because somebody holds it."""
+    head = last_huge(s, root, index)
+    if head == 0:
+        return NOTHING
+    if not split_huge_page(s, r, head):
+        return FAILED
+    put_split_head(s, head)
+    return SPLIT
+
+
+def keep_in_view(k: Kernel, inode: Inode) -> None:
+    """The object has got a huge page: to the shrink list with it, if its last one reaches beyond the end by two pages or more."""
+    last, listed = inode.nr_file_pages & -HPAGE_PMD_NR, k.shmem["shrinklist"]
+    if inode.nr_file_pages < last + HPAGE_PMD_NR - 1 and inode.id not in listed and last_huge(k.s, inode.root, last):
+        listed.append(inode.id)
+        k.s.ctl[CTL_SHRINKLIST] = len(listed)
+
+
+def forget(k: Kernel, inode: Inode) -> None:
+    """The object goes."""
+    if inode.id in k.shmem["shrinklist"]:
+        k.shmem["shrinklist"].remove(inode.id)
+        k.s.ctl[CTL_SHRINKLIST] = len(k.shmem["shrinklist"])
+
+
+def shmem_unused_huge_shrink(k: Kernel, nr: int) -> int:
+    """Split the last huge pages of the first `nr` objects of the list, the last of them first: how many came apart."""
+    listed, split = k.shmem["shrinklist"], 0
+    batch = [listed.pop(0) for _ in range(min(nr, len(listed)))]
+    for id in reversed(batch):
+        inode = k.inodes[id]
+        end = split_last(k.s, rmap_walk.tables(k), inode.root, inode.nr_file_pages & -HPAGE_PMD_NR)
+        split += end == SPLIT
+        if end == FAILED:
+            listed.insert(0, id)
+    k.s.ctl[CTL_SHRINKLIST] = len(listed)
+    rmap_walk.settle(k)
+    return split
+
+
+def shmem_unused_huge_scan(k: Kernel, node: int, priority: int) -> int:
+    """Reclaim's round over the file system of shared memory, the shrinker of its super block (super_cache_count, super_cache_scan)."""
+    split = 0
+
+    def scan(nr: int) -> None:
+        nonlocal split
+        objects = len(k.shmem["shrinklist"])
+        split += shmem_unused_huge_shrink(k, nr * objects // (objects + 1))
+
+    freeable = len(k.shmem["shrinklist"]) * int(k.sysctl["vm.vfs_cache_pressure"]) // 100
+    if freeable:
+        deferred = k.shmem["deferred"]
+        deferred[node] = do_shrink_slab(k, freeable, deferred[node], priority, SUPER_BATCH, scan)
+    if split:
+        k.emit(Thp(k.clock.now, "split", split * HPAGE_PMD_NR, reason="part of it lies beyond the end of its object and memory is short"))
+    return split

@@ -7,7 +7,7 @@ between. `State.sc` keeps where it stands, so that it can stop for what it does 
     AGE         likewise what kswapd does for its lists before a round
     SPLIT       `sc.memcg` has huge pages that wait to be split (huge_memory.deferred_split_shrink)
     LOW         `sc.memcg` is taken below its memory.low: an event
-    HUGE_ZERO   the huge zero page may go
+    SLAB        what else can be had: the huge zero page, huge pages that reach beyond the end of their object (`shrinker`)
     FLUSH       dirty pages of files stand at the end of a list: the flusher must write
     FULL        there is no room for what came of another visit (`Rmap.visits`)
 
@@ -26,6 +26,7 @@ from core.mm.mm_types import (
     CTL_LOOKS,
     CTL_NR_NODES,
     CTL_POLICY,
+    CTL_SHRINKLIST,
     WMARK_HIGH,
     ZONES_PER_NODE,
     State,
@@ -33,7 +34,7 @@ from core.mm.mm_types import (
 from core.mm.rmap_walk import Rmap, belongs
 from core.vmstat import NODE
 
-DONE, ISOLATE, AGE, SPLIT, LOW, HUGE_ZERO, FLUSH, FULL = range(8)
+DONE, ISOLATE, AGE, SPLIT, LOW, SLAB, FLUSH, FULL = range(8)
 
 DEF_PRIORITY = 12
 SWAP_CLUSTER_MAX = 32
@@ -65,8 +66,8 @@ def shrink_node(s: State, r: Rmap) -> int:
         c["stage"] = NEXT
     if c["stage"] == NEXT:
         c["stage"] = AFTER
-        if c["target"] == 0 and c["priority"] <= HUGE_ZERO_PRIORITY and s.ctl[CTL_HUGE_ZERO]:
-            return HUGE_ZERO
+        if c["target"] == 0 and (s.ctl[CTL_SHRINKLIST] or (c["priority"] <= HUGE_ZERO_PRIORITY and s.ctl[CTL_HUGE_ZERO])):
+            return SLAB
     if c["stage"] == AFTER:
         c["stage"] = FLUSHED
         if s.node_stat[c["node"], IMMEDIATE] > c["immediate"]:

@@ -40,6 +40,7 @@ from core.mm.mm_types import (
     CTL_HUGE_ZERO,
     CTL_POLICY,
     CTL_RECLAIM_MODE,
+    CTL_SHRINKLIST,
     CTL_STEAL,
     SC,
     WMARK_LOW,
@@ -321,7 +322,7 @@ def common(k: Kernel, task: Task, vma: Vma) -> bool:
     s, ctl, zones = k.s, k.s.ctl, k.s.zones
     if k.nr_nodes > 1 or vma.file is not None or k.clock.slice_end >= 0 or task is not k.current or k.in_memstall:
         return False
-    if ctl[CTL_POLICY] != CLASSIC or ctl[CTL_FAIL_NTH] or ctl[CTL_RECLAIM_MODE] or ctl[CTL_HUGE_ZERO] or s.node_stat[0, NR_FILE_DIRTY]:
+    if ctl[CTL_POLICY] != CLASSIC or ctl[CTL_FAIL_NTH] or ctl[CTL_RECLAIM_MODE] or ctl[CTL_HUGE_ZERO] or ctl[CTL_SHRINKLIST] or s.node_stat[0, NR_FILE_DIRTY]:
         return False
     if zones["boost"].any() or zones["compact_blockskip_flush"].any() or k.kswapd[0]["boosts"] or int(s.vmf["thp"][0]):
         return False

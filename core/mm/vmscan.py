@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.direct import Direct
 from core.events import Reclaim, SwapOut
-from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk
+from core.mm import compaction, huge_memory, memcontrol, policy, rmap_walk, shmem_huge
 from core.mm.lru_classic import pageout_range
 from core.mm.mm_types import CTL_LOOKS, CTL_RECLAIM_MODE, PAGEBLOCK_ORDER, SC, WMARK_HIGH, ZONES_PER_NODE, fresh
 from core.mm.page_alloc import RECLAIM_UNMAP, RECLAIM_WRITE
@@ -36,9 +36,10 @@ from core.mm.shrink_node import (
     AGE,
     DEF_PRIORITY,
     FLUSH,
-    HUGE_ZERO,
+    HUGE_ZERO_PRIORITY,
     ISOLATE,
     LOW,
+    SLAB,
     SPLIT,
     SWAP_CLUSTER_MAX,
     balance_round,
@@ -120,8 +121,10 @@ def decide(k: Kernel, reason: int, who: str) -> None:
         huge_memory.deferred_split_shrink(k, k.cgroups[int(c["memcg"])], int(c["priority"]))
     elif reason == LOW:
         memcontrol.memcg_event(k, k.cgroups[int(c["memcg"])], "low")
-    elif reason == HUGE_ZERO:
-        huge_memory.shrink_huge_zero_page(k)
+    elif reason == SLAB:
+        shmem_huge.shmem_unused_huge_scan(k, int(c["node"]), int(c["priority"]))
+        if c["priority"] <= HUGE_ZERO_PRIORITY:
+            huge_memory.shrink_huge_zero_page(k)
     elif reason == FLUSH:
         k.flush_dirty("reclaim")
 

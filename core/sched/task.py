@@ -133,15 +133,28 @@ def find_task(k: Kernel, pid: int) -> Task:
     """A process, living or a zombie, for whoever looks at it; LookupError if there is none."""
     task = k.tasks.get(pid)
     if task is None:
-        raise LookupError(f"no process {pid}")
+        raise LookupError(gone(k, pid))
     return task
+
+
+def find_kill(k: Kernel, pid: int) -> dict[str, Any] | None:
+    """The OOM killer's latest kill of a process of this number, as `GET …/oom` shows it."""
+    return next((row for row in reversed(k.oom_kills) if row["pid"] == pid), None)
+
+
+def gone(k: Kernel, pid: int) -> str:
+    """Why there is no process of this number, as far as the records tell."""
+    kill = find_kill(k, pid)
+    if kill is None:
+        return f"no process {pid}"
+    return f"no process {pid}: the OOM killer killed {kill['comm']} (event {kill['event']}: see .../processes/{pid}/explain/oom)"
 
 
 def live(k: Kernel, pid: int | None) -> Task:
     """The process that makes a call. LookupError, in plain words, for one that is not there or dead."""
     task = k.tasks.get(pid) if pid is not None else None
     if task is None:
-        raise LookupError(f"no process {pid}" if pid is not None else "this operation is made by a process: say which pid")
+        raise LookupError(gone(k, pid) if pid is not None else "this operation is made by a process: say which pid")
     if task.state == "zombie":
         raise LookupError(f"process {pid} is dead: its parent {task.ppid} has not waited for it yet")
     return task

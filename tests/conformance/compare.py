@@ -47,6 +47,7 @@ SIGNALS = {"11": "SIGSEGV", "7": "SIGBUS", "9": "SIGKILL"}
 ERRNOS = {
     "1": "EPERM",
     "2": "ENOENT",
+    "5": "EIO",
     "11": "EAGAIN",
     "12": "ENOMEM",
     "13": "EACCES",

@@ -7,9 +7,10 @@ boot with one figure bent must not.
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import Any
 
-from app.scenario import PAGE_SIZE
+from app.scenario import MOVE_STATUS, PAGE_SIZE
 from app.target import Answer, Operation, Refused
 from tests.conformance.compare import ERRNOS, SIGNALS
 
@@ -20,23 +21,29 @@ class RecordedBoot:
     """Answers each operation with what one boot of Linux answered."""
 
     def __init__(self, run: dict[str, Any]) -> None:
-        self.lines = iter(run["ops"])
+        self.ops: deque[dict[str, Any]] = deque(run["ops"])
         self.snaps = run["snaps"]
         self.snap: dict[str, str] = {}
         self.pids: dict[str, int] = {}
         self.dead: set[int] = set()
 
     def apply(self, op: Operation) -> Answer:
-        if op["op"] in SILENT or str(op.get("path", "")).endswith("/cgroup.subtree_control"):
+        if op["op"] in SILENT or self._goes_with_create(op):
             return {}
         return self._answer(self._next())
 
+    def _goes_with_create(self, op: Operation) -> bool:
+        """The write of `+memory` that is part of a line `cg create`; other lines write to that file, too."""
+        return str(op.get("path", "")).endswith("/cgroup.subtree_control") and self._peek()["line"].startswith("cg create ")
+
+    def _peek(self) -> dict[str, Any]:
+        while self.ops[0]["line"].startswith("snap "):
+            self.snap = self.snaps[self.ops.popleft()["line"].split()[1]]
+        return self.ops[0]
+
     def _next(self) -> dict[str, Any]:
-        recorded: dict[str, Any] = next(self.lines)
-        while recorded["line"].startswith("snap "):
-            self.snap = self.snaps[recorded["line"].split()[1]]
-            recorded = next(self.lines)
-        return recorded
+        self._peek()
+        return self.ops.popleft()
 
     def _answer(self, recorded: dict[str, Any]) -> Answer:
         found, words = recorded["ret"], recorded["line"].split()
@@ -59,6 +66,8 @@ class RecordedBoot:
             result = {"address": "0x7ffff0000000"}
         elif words[1:2] == ["mincore"]:
             result = {"resident": int(found["ret"])}
+        elif words[1:2] == ["move_pages"]:
+            result = {"status": " ".join(word for word, name in MOVE_STATUS.items() for _ in range(int(found.get(name, 0))))}
         errno = "hung" if "hung" in found else ERRNOS.get(found.get("err", "0"))
         return {
             "result": result or None,

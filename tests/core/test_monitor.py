@@ -85,6 +85,7 @@ def test_faults_by_process() -> None:
 
 def test_text_is_vmstats() -> None:
     box = Box(memory="96M")
+    assert box.kernel.view("vmstat", every=SECOND, count=3) == box.kernel.view("vmstat")  # since boot: no sample has been taken
     start(box, [{"op": "loop", "steps": [{"op": "compute", "time": "10ms"}]}])
     advance(box, 5)
     once = vmstat_text(box.kernel.view("vmstat"))

@@ -201,6 +201,7 @@ def test_why_this_node(policy: tuple[str, list[int]] | None, mems: str, node: in
         box.ok(box.p, "set_mempolicy", mode=policy[0], nodes=policy[1])
     h = box.heap(4)
     told = box.kernel.view("explain_node", pid=box.p, address=h)
+    assert told["distances"] == list(box.kernel.machine.distances[told["first_node"]])
     assert told["node"] == told["page"]["node"] and node in (None, told["node"]) and word in told["why"]
     assert [zone["verdict"] for zone in told["zones"]].count("chosen") == 1
     with pytest.raises(LookupError):

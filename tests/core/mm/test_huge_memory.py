@@ -115,6 +115,9 @@ def test_defrag_says_who_waits_for_a_block(defrag: str, advice: str | None, dire
         t.advise(0, 16 * M, advice)
     fault = t.k.view("explain_thp", pid=t.pid, address=t.h)["at"]["fault"]
     assert ("compacts and reclaims" in fault) == direct
+    t.write(0, 4096)
+    fault = t.k.view("explain_thp", pid=t.pid, address=t.h)["at"]["fault"]
+    assert ("splits the entry and copies 4 KiB" in fault) == bool(t.huge())
 
 
 def test_a_limit_in_the_way_falls_back() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from core import Kernel, Machine
 from core.mm.hugetlb_types import ResvMap
+from core.vmstat import EVENT
+from tests.core.mm.space import K, M, Space
 
 H = 2 << 20
 MOST = 8
@@ -217,3 +219,25 @@ def test_a_free_page_of_1g_is_demoted_to_512_of_2m() -> None:
     k.call("put", path=small + "nr_hugepages", data=b"0")
     k.verify()
     assert k.call("put", path=big + "demote_size", data=b"4M").errno == "EINVAL"
+
+
+# a mapping whose pages there are too few of: its arguments, pages to touch of 4 KiB, how many faults succeed before the SIGBUS
+FAILING: list[tuple[str, dict[str, Any], int, int]] = [
+    ("a pool of two, three are touched", {"length": 6 * M, "flags": ["private", "anonymous", "hugetlb", "noreserve"]}, 3 * 512, 2),
+    ("a file of three pages, five are mapped", {"length": 20 * K, "flags": ["shared"], "file": "/data/f", "offset": 0}, 5, 1),
+]
+
+
+@pytest.mark.parametrize(("mapping", "pages", "good"), [pytest.param(*case, id=name) for name, *case in FAILING])
+def test_a_failed_fault_counts_in_vmstat_only(mapping: dict[str, Any], pages: int, good: int) -> None:
+    """mm_account_fault leaves out what ended in SIGBUS, handle_mm_fault has counted it before."""
+    t = Space("512M")
+    t.k.call("put", path="/proc/sys/vm/nr_hugepages", data=b"2")
+    t.k.call("create_file", path="/data/f", size=12 * K)
+    t.ok("read", path="/data/f", offset=0, length=12 * K)
+    address = t.ok("mmap", prot="rw", **mapping)["address"]
+    before, own = int(t.k.s.vm_event[EVENT["pgfault"]]), t.k.tasks[t.pid].minflt
+    answer = t.call("touch", address=address, length=pages * 4 * K, access="read")
+    assert answer.signal == "SIGBUS"
+    assert answer.minor == t.k.tasks[t.pid].minflt - own == good
+    assert int(t.k.s.vm_event[EVENT["pgfault"]]) - before == good + 1

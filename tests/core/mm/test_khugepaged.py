@@ -157,7 +157,11 @@ def test_explain_says_what_khugepaged_would_do() -> None:
     t = Collapse()
     t.write(0, 512)
     at = t.k.view("explain_thp", pid=t.pid, address=t.h)["at"]
-    assert at["khugepaged"]["result"] == "succeed" and "madvise" in at["why"]
+    assert at["khugepaged"]["result"] == "vma_check_failed" and "madvise" in at["why"] and "madvise" in at["khugepaged"]["why"]
+    t.ok("madvise", address=t.h, length=8 * M, advice="hugepage")
+    assert t.k.view("explain_thp", pid=t.pid, address=t.h)["at"]["khugepaged"]["result"] == "succeed"
+    of_disk = t.k.view("explain_thp", pid=t.pid, address=0x400000)["at"]["khugepaged"]
+    assert of_disk["result"] == "vma_check_failed" and "2 MiB" in of_disk["why"]
     assert t.run() == 1
     told = t.k.view("explain_thp", pid=t.pid, address=t.h)
     assert told["at"]["mapped"] == "huge page" and told["khugepaged"]["last_collapse"]["copied"] == 512

@@ -193,6 +193,34 @@ def test_the_report_line_by_line() -> None:
         assert line.startswith(expected)
 
 
+ZEROED = "0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO)"
+FILLED = "0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP)"
+TABLES = "0x400dc0(GFP_KERNEL_ACCOUNT|__GFP_ZERO)"
+# what fills the memory, one access a page unless it says otherwise -> what the request that failed was for (the copy: recorded, compact_direct)
+REQUESTS: list[tuple[str, list[dict[str, Any]], str]] = [
+    ("a first write", [{"access": "write"}], ZEROED),
+    ("a write after a read", [{"access": "read"}, {"access": "write"}], ZEROED),
+    ("a copy after fork", [{"access": "write", "pages": 5000}, {"op": "fork"}, {"access": "write", "pages": 5000}], FILLED),
+    ("page tables of a sparse mapping", [{"access": "read", "stride": 512}], TABLES),
+]
+
+
+@pytest.mark.parametrize(("steps", "mask"), [pytest.param(steps, mask, id=name) for name, steps, mask in REQUESTS])
+def test_the_mask_says_what_the_failed_request_was_for(steps: list[dict[str, Any]], mask: str) -> None:
+    k = machine()
+    pid = spawn(k)
+    length = 64 << 30 if mask == TABLES else 60 * M
+    address = k.call("mmap", pid, length=length, prot="rw", flags=["private", "anonymous", "noreserve"]).result["address"]
+    for step in steps:
+        args = dict(step)
+        if args.pop("op", "touch") == "fork":
+            k.call("fork", pid)
+            continue
+        pages = args.pop("pages", length // 4096)
+        k.call("touch", pid, address=address, length=pages * 4096, **args)
+    assert [line for line in log(k) if "invoked oom-killer" in line] == [f"p invoked oom-killer: gfp_mask={mask}, order=0, oom_score_adj=0"]
+
+
 def test_explain_shows_the_terms_and_the_rule_of_thumb() -> None:
     k = machine()
     pid = spawn(k, adj=100)
@@ -210,3 +238,17 @@ def test_explain_shows_the_terms_and_the_rule_of_thumb() -> None:
     assert k.view("explain_oom", pid=1)["why_not"] == "init and kernel threads are never killed"
     with pytest.raises(LookupError):
         k.view("explain_oom", pid=4242)
+
+
+def test_explain_answers_for_the_dead() -> None:
+    k = machine()
+    pid = spawn(k, adj=100)
+    write(k, pid, 64 * M)
+    answer = k.view("explain_oom", pid=pid)
+    kill = k.view("oom")[0]
+    assert answer["killed"] == kill and kill["pid"] == pid and answer["last_oom"]["victim"] == pid
+    terms, total = answer["terms"], answer["last_oom"]["totalpages"]
+    assert terms["points"] == terms["rss"] + terms["swap"] + terms["pgtables"] + 100 * (total // 1000)
+    assert answer["approximation"]["difference"] == terms["points"] - terms["rss"] - terms["swap"] // 2
+    with pytest.raises(LookupError, match=f"event {kill['event']}: see .*/processes/{pid}/explain/oom"):
+        k.view("explain_psi", pid=pid)

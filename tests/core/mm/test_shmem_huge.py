@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from core import Kernel
-from core.mm import filemap
+from core.mm import filemap, shmem_huge
+from core.mm.mm_types import CTL_SHRINKLIST
+from core.mm.shrinker import do_shrink_slab
 from core.vmstat import EVENT
 from tests.core.mm.space import M, Space
 
@@ -198,6 +200,63 @@ def test_what_lies_beyond_the_end_is_dropped_by_a_split() -> None:
     assert t.count("thp_split_page") == 1
     t.touch(2, 1, "read")
     assert t.meminfo("Shmem") == 3
+
+
+# megabytes of an object that is written whole -> does its last huge page reach beyond its end, so far that it is kept in view?
+ENDS = [(1, True), (2, False), (3, True), (4, False), (4 - 8 / 1024, True), (4 - 4 / 1024, False)]
+
+
+@pytest.mark.parametrize(("megabytes", "listed"), ENDS)
+def test_objects_that_end_within_a_huge_page_are_kept_in_view(megabytes: float, listed: bool) -> None:
+    t = Shared("always", 2)
+    address = int(t.ok("mmap", length=int(megabytes * M), prot="rw", flags=SHARED)["address"])
+    t.touch(0, megabytes, base=address)
+    assert len(t.k.shmem["shrinklist"]) == t.k.s.ctl[CTL_SHRINKLIST] == int(listed)
+    t.ok("munmap", address=address, length=int(megabytes * M))
+    assert t.k.shmem["shrinklist"] == [] and t.k.s.ctl[CTL_SHRINKLIST] == 0
+
+
+def test_one_held_by_somebody_stays_in_view() -> None:
+    t = Shared("always", 3)
+    t.touch(0, 3)
+    vma = next(vma for vma in t.mm.vmas if vma.start << 12 == t.s)
+    assert vma.file is not None
+    head = shmem_huge.last_huge(t.k.s, vma.file.root, 512)
+    t.k.s.mem["refcount"][head] += 1
+    assert shmem_huge.shmem_unused_huge_scan(t.k, 0, 0) == 0
+    assert t.count("thp_split_page_failed") == 1 and len(t.k.shmem["shrinklist"]) == 1
+    t.k.s.mem["refcount"][head] -= 1
+    assert shmem_huge.shmem_unused_huge_scan(t.k, 0, 0) == 1
+    assert t.meminfo("Shmem") == 3 and t.k.shmem["shrinklist"] == []
+    t.k.verify()
+
+
+# things, what was put off, priority, batch: asked for, and put off after it
+ROUNDS = [(8, 0, 12, 1024, [], 0), (8, 0, 3, 1024, [], 2), (8, 2, 2, 1024, [], 6), (8, 6, 1, 1024, [11], 3), (1, 0, 0, 1024, [2], 0),
+          (4096, 0, 12, 128, [], 2), (4096, 0, 2, 128, [128] * 16, 0), (1000, 9000, 0, 128, [128] * 15, 2000)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("freeable", "deferred", "priority", "batch", "asked", "after"), ROUNDS)
+def test_a_round_of_a_shrinker(freeable: int, deferred: int, priority: int, batch: int, asked: list[int], after: int) -> None:
+    k, seen = Shared().k, list[int]()
+    assert do_shrink_slab(k, freeable, deferred, priority, batch, seen.append) == after
+    assert seen == asked
+    assert k.s.vm_event[EVENT["slabs_scanned"]] == sum(asked)
+
+
+def test_under_pressure_what_lies_beyond_the_ends_comes_free() -> None:
+    """As recorded (shmem_thp_beyond): the machine lives because of it."""
+    t = Shared("always", 5, "256M", swap="0")
+    objects = [t.s, *(t.map(5) for _ in range(7))]
+    for base in objects:
+        t.touch(0, 5, base=base)
+    assert t.meminfo("Shmem") == 48 and len(t.k.shmem["shrinklist"]) == 8
+    room = int(t.k.s.zones["free"].sum()) // 256
+    other = t.spawn()
+    address = t.ok("mmap", other, length=room * M, prot="rw", flags=["private", "anonymous"])["address"]
+    t.ok("touch", other, address=address, length=room * M, access="write")
+    assert t.meminfo("Shmem") == 40 and t.count("oom_kill") == 0 and t.count("thp_split_page") == 8
+    assert t.k.shmem["shrinklist"] == []
 
 
 def test_a_hole_in_the_middle_splits_the_pages_at_its_borders() -> None:
