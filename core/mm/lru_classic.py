@@ -315,7 +315,7 @@ def prefetch_page(s: State, pfn: int) -> None:
 
 @inline
 def prefetch_entries(s: State, r: Rmap, taken: int) -> None:
-    """The entries of the pages of r.batch, and what stands beside them for shadows and slots, are fetched all at once: a cache miss each otherwise."""
+    """The entries of the pages of r.batch, and their slots and shadows, are fetched all at once: a cache miss each otherwise."""
     tables = s.ctl[CTL_TRACE_TABLES]
     for i in range(taken):
         page = s.mem[r.batch[i]]

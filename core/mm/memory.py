@@ -287,7 +287,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             stage, done, tries = stretch.run(order, tries, outcome)
         else:
             ACCESS.run(k.s, order)
-            stage, tries = UNSETTLED, thrash.count_tries(k.s.vmf[0], done, tries)
+            stage, tries = UNSETTLED, 0 if int(k.s.vmf["done"][0]) != done else tries + stuck(k, tries)
         if by_address:
             addr, win, hits = k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1].tolist()
             vma.swap_ra = (addr, win, hits)
@@ -318,6 +318,11 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
+
+
+def stuck(k: Kernel, tries: int) -> bool:
+    """The same access has to be tried again: does that count? Not while its page is read, unless it was evicted again meanwhile."""
+    return not k.s.vmf["ra_next"][0] or int(k.s.vmf["major"][0]) > tries
 
 
 def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
@@ -371,7 +376,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         else:
             psi.io_schedule(k, read_ns)
         told.reads(k, task, k.clock.now, slot, vpn, n, pages)
-        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][told.swap_device(k, slot)] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+        # get_user_pages comes back to a page that was read as a new fault (filemap.retry_major)
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][told.swap_device(k, slot)] == ZRAM:
             task.majflt += n
             task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults

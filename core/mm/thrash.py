@@ -4,13 +4,13 @@ Where memory is short, every few dozen touches find no frame above the low mark,
 
     64 touches | kswapd: wakes, one round, 90 pages freed | 71 touches | kswapd: one round | 66 touches | kswapd: balanced, sleeps | ...
 
-Each of these stops is decided in `gfp.slowpath`, `fair.kswapd_turn` and `vmscan.kswapd_run`, in some two hundred calls of Python, which take longer than
-what they decide on. All of them are alike, and all that follows is arithmetic: whose time passes, what is counted, what is told. So `stretch` carries the
-common stop out itself, by the same rules, and *notes* what there is to tell: a row for each run of faults, each read, each visit of reclaim,
-each turn of kswapd. `Stretch.run` brings in before what Python knows (`BESIDE`: clocks, kswapd's state, the run queue, the TLB) and tells afterwards
-what the rows say, in their order: events, states of tasks (PSI), records for `explain`. The result is the same to the last bit.
+Each of these stops is decided in `gfp.slowpath`, `fair.kswapd_turn` and `vmscan.kswapd_run`, in some two hundred calls of Python, which take longer
+than what they decide on. All of them are alike, and all that follows is arithmetic: whose time passes, what is counted, what is told. So `stretch`
+carries the common stop out itself, by the same rules, and *notes* what there is to tell: a row for each run of faults, each read, each visit of
+reclaim, each turn of kswapd. `Stretch.run` brings in before what Python knows (`BESIDE`: clocks, kswapd's state, the run queue, the TLB) and tells
+afterwards what the rows say, in their order: events, states of tasks (PSI), records for `explain`. The result is the same to the last bit.
 
-It decides nothing that Linux's readers would look for here. It leaves to Python, where a stop is uncommon (`common` says when none of it can come up):
+It decides nothing that a reader of Linux would look for here. What is uncommon is left to Python (`common` says when none of it can come up):
 
     nothing was found above the min mark either      direct reclaim, the OOM killer
     a limit of a cgroup, memory.high                 the charge's own reclaim, throttling
@@ -42,7 +42,6 @@ from core.mm.mm_types import (
     CTL_RECLAIM_MODE,
     CTL_SHRINKLIST,
     CTL_STEAL,
-    SC,
     WMARK_LOW,
     WMARK_MIN,
     ZONE_NAMES,
@@ -322,9 +321,13 @@ def common(k: Kernel, task: Task, vma: Vma) -> bool:
     s, ctl, zones = k.s, k.s.ctl, k.s.zones
     if k.nr_nodes > 1 or vma.file is not None or k.clock.slice_end >= 0 or task is not k.current or k.in_memstall:
         return False
-    if ctl[CTL_POLICY] != CLASSIC or ctl[CTL_FAIL_NTH] or ctl[CTL_RECLAIM_MODE] or ctl[CTL_HUGE_ZERO] or ctl[CTL_SHRINKLIST] or s.node_stat[0, NR_FILE_DIRTY]:
+    if k.tlb.running != task.cpu or k.tlb.cpus[task.cpu].loaded != vma.mm.ctx_id:
         return False
-    if zones["boost"].any() or zones["compact_blockskip_flush"].any() or k.kswapd[0]["boosts"] or int(s.vmf["thp"][0]):
+    if ctl[CTL_POLICY] != CLASSIC or ctl[CTL_FAIL_NTH] or ctl[CTL_RECLAIM_MODE] or ctl[CTL_HUGE_ZERO] or ctl[CTL_SHRINKLIST]:
+        return False
+    if s.node_stat[0, NR_FILE_DIRTY] or int(s.vmf["thp"][0]):
+        return False
+    if k.kswapd[0]["boosts"] or zones["boost"].any() or zones["compact_blockskip_flush"].any():
         return False
     ids = list(k.cgroups)
     groups = s.memcgs[ids]
@@ -345,8 +348,8 @@ class Stretch:
     def __init__(self, k: Kernel, task: Task) -> None:
         self.k, self.task, self.rq = k, task, fair.kswapd_rq(k, 0)
         cols, prices = k.tlb_columns, [told.price(k, kind) for kind in range(len(told.PRICES))]
-        self.beside = Beside(np.zeros(1, BESIDE), np.array(prices, np.int64), np.empty((NOTES, WIDTH), np.int64), k.s.sc.view(np.ndarray).view(np.int64),
-                             np.zeros(SC.itemsize // 8, np.int64), cols.tags, cols.stamps, cols.state, cols.geom)  # fmt: skip
+        row, log, words = np.zeros(1, BESIDE), np.empty((NOTES, WIDTH), np.int64), k.s.sc.view(np.ndarray).view(np.int64)
+        self.beside = Beside(row, np.array(prices, np.int64), log, words, np.zeros_like(words), cols.tags, cols.stamps, cols.state, cols.geom)
 
     def run(self, order: Array, tries: int, outcome: TouchOutcome) -> tuple[int, int, int]:
         """One stretch: how far its last stop is carried out (UNSETTLED ...), the accesses made before that, and its `tries`."""
@@ -363,8 +366,6 @@ class Stretch:
         """What Python knows of the moment."""
         k, task, rq, daemon = self.k, self.task, self.rq, self.k.kswapd[0]
         clock, costs, cpu = k.clock, k.costs, self.k.tlb.cpus[self.task.cpu]
-        assert task.mm is not None
-        tlb.switch_mm(k, task.cpu, task.mm)
         walk, l2, _ = k.tlb_costs
         self.beside.row[0] = (
             0, 0, tries, 0, clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns, clock.disk_waits, task.pid, task.minflt, task.majflt, 0,
@@ -382,7 +383,7 @@ class Stretch:
         clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns, clock.disk_waits = (
             w["now"], w["user_ns"], w["asleep_ns"], w["others_ns"], w["disk_waits"])  # fmt: skip
         task.minflt, task.majflt = w["minflt"], w["majflt"]
-        daemon.update(awake=bool(w["awake"]), priority=w["priority"], reclaimed=w["reclaimed"], failures=w["failures"], until=w["until"], time_ns=w["time_ns"])
+        daemon.update({name: w[name] for name in ("priority", "reclaimed", "failures", "until", "time_ns")}, awake=bool(w["awake"]))
         if w["ran"]:
             daemon.update(need_aging=False, boosts={})
         rq.now, rq.iowait_ns, rq.idle_ns, rq.system_ns = w["rq_now"], w["iowait_ns"], w["idle_ns"], w["system_ns"]
@@ -406,7 +407,7 @@ class Stretch:
                 told.reads(k, task, at, slot, vpn, n, pages)
             elif what == VISIT:
                 with k.because(daemon["cause"]):
-                    vmscan.tell_visit(k, at, 0, "kswapd", *x[:7], x[7:11], x[11:15])
+                    vmscan.tell_visit(k, at, 0, "kswapd", x[:7], x[7:11], x[11:15])
             elif what == TURN:
                 begin, took, sleeps = x[:3]
                 fair.kswapd_worked(k, 0, rq, begin, took)

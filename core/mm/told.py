@@ -46,5 +46,7 @@ def reads(k: Kernel, task: Task, at: int, slot: int, vpn: int, n: int, pages: in
 
 def swap_device(k: Kernel, slot: int) -> int:
     """The swap area that a slot belongs to."""
+    if len(k.swap_devices) == 1:
+        return 0
     bases = k.s.swaps["base"][: len(k.swap_devices)].tolist()
     return max(area for area, base in enumerate(bases) if base <= slot)

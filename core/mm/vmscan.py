@@ -65,8 +65,8 @@ LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False, into: Any = None) -> Any:
     """A fresh scan_control, in its place or elsewhere."""
-    SCAN_CONTROL.pack_into(k.s.sc if into is None else into, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers,
-                           k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
+    SCAN_CONTROL.pack_into(k.s.sc if into is None else into, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]),
+                           k.machine.storage.buffers, k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
     return k.s.sc[0]
 
 
@@ -136,16 +136,20 @@ def tell(k: Kernel, who: str) -> None:
         rmap_walk.settle(k)
     for memcg, node, priority, _, visit, looked, scanned, freed, written, list_scanned, list_freed in r.visits[:done].tolist():
         k.clock.spend(scanned * k.costs.scan_page)
-        tell_visit(k, k.clock.now, node, who, memcg, priority, visit, looked, scanned, freed, written, list_scanned.tolist(), list_freed.tolist())
+        row = [memcg, priority, visit, looked, scanned, freed, written]
+        tell_visit(k, k.clock.now, node, who, row, list_scanned.tolist(), list_freed.tolist())
         k.clock.spend(written * k.costs.swap_out if scanned else 0)
     if done:
         r.visits[0] = r.visits[done % len(r.visits)]
         k.s.sc[0]["row"] = 0
 
 
-def tell_visit(k: Kernel, at: int, node: int, who: str, memcg: int, priority: int, visit: int, looked: int, scanned: int, freed: int, written: int,
-               list_scanned: list[int], list_freed: list[int]) -> None:  # fmt: skip
-    """The events of a visit, whose looks were done `at`, and its row for `explain`. What it wrote takes its time after that."""
+def tell_visit(k: Kernel, at: int, node: int, who: str, row: list[int], list_scanned: list[int], list_freed: list[int]) -> None:
+    """The events of a visit, whose looks were done `at`, and its row for `explain`. What it wrote takes its time after that.
+
+    row: cgroup, priority, number of the visit, looked at, scanned, freed, written.
+    """
+    memcg, priority, visit, looked, scanned, freed, written = row
     path = k.cgroups[memcg].path
     if looked:
         keep(k.records.visits, {"visit": visit, "event": k.nr_events + 1 if scanned else 0, "clock_ns": at, "by": who,
