@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import secrets
 import signal
 import socket
 import sys
@@ -313,19 +312,22 @@ def _serve_with_workers(listener: socket.socket, settings: Settings, url: str) -
 @contextlib.contextmanager
 def shared_database(settings: Settings) -> Iterator[tuple[Settings, Callable[[str], None]]]:
     """Settings with a database that several workers share, and what takes the leases of one that died."""
+    from app.host.instance import claim
     from app.storage import open_store
 
     with tempfile.TemporaryDirectory(prefix="pagewalk-") as folder:
         url, temporary = settings.database_url, {}
         if url == "memory:":
             url, temporary = f"sqlite:///{folder}/sessions.sqlite", {"durability": "normal"}
-        instance = settings.instance or (f"{socket.gethostname()}:{settings.port}" if settings.port else secrets.token_hex(4))
-        store = open_store(url, settings.durability)
+        store, instance = open_store(url, settings.durability), claim(settings)
+        name = instance.name
         try:
-            store.void(instance)
-            yield settings.model_copy(update={"database": url, "instance": instance, **temporary}), lambda life: _bury(store, f"{instance}/{life}")
+            for dead in instance.dead:
+                store.void(dead)
+            yield settings.model_copy(update={"database": url, "instance": name, **temporary}), lambda life: _bury(store, f"{name}/{life}")
         finally:
             store.close()
+            instance.leave()
 
 
 def _bury(store: SqlStore, holder: str) -> None:

@@ -55,7 +55,7 @@ class Problem(Exception):
         """The problem as a JSON object."""
         document: dict[str, Any] = {
             "type": f"urn:pagewalk:problem:{self.slug}",
-            "title": HTTPStatus(self.status).phrase if self.slug == "http" else self.slug.replace("-", " ").capitalize(),
+            "title": HTTPStatus(self.status).phrase if self.slug == "http" else self.slug.replace("-", " ").capitalize().replace("json", "JSON"),
             "status": self.status,
             "detail": self.detail,
         }

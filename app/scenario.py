@@ -15,7 +15,7 @@ name processes; regions of a process have names; sizes take K, M, G; `#` opens a
     A mremap R NEWLEN               A brk BYTES                  A madvise R OFF LEN ADVICE
     A mbind R OFF LEN MODE HEXMASK [strict|move|move_all]        A mempolicy MODE [HEXMASK]
     A move_pages R OFF LEN NODE|query [all]                      A migrate_pages HEXMASK HEXMASK     (from, to)
-    A cpu N                         A rlimit WHAT N
+    A cpu N[,N]                     A rlimit WHAT N
     A read|write FILE OFF LEN       A fsync FILE                 A fadvise FILE         (fadvise is DONTNEED)
     cg create /p   cg attach A /p   cg write /p FILE VALUE       cg rmdir /p
     set PATH VALUE   setproc A FILE VALUE   sleep SECONDS        snap LABEL
@@ -82,7 +82,7 @@ def access(text: str) -> str:
 WORDS: dict[str, Callable[[str], Any]] = {
     "access": access,
     "advice": str,
-    "cpus": lambda text: [int(text)],
+    "cpus": lambda text: [int(cpu) for cpu in text.split(",")],
     "fill": int,
     "flags": lambda text: [text],
     "increment": size,

@@ -1,6 +1,6 @@
 """`make bench`: the simulated kernel beside the real kernel of this machine, and the service beside a bare route, in one run.
 
-    python -m benchmarks [--json [FILE]] [--only core|service|load|density] [--repetitions N] [--strict]
+    python -m benchmarks [--json [FILE]] [--only core|service|journal|load|density] [--repetitions N] [--strict]
 
 Exit code 0, or 1 with --strict when a target is missed.
 """
@@ -12,7 +12,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import density, load, real_kernel, service, simulated
+from benchmarks import density, journal, load, real_kernel, service, simulated
 from benchmarks.report import Row, at_least, at_most, faster, repeat, table, within, write_json
 
 
@@ -84,7 +84,7 @@ def core_rows(repetitions: int) -> list[Row]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", nargs="?", type=Path, const=Path(__file__).parent / "results.json", help="write the figures to FILE")
-    parser.add_argument("--only", choices=("core", "service", "load", "density"), help="measure one part")
+    parser.add_argument("--only", choices=("core", "service", "journal", "load", "density"), help="measure one part")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
     options = parser.parse_args(arguments)
@@ -93,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows += core_rows(options.repetitions)
     if options.only in (None, "service"):
         rows += service.rows(options.repetitions)
+    if options.only in (None, "journal"):
+        rows += journal.rows(options.repetitions)
     if options.only in (None, "load"):
         rows += load.rows(options.repetitions)
     if options.only in (None, "density"):

@@ -222,17 +222,24 @@ def rates(port: int, path: str, messages: int, batch: int, deflate: bool = False
     return messages * batch / spent
 
 
-def events(port: int, bare_port: int, repetitions: int) -> list[Row]:
-    """The same events from the service and from a bare uvicorn websocket, one a message and 64 a message."""
+def written(port: int) -> tuple[str, int]:
+    """A session that wrote one page after the other, a fault and an event each: where its events are, the number of the last."""
     session = Session(port, "512M")
-    address, pid = session.mmap(EVENTS * PAGE), int(session.process.rsplit("/", 1)[1])
+    address, pid, last = session.mmap(EVENTS * PAGE), int(session.process.rsplit("/", 1)[1]), 0
     for start in range(0, EVENTS, 1000):
         op = {"op": "touch", "pid": pid, "length": PAGE, "access": "write"}
         ops = [{**op, "address": hex(address + page * PAGE)} for page in range(start, start + 1000)]
-        session.client.post(f"{session.path}/batch", {"ops": ops})
-    path = f"{session.path}/events"
-    session.client.send(f"GET {path}?after=0&limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    items = json.loads(session.client.receive()[1])["items"]
+        last = session.client.post(f"{session.path}/batch", {"ops": ops})["results"][-1]["events"]["last"]
+    session.client.close()
+    return f"{session.path}/events", last
+
+
+def events(port: int, bare_port: int, repetitions: int) -> list[Row]:
+    """The same events from the service and from a bare uvicorn websocket, one a message and 64 a message."""
+    path, _ = written(port)
+    client = Client(port)
+    client.send(f"GET {path}?after=0&limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    items = json.loads(client.receive()[1])["items"]
     size = round(statistics.mean(len(json.dumps(item, separators=(",", ":"))) for item in items))
     events = len(items)
     found = []
@@ -246,6 +253,44 @@ def events(port: int, bare_port: int, repetitions: int) -> list[Row]:
             ours.append(rates(port, f"{path}?after=0{query}", messages, batch))
         found.append(within(f"events, {name}, of {size} bytes (bare uvicorn)", "1/s", ours, bare, low=0.5))
     return found
+
+
+# ---- compression
+
+
+def cpu_us(pid: int) -> float:
+    """Processor time of a process so far, all threads, in microseconds."""
+    with open(f"/proc/{pid}/stat") as stat:
+        user, system = stat.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") * 1e6
+
+
+def deflate(repetitions: int) -> list[Row]:
+    """permessage-deflate, on and off: bytes on the wire and processor time of an event, one a message and 64 a message."""
+    found: dict[tuple[bool, int], tuple[list[float], list[float]]] = {}
+    for compressed in (False, True):
+        port = free_port()
+        with server("app.cli", port, "serve", "--port", str(port), ws_deflate=str(compressed)) as service:
+            _wait(port, service)
+            path, events = written(port)
+            for batch in (1, BATCH):
+                messages = EVENTS // 2 // batch
+                query = f"&batch={batch}" if batch > 1 else ""
+                figures = found.setdefault((compressed, batch), ([], []))
+                for _ in range(repetitions):
+                    before, size = cpu_us(service.pid), 0
+                    for _ in range(4):  # the clock of processor time ticks a hundred times a second
+                        stream = Stream(port, f"{path}?after={events - EVENTS // 2}{query}", compressed)
+                        size += stream.read(messages)
+                        stream.close()
+                    figures[0].append(size / (4 * messages * batch))
+                    figures[1].append((cpu_us(service.pid) - before) / (4 * messages * batch))
+    rows = []
+    for batch, name in ((1, "one a message"), (BATCH, f"{BATCH} a message")):
+        (plain, cpu), (small, work) = found[False, batch], found[True, batch]
+        rows.append(within(f"bytes of an event, {name}, compressed (plain)", "B", small, plain, high=0.6))
+        rows.append(within("  processor time of it", "us", work, cpu, high=10))
+    return rows
 
 
 # ---- hot routes
@@ -271,7 +316,7 @@ def hot(port: int, bare_port: int, repetitions: int, seconds: float) -> list[Row
     ]
 
 
-def rows(repetitions: int, seconds: float = 60, only: tuple[str, ...] = ("hot", "events", "neighbours", "crowd")) -> list[Row]:
+def rows(repetitions: int, seconds: float = 60, only: tuple[str, ...] = ("hot", "events", "neighbours", "crowd", "deflate")) -> list[Row]:
     """Every figure of the load; service and bare server are up at the same time and take turns."""
     os.sched_setaffinity(0, {CPUS[-1]})
     bare_port, port = free_port(), free_port()
@@ -284,6 +329,7 @@ def rows(repetitions: int, seconds: float = 60, only: tuple[str, ...] = ("hot", 
                 "events": lambda: events(port, bare_port, repetitions),
                 "neighbours": lambda: neighbours(port),
                 "crowd": lambda: crowd(port, service.pid, seconds),
+                "deflate": lambda: deflate(repetitions),
             }
             return [row for name in only for row in parts[name]()]
     finally:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,10 +36,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _on_first_core() -> None:
-    os.sched_setaffinity(0, {CPUS[0]})
-
-
 def _wait(port: int, process: subprocess.Popen[str], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and process.poll() is None:
@@ -52,13 +48,13 @@ def _wait(port: int, process: subprocess.Popen[str], limit_s: float = 60) -> Non
 
 
 @contextmanager
-def server(module: str, port: int, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """`python -m module arguments` on the first core until the block ends, with settings of the service and a data folder of its own."""
+def server(module: str, port: int, *arguments: str, cpus: Iterable[int] = CPUS[:1], **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m module arguments` on the first core (or others) until the block ends, with settings of the service and a data folder of its own."""
     folder = tempfile.mkdtemp(prefix="pagewalk-bench-")
     environment = {**os.environ, "PAGEWALK_DATA": folder, **{f"PAGEWALK_{name.upper()}": value for name, value in settings.items()}}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a warm start reads bytecode
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], text=True, env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, preexec_fn=_on_first_core)  # fmt: skip
+                               stderr=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, set(cpus)))  # fmt: skip
     try:
         yield process
     finally:
@@ -104,6 +100,11 @@ class Client:
 
     def receive(self) -> tuple[int, bytes]:
         """(status, body) of the next answer."""
+        head, body = self.receive_whole()
+        return int(head[9:12]), body
+
+    def receive_whole(self) -> tuple[bytes, bytes]:
+        """(head, body) of the next answer."""
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._more()
@@ -111,7 +112,7 @@ class Client:
         length = next(int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:")
         while len(body) < length:
             body += self._more()
-        return int(head[9:12]), body
+        return head, body
 
     def _more(self) -> bytes:
         data = self.socket.recv(65536)
@@ -152,18 +153,23 @@ class Session:
         return int(answer["result"]["address"], 16)
 
 
-def load(port: int, request: bytes, connections: int, seconds: float) -> tuple[float, list[float]]:
-    """A closed loop on `connections` sockets for `seconds`: (requests per second, sorted latencies in microseconds)."""
+def load(port: int, request: bytes | Sequence[bytes], connections: int, seconds: float) -> tuple[float, list[float]]:
+    """A closed loop on `connections` sockets for `seconds`: (requests per second, sorted latencies in microseconds).
+
+    request: the same for all, or one for each connection.
+    """
+    requests = [request] * connections if isinstance(request, bytes) else request
     selector = selectors.DefaultSelector()
     sent: dict[Client, float] = {}
     latencies: list[float] = []
     clients = [Client(port) for _ in range(connections)]
+    theirs = dict(zip(clients, requests, strict=True))
     for client in clients:
         selector.register(client.socket, selectors.EVENT_READ, client)
     begin = time.perf_counter()
     for client in clients:
         sent[client] = time.perf_counter()
-        client.send(request)
+        client.send(theirs[client])
     while (now := time.perf_counter()) < begin + seconds:
         for key, _ in selector.select(1):
             client = key.data
@@ -173,7 +179,7 @@ def load(port: int, request: bytes, connections: int, seconds: float) -> tuple[f
             now = time.perf_counter()
             latencies.append((now - sent[client]) * 1e6)
             sent[client] = now
-            client.send(request)
+            client.send(theirs[client])
     rate = len(latencies) / (now - begin)
     for client in clients:
         client.close()

@@ -301,6 +301,19 @@ class NumaMigrate(Event):
 
 
 @dataclass(slots=True)
+class SchedMoveNuma(Event):
+    """NUMA balancing moved a task to the node where its memory is."""
+
+    type: ClassVar[str] = "sched_move_numa"
+
+    pid: int
+    source_cpu: int
+    source: int
+    target_cpu: int
+    target: int
+
+
+@dataclass(slots=True)
 class Psi(Event):
     """A pressure trigger fired: `stall_us` of `some` or `full` stall within its window. resource: `memory`, `io` or `cpu`."""
 
@@ -400,6 +413,7 @@ EVENTS: dict[str, type[Event]] = {
     "compact": Compact,
     "ksm": Ksm,
     "numa_migrate": NumaMigrate,
+    "sched_move_numa": SchedMoveNuma,
     "psi": Psi,
     "process": Process,
     "program": ProgramStep,

@@ -72,7 +72,7 @@ SYSCTLS: tuple[Sysctl, ...] = (
     Sysctl("vm.watermark_scale_factor", 10, 1, 3000, "distance between watermarks in 1/10000 of the zone"),
     Sysctl("vm.zone_reclaim_mode", 0, 0, 7, "stay on the node: 1 reclaim it before another is asked, 2 dirty pages too, 4 mapped ones too"),
     Sysctl("kernel.numa_balancing", 0, 0, 2, "migrate pages to the node that uses them", "partial",
-           "tasks are not grouped nor moved to their memory; 2 behaves as 1; off at boot"),
+           "tasks are not grouped (numa_group), and do not change places; 2 behaves as 1; off at boot"),
     Sysctl("kernel.numa_balancing_promote_rate_limit_MBps", 65536, 0, INT_MAX, "promotion of pages from slow memory, MB/s", "none",
            "acts in mode 2 only, and there are no nodes of slow memory"),
     Sysctl("kernel.panic", 0, -INT_MAX, INT_MAX, "seconds until reboot after a panic", "none", "a session whose kernel panicked stays readable"),

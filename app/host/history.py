@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from app.errors import Problem
 from app.host.exchange import CURRENT
-from app.schemas.calls import OP_ADAPTER, Op, render_op, to_op
+from app.schemas.calls import Op, parse_op, render_op
 from app.storage import Append, Entry, Fenced, Lease, Snapshot, StorageDamaged, StorageFull, Unit, Writer, history, sql
 from app.storage.writer import Work
 from core import Machine
@@ -52,7 +52,7 @@ def op_body(op: Op) -> bytes:
 
 def op_of(entry: Entry) -> Op:
     """The operation of an entry."""
-    return to_op(OP_ADAPTER.validate_json(entry.body))
+    return parse_op(entry.body)
 
 
 def nobody() -> None:

@@ -10,7 +10,6 @@ import logging
 import math
 import resource
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import orjson
 from app.errors import Problem
 from app.host.exchange import CURRENT
 from app.host.history import History, boot_body, nobody
+from app.host.instance import Instance, claim
 from app.host.meter import Meter
 from app.host.places import Places
 from app.host.rebuild import Rebuilt, ring_entries, state_at
@@ -36,6 +36,8 @@ T = TypeVar("T")
 log = logger("pagewalk.sessions")
 SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
+SPREAD_S: Final = 3.0  # over which sessions leave memory
+PAUSE_S: Final = 0.03  # at most, between two that leave
 KEEP_S: Final = 2.0  # for snapshots at the end
 REPLIES_S: Final = 24 * 3600.0
 PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
@@ -68,8 +70,8 @@ class Registry:
         self._live: dict[str, Session] = {}
         self._moving: dict[str, asyncio.Future[None]] = {}  # sessions on their way in or out of memory
         self.threads = Threads(settings.kernel_threads, settings.max_long_calls, settings.max_waiting)
-        instance = settings.instance or (f"{socket.gethostname()}:{settings.port}" if settings.port else secrets.token_hex(4))
-        self.instance, self.holder = instance, f"{instance}/{secrets.token_hex(4)}"
+        self.instance, self.holder = "", ""  # who this is, to the leases: `start` or `join` say it
+        self._name: Instance | None = None
         self._baseline = 0
 
     # ---- life
@@ -79,9 +81,15 @@ class Registry:
         store = await asyncio.to_thread(open_store, self.settings.database_url, self.settings.durability)
         self.writer = Writer(store.database)
         if self.places is None:
-            await self.writer.write(lambda conn: catalogue.void(conn, self.instance))
+            await self._take_name()
         self.total = await self.writer.read(catalogue.count)
         self._baseline = resident()
+
+    async def _take_name(self) -> None:
+        self._name = name = await asyncio.to_thread(claim, self.settings)
+        self.instance, self.holder = name.name, f"{name.name}/{secrets.token_hex(4)}"
+        for dead in name.dead:
+            await self.writer.write(partial(catalogue.void, holder=dead))
 
     async def stop(self) -> None:
         """Keep snapshots, store what is staged, give the leases back, close the database."""
@@ -100,15 +108,17 @@ class Registry:
         self._live.clear()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self.writer.database.close)
+        if self._name is not None:
+            self._name.leave()
 
     async def _keep_all(self, deadline: float) -> None:
         """Snapshots of what would take longest to play again, as many as there is time for: the next start wakes sessions faster."""
-        for session in sorted(self._live.values(), key=lambda session: session.behind_ns, reverse=True):
-            if time.monotonic() > deadline or not session.behind_ns:
+        for session in sorted(self._live.values(), key=lambda session: session.keeper.behind_ns(session), reverse=True):
+            if time.monotonic() > deadline or not session.keeper.behind_ns(session):
                 return
             try:
                 async with session.turn:
-                    await session.keep()
+                    await session.keeper.keep(session)
             except (Problem, StorageError):
                 continue
 
@@ -127,7 +137,8 @@ class Registry:
 
     def join(self, life: str, places: Places) -> None:
         """This process is one of several workers: a new session gets an id by which the others find it here."""
-        self.places, self.holder = places, f"{self.instance}/{life}"
+        assert self.settings.instance is not None, "the supervisor names the service"
+        self.places, self.instance, self.holder = places, self.settings.instance, f"{self.settings.instance}/{life}"
 
     def new_id(self) -> str:
         """An id for a new session."""
@@ -141,15 +152,17 @@ class Registry:
         return sid in self._live
 
     async def settle(self, sid: str) -> str | None:
-        """Make a session live here, if it may: None, or the seat of the worker that has it. A session that does not exist stays so."""
+        """The seat of the worker that has a session; None when it may live here. It is woken by the request itself, once its caller may."""
+        if not _is_id(sid) or sid in self._moving:
+            return None
+        now = self.writer.database.dialect.now
         try:
-            await self._bring(sid)
-        except Held as held:
-            if held.holder.startswith(f"{self.instance}/"):
-                return held.holder.rpartition("/")[2].rpartition("-")[0]
-        except (NoSuchSession, StorageError):
-            pass
-        return None  # and where it may not, the request itself meets the same, and says so
+            holder = await self.writer.read(lambda conn: catalogue.holder(conn, sid, now))
+        except StorageError:
+            return None  # the request itself meets the same, and says so
+        if holder is None or holder == self.holder or not holder.startswith(f"{self.instance}/") or self._is_dead(holder):
+            return None
+        return holder.rpartition("/")[2].rpartition("-")[0]
 
     # ---- finding
 
@@ -172,6 +185,15 @@ class Registry:
             exchange.touches(session.history)
         return session
 
+    async def look_up(self, sid: str) -> Record:
+        """What is stored of a session; that wakes nobody. Raises a 404."""
+        try:
+            if not _is_id(sid):
+                raise NoSuchSession(sid)
+            return await self.writer.read(lambda conn: catalogue.find(conn, sid))
+        except NoSuchSession:
+            raise self.no_such_session(sid) from None
+
     @staticmethod
     def no_such_session(sid: str) -> Problem:
         """The 404 for an id that names no session, or none that the caller may know of."""
@@ -191,7 +213,7 @@ class Registry:
 
     async def _wake(self, sid: str) -> Session:
         """Bring a session into memory. Raises NoSuchSession, Held."""
-        if len(sid) > 100 or not sid.isascii() or "\0" in sid:
+        if not _is_id(sid):
             raise NoSuchSession(sid)
         moving = self._moving[sid] = asyncio.get_running_loop().create_future()
         try:
@@ -230,8 +252,8 @@ class Registry:
     def _built(self, record: Record, machine: Machine, stored: History, found: Rebuilt) -> Session:
         record = replace(record, last_event=found.last_event, clock_ns=found.kernel.clock_ns)
         session = Session(record, machine, found.kernel, stored, self.settings, self.threads)
-        session.kept_event, session.kept_seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
-        session.replay_ns = found.took_ns
+        session.keeper.event, session.keeper.seq = found.first - 1, found.events[0][0] - 1 if found.events else record.seq
+        session.keeper.replay_ns = found.took_ns
         for seq, last, clock in found.unfinished:
             stored.work(lambda conn, seq=seq, last=last, clock=clock: history.finish(conn, record.line, seq, last, clock))  # type: ignore[misc]
         self._adopt(session)
@@ -292,7 +314,7 @@ class Registry:
             record = replace(record, seq=session.seq, last_event=session.last_event, clock_ns=session.clock_ns, panicked=session.panicked)
             twin = self._begin(record, session.machine, kernel)
             twin.ring.refill(session.ring.entries(), session.ring.last)
-            twin.kept_seq, twin.kept_event = session.kept_seq, session.kept_event
+            twin.keeper.seq, twin.keeper.event = session.keeper.seq, session.keeper.event
             line, seq, database, holder = session.history.line, session.seq, self.writer.database, self.holder
 
         def work(conn: Any) -> None:
@@ -386,6 +408,8 @@ class Registry:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.tend(time.time())
+            except StorageError as error:
+                log.warning("the database did not do what the sweep wanted; it is tried again", error=str(error))
             except Exception:
                 logging.getLogger("pagewalk.storage").exception("the sweep failed; it is tried again")
 
@@ -411,15 +435,21 @@ class Registry:
             await self.writer.write(lambda conn: [history.remove(conn, sid) for sid in gone])
 
     async def make_room(self, now: float) -> None:
-        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants."""
+        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants.
+
+        They leave one by one, spread over the time until the next sweep: to put a kernel away costs the event loop some milliseconds, and a
+        hundred of them in a row would be felt by whoever comes meanwhile.
+        """
         idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
         taken = resident() - self._baseline
         most = math.ceil(max(taken - self.settings.live_memory, 0) / max(taken, 1) * len(self._live))
         after, end = self.settings.hibernate_after / 10**9, time.monotonic() + SWEEP_S
-        for number, session in enumerate(idle):
-            if (number >= most and now - session.used <= after) or time.monotonic() > end:
+        leaving = [session for number, session in enumerate(idle) if number < most or now - session.used > after]
+        for session in leaving:
+            if time.monotonic() > end:
                 return
             await self.hibernate(session)
+            await asyncio.sleep(min(SPREAD_S / len(leaving), PAUSE_S))
 
     def _may_leave(self, session: Session) -> bool:
         return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving
@@ -431,8 +461,8 @@ class Registry:
         moving = self._moving[session.id] = asyncio.get_running_loop().create_future()
         try:
             async with session.turn:
-                if session.frozen is None and session.replay_ns > PLAYED_AGAIN_NS:
-                    await session.keep()
+                if session.frozen is None and session.keeper.replay_ns > PLAYED_AGAIN_NS:
+                    await session.keeper.keep(session)
                 lease, used = session.history.lease, {session.id: session.used}
                 session.history.work(lambda conn: catalogue.give_back(conn, used, [lease]))
                 await session.history.settled(at_once=True)
@@ -482,6 +512,11 @@ class Registry:
                 task = asyncio.get_running_loop().create_task(call.cancel())
                 self._cancelling.add(task)
                 task.add_done_callback(self._cancelling.discard)
+
+
+def _is_id(sid: str) -> bool:
+    """True for what a database may be asked for."""
+    return len(sid) <= 100 and sid.isascii() and "\0" not in sid
 
 
 def _elsewhere(held: Held) -> Problem:

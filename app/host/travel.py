@@ -40,7 +40,7 @@ async def name_state(session: Session, name: str) -> Named:
             raise Problem(409, "too-many-snapshots", f"a session keeps at most {session.settings.max_snapshots} snapshots: delete one")
         kernel = session.kernel
         digest = await session.run("digest", kernel.digest, True)
-        size = await session.keep(always=True)
+        size = await session.keeper.keep(session, always=True)
         lease = session.history.lease
         named = Named(name, session.history.line, session.seq, session.epoch, kernel.clock_ns, digest, size, time.time())
         row = {field: getattr(named, field) for field in Named.__dataclass_fields__}

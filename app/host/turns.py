@@ -16,6 +16,7 @@ told at the same places, its kernel is thrown away and built again from the hist
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import os
 import threading
@@ -23,6 +24,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
@@ -31,6 +33,7 @@ from app.errors import Problem
 T = TypeVar("T")
 
 SLICE_S: Final = 0.01
+AT_ONCE_S: Final = 0.001  # of short work that is done without anyone else having the event loop
 MORE_THREADS: Final = 16  # than long calls: for boots, snapshots and what else a call needs
 LONGEST_RETRY_S: Final = 30
 
@@ -161,7 +164,7 @@ class Turn:
 
     def __init__(self, threads: Threads, limit: int) -> None:
         self._threads, self._limit = threads, limit
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._line: deque[tuple[asyncio.Future[Any], Callable[[], object] | None]] = deque()
         self._taken, self._since = False, 0.0
 
     @property
@@ -184,31 +187,49 @@ class Turn:
         """Wait for the turn. Raises 503 when too many do."""
         if not self._taken:
             self._taken, self._since = True, time.monotonic()
-            return
+        else:
+            await self._wait(None, call)
+
+    async def do(self, work: Callable[[], T], call: "Call") -> T:
+        """Do short work in turn. Whoever leaves the turn does it for those who wait for no more than that. Raises 503 when too many wait."""
+        if self._taken:
+            found: T = await self._wait(partial(contextvars.copy_context().run, work), call)
+            return found
+        return work()
+
+    async def _wait(self, work: Callable[[], object] | None, call: "Call | None") -> Any:
+        """Stand in line, for the turn or for work to be done."""
         self._require_room()
-        ahead = asyncio.get_running_loop().create_future()
+        ahead: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if call is not None:
             call.ahead = ahead
-        self._line.append(ahead)
+        place = ahead, work
+        self._line.append(place)
         self._threads.waiting += 1
         try:
-            await ahead
+            return await ahead
         except BaseException:
-            if ahead in self._line:
-                self._line.remove(ahead)
-            elif not ahead.cancelled() and ahead.exception() is None:
+            if place in self._line:
+                self._line.remove(place)
+            elif work is None and not ahead.cancelled() and ahead.exception() is None:
                 self.leave()  # it was handed over at the very moment
             raise
         finally:
             self._threads.waiting -= 1
 
     def leave(self) -> None:
-        """Hand the turn over to the first in line who still waits for it."""
+        """Hand the turn over to the first in line who still waits for it; short work is done on the way to him, some of it at a time."""
         self._since = time.monotonic()
         while self._line:
-            ahead = self._line.popleft()
-            if not ahead.done():
+            ahead, work = self._line.popleft()
+            if ahead.done():
+                continue
+            if work is None:
                 ahead.set_result(None)
+                return
+            _fulfil(ahead, work)
+            if self._line and time.monotonic() - self._since > AT_ONCE_S:
+                asyncio.get_running_loop().call_soon(self.leave)
                 return
         self._taken = False
 
@@ -223,6 +244,15 @@ class Turn:
     def _retry_after(self) -> str:
         """Whole seconds: as long again as the present holder has had the turn."""
         return str(min(max(1, round(time.monotonic() - self._since)), LONGEST_RETRY_S))
+
+
+def _fulfil(ahead: asyncio.Future[Any], work: Callable[[], object]) -> None:
+    try:
+        found = work()
+    except Exception as error:
+        ahead.set_exception(error)
+    else:
+        ahead.set_result(found)
 
 
 class Call:
@@ -240,7 +270,7 @@ class Call:
         self._calls, self.id, self.op, self.pid, self.total, self.unit = calls, id, op, pid, total, unit
         self.done, self.since = 0, time.time()
         self.begun = self.cancelled = self.stopped = False
-        self.ahead: asyncio.Future[None] | None = None
+        self.ahead: asyncio.Future[Any] | None = None
         self._over: asyncio.Event | None = None
 
     async def __aenter__(self) -> "Call":
@@ -256,6 +286,14 @@ class Call:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._calls.turn.leave()
         self._end()
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """The whole of it is short work: do it in the session's turn."""
+        self._calls.under_way[self.id] = self
+        try:
+            return await self._calls.turn.do(work, self)
+        finally:
+            self._end()
 
     def _end(self) -> None:
         del self._calls.under_way[self.id]

@@ -67,7 +67,7 @@ def seen_by(caller: Caller) -> Part | None:
     return Part(whole, caller.subject, [course for course, role in caller.roles.items() if SEES.reach(role) == "own"])
 
 
-def _refusal(row: Row, caller: Caller, session: Session | None, scope: Scope) -> Problem:
+def _refusal(row: Row, caller: Caller, session: Session | Record | None, scope: Scope) -> Problem:
     if caller.id == "anyone":
         return unauthorized("this needs a token: Authorization: Bearer <token>", scope)
     if caller.key == "session" and session is None:
@@ -108,13 +108,24 @@ async def admit(scope: Scope, row: Row) -> Session | None:
             raise _refusal(row, caller, None, scope)
         return None
     try:
-        session: Session = await state.registry.find(sid)
+        session = scope[SESSION] = await _enter(state.registry, row, caller, sid, scope)
     except Problem as problem:
         raise (_none_such(caller, sid) if problem.status == 404 else problem) from None
+    return session
+
+
+async def _enter(registry: Registry, row: Row, caller: Caller, sid: str, scope: Scope) -> Session:
+    """The session, if the caller may: one that sleeps is not woken by whom it does not concern."""
+    if not caller.admin and not registry.here(sid):
+        _require(row, caller, await registry.look_up(sid), scope)
+    session = await registry.find(sid)
+    _require(row, caller, session, scope)
+    return session
+
+
+def _require(row: Row, caller: Caller, session: Session | Record, scope: Scope) -> None:
     if not _may(row, caller, session):
         raise _refusal(row, caller, session, scope)
-    scope[SESSION] = session
-    return session
 
 
 def _may_anywhere(row: Row, caller: Caller, course: str | None) -> bool:

@@ -45,6 +45,10 @@ def inner(path: str, root: str) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
+class ClientGone(OSError):
+    """The client of a websocket has left, or the worker that it is connected to is dead."""
+
+
 class Relay:
     """An ASGI layer around the whole app of one worker.
 
@@ -306,9 +310,11 @@ class Relay:
         self._serving.add(task)
         wire = Wire(reader, writer)
         try:
-            while True:
+            body: bytes | None = b""
+            while body is not None:  # after a websocket the other end may still have something to say
                 scope, body = await wire.receive()
                 if scope == COUNT:
+                    body = b""
                     await wire.send(self._count())
                 else:
                     await self._carry_out(wire, scope, body)
@@ -327,7 +333,9 @@ class Relay:
 
         if body is None:
             await wire.send((READY,))
-            await self._run(_whole_scope(scope, "2.4"), _from(wire), _to(wire, quietly=False))
+            hear = _from(wire)
+            if (first := await hear())["type"] == "websocket.connect":  # else whoever handed it over is gone again
+                await self._run(_whole_scope(scope, "2.4"), _replay([first], hear), _to(wire, quietly=False))
         else:
             receive = _replay([{"type": "http.request", "body": body, "more_body": False}], _gone(wire))
             await self._run(_whole_scope(scope, "2.3"), receive, _to(wire, quietly=True))
@@ -336,6 +344,8 @@ class Relay:
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
+        except ClientGone:
+            pass
         except Exception:  # the app has answered 500 by then, if it could
             logger.exception("an answer to another worker broke off")
 
@@ -353,7 +363,7 @@ def _to(wire: Wire, quietly: bool) -> Send:
             await wire.send((MESSAGE, _plain(message)))
         except Lost as error:
             if not quietly:
-                raise OSError("the client is gone") from error
+                raise ClientGone from error
 
     return send
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, malformed, require_json
+from app.host.batches import transaction
 from app.host.session import Session
 from app.identity.guard import GuardedRoute
 from app.routes import reply
@@ -125,7 +126,7 @@ async def _show(session: Session, path: str, status: int = 200, headers: Mapping
 async def _apply(session: Session, ops: list[Op], members: list[str], if_match: str | None) -> None:
     """Carry out the writes, all or none; a refusal points to the member whose write it is."""
     try:
-        await session.transaction(ops, if_match)
+        await transaction(session, ops, if_match)
     except Problem as problem:
         index = problem.extra.pop("index", None)
         if index is not None:

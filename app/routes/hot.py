@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.errors import require_json
+from app.host.batches import batch
 from app.host.session import Session
 from app.identity.guard import admit
 from app.identity.table import ROWS
@@ -105,7 +106,7 @@ async def _batch(session: Session, sent: Sent) -> bytes:
     require_json(sent.content_type)
     read = partial(parse_batch, sent.body, session.settings.max_batch)
     ops, stop = await session.in_thread(read) if len(sent.body) > LARGE else read()
-    results = await session.batch(ops, stop, sent.if_match)
+    results = await batch(session, ops, stop, sent.if_match)
     state = {"requested": len(ops), "completed": len(results), "clock_ns": session.clock_ns, "seq": session.seq}
     return b'{"results":[%b],%b' % (await _joined(results), orjson.dumps(state)[1:])
 

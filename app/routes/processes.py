@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from app.deps import IfMatch, TheSession
 from app.errors import Problem, require_json
-from app.host.session import Session, no_such_process
+from app.host.outcome import no_such_process
+from app.host.session import Session
 from app.identity.guard import GuardedRoute
 from app.routes import reply
 from app.schemas import docs, plot

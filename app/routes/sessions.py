@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.deps import IfMatch, TheCaller, TheRegistry, TheSession
 from app.errors import Problem
 from app.host import travel
+from app.host.archive import write_archive
 from app.host.registry import Whose
 from app.host.session import Named, Session
 from app.identity.guard import GuardedRoute, seen_by
@@ -135,7 +136,7 @@ async def read_journal(request: Request, session: TheSession) -> Response:
 @router.get("/{sid}/archive", response_class=Response, responses=docs.binary("application/x-tar", "A tar of the text files of /proc and /sys."))
 async def read_archive(request: Request, session: TheSession) -> Response:
     """The file tree as a tar, for tools that read a captured system."""
-    data = await session.archive()
+    data = await session.read("archive", write_archive, True)
     headers = {"ETag": session.etag, "Content-Disposition": f'attachment; filename="{session.id}.tar"'}
     return Response(data, headers=headers, media_type=reply.media_of(request, "application/x-tar", "application/octet-stream"))
 

@@ -2,13 +2,16 @@
 
 For each row of core.CALLS there are two models: the body of its own route, and the same with `op` and `pid` for a batch and the
 journal. Nothing about a call is written here; a new row there is a new route here.
+
+The models are the documents, and they say what is wrong with a body. A body that is right is read by their parsers alone (`_Reader`): of the 5 µs
+that a model costs for each operation, half is the model.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final, Literal, Union
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, WithJsonSchema, create_model
 
 from app.errors import Problem, from_validation, malformed
@@ -19,8 +22,7 @@ PAGE: Final = 4096
 MAX_PID: Final = (1 << 22) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One operation on a kernel: a row of CALLS, who makes it, and its clean arguments."""
 
     op: str
@@ -129,6 +131,40 @@ _VALIDATE: Final = {name: model.__pydantic_validator__.validate_json for name, m
 _ADDRESSES: Final = {name: tuple(key for key, kind in call.returns.items() if kind == "address") for name, call in CALLS.items()}
 
 
+class _Reader:
+    """The arguments of one call from a JSON object that is right; whatever is not, the model says how.
+
+    Parameters
+    ----------
+    params : mapping
+        By name; those that are not arguments of the call are read and left out.
+    """
+
+    __slots__ = ("_defaults", "_parsers", "_required")
+
+    def __init__(self, params: Mapping[str, Param]) -> None:
+        self._parsers = {name: _parser(param) for name, param in params.items()}
+        self._required = [name for name, param in params.items() if param.required]
+        self._defaults = {name: param.default for name, param in params.items() if not param.required and param.default is not None}
+
+    def read(self, members: Mapping[str, object]) -> dict[str, Any]:
+        """Clean arguments. Raises ValueError, KeyError."""
+        clean, parsers = self._defaults.copy(), self._parsers
+        for name, value in members.items():
+            if (found := parsers[name](value)) is not None:
+                clean[name] = found
+        for name in self._required:
+            clean[name]
+        return clean
+
+
+_BODY_READERS: Final = {name: _Reader(call.params) for name, call in CALLS.items()}
+_OP_READERS: Final = {
+    name: _Reader({**call.params, "op": Param("str", "", choices=(name,)), "seq": SEQ, **({"pid": PID} if call.process else {})})
+    for name, call in CALLS.items()
+}
+
+
 def _clean(model: Any) -> dict[str, Any]:
     return {key: value for key, value in model.__dict__.items() if value is not None}
 
@@ -144,17 +180,37 @@ def process_call(name: str) -> Call:
 
 def parse_body(name: str, raw: bytes) -> dict[str, Any]:
     """The clean arguments of one call, from the bytes of its route's body. Raises a 422."""
+    raw = raw or b"{}"
     try:
-        return _clean(_VALIDATE[name](raw or b"{}"))
+        return _BODY_READERS[name].read(orjson.loads(raw))
+    except (ValueError, KeyError, AttributeError):
+        pass
+    try:
+        return _clean(_VALIDATE[name](raw))
     except ValidationError as error:
         raise from_validation(error) from None
 
 
 def to_op(model: Any) -> Op:
     """An operation from a validated member of the union."""
-    args = _clean(model)
+    return _op(_clean(model))
+
+
+def _op(args: dict[str, Any]) -> Op:
     args.pop("seq", None)
     return Op(args.pop("op"), args.pop("pid", None), args)
+
+
+def parse_op(raw: bytes) -> Op:
+    """An operation from the bytes that a journal has. Raises ValidationError."""
+    try:
+        return _read_op(orjson.loads(raw))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return to_op(OP_ADAPTER.validate_json(raw))
+
+
+def _read_op(members: dict[str, Any]) -> Op:
+    return _op(_OP_READERS[members["op"]].read(members))
 
 
 Batch: Final[type[Body]] = create_model(
@@ -166,15 +222,34 @@ Batch: Final[type[Body]] = create_model(
 )
 
 
+def _read_batch(raw: bytes) -> tuple[list[Op], bool]:
+    """A batch that is right. Raises what makes it something else."""
+    batch = orjson.loads(raw)
+    stop = batch.pop("stop_on_error", False)
+    ops = batch.pop("ops")
+    if batch or not isinstance(stop, bool) or not isinstance(ops, list):
+        raise ValueError("it is no batch")
+    return list(map(_read_op, ops)), stop
+
+
 def parse_batch(raw: bytes, limit: int) -> tuple[list[Op], bool]:
     """The operations of a batch and whether to stop at the first error. Raises a 422; nothing is carried out then."""
+    try:
+        ops, stop = _read_batch(raw)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        ops, stop = _validate_batch(raw)
+    if len(ops) > limit:
+        detail = f"a batch holds at most {limit} operations, this one {len(ops)}: send it in parts"
+        raise malformed([{"loc": ("ops",), "msg": detail, "type": "too_long"}])
+    return ops, stop
+
+
+def _validate_batch(raw: bytes) -> tuple[list[Op], bool]:
+    """By the model, which says what is wrong."""
     try:
         batch: Any = Batch.model_validate_json(raw)
     except ValidationError as error:
         raise from_validation(error) from None
-    if len(batch.ops) > limit:
-        detail = f"a batch holds at most {limit} operations, this one {len(batch.ops)}: send it in parts"
-        raise malformed([{"loc": ("ops",), "msg": detail, "type": "too_long"}])
     return [to_op(model) for model in batch.ops], batch.stop_on_error
 
 
@@ -204,10 +279,12 @@ def render_op(op: Op) -> dict[str, Any]:
 
 def accesses(op: Op) -> int:
     """How many pages a call may have to handle, from its arguments alone: the measure of its work."""
-    args = op.args
-    pages = args.get("pages")
-    count = len(pages) if pages is not None else -(-int(args.get("length", args.get("old_length", 0))) // PAGE)
-    return count // max(int(args.get("stride") or 1), 1) * max(int(args.get("repeat") or 1), 1)
+    get = op.args.get
+    pages = get("pages")
+    count = len(pages) if pages is not None else -(-int(get("length") or get("old_length") or 0) // PAGE)
+    if (stride := get("stride")) and stride > 1:
+        count //= stride
+    return count * repeat if (repeat := get("repeat")) else count
 
 
 def render_result(op: str, result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -28,7 +28,8 @@ BASE64: Final = "base64:"
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    """What was sent, as JSON writes it where that differs from Python."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

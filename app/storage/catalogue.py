@@ -124,6 +124,11 @@ def acquire(conn: Connection, session: str, holder: str, ttl: float, now: Column
     raise Held(held.holder or "", held.lease_until, held.now)
 
 
+def holder(conn: Connection, session: str, now: ColumnElement[float]) -> str | None:
+    """Who has a session's lease; None when nobody has, or there is no such session."""
+    return conn.execute(select(sessions.c.holder).where(sessions.c.id == session, sessions.c.lease_until > now)).scalar()
+
+
 def renew(conn: Connection, holder: str, ttl: float, now: ColumnElement[float]) -> set[str]:
     """Prolong every lease of a holder; the sessions that it has."""
     done = conn.execute(update(sessions).where(sessions.c.holder == holder).values(lease_until=now + ttl).returning(sessions.c.id))

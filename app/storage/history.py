@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from app.storage.catalogue import change
-from app.storage.schema import events, journal, lines, names, sessions, snapshots
+from app.storage.schema import COUNT_CHANGE, events, journal, lines, names, sessions, snapshots, tokens
 from app.storage.store import Entry, Lease, Snapshot, mark
 
 
@@ -75,10 +75,12 @@ def rewind(conn: Connection, lease: Lease, line: int, seq: int, child: int, epoc
 
 
 def remove(conn: Connection, session: str) -> bool:
-    """Forget a session, its names and those of its timelines that no other session grows from; False when it is gone already."""
+    """Forget a session, its names, its observers and those of its timelines that no other session grows from; False when it is gone already."""
     if not conn.execute(delete(sessions).where(sessions.c.id == session)).rowcount:
         return False
     conn.execute(delete(names).where(names.c.session == session))
+    if conn.execute(delete(tokens).where(tokens.c.session == session)).rowcount:
+        conn.execute(COUNT_CHANGE)
     theirs = list(conn.execute(select(lines.c.id).where(lines.c.session == session)).scalars())
     conn.execute(update(lines).where(lines.c.session == session).values(session=None))
     prune_lines(conn, theirs)

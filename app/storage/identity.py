@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Executable, Select, delete, insert, select, text, update
 
 from app.storage.database import Database
-from app.storage.schema import IDENTITY, courses, members, tickets, tokens
+from app.storage.schema import COUNT_CHANGE, IDENTITY, courses, members, tickets, tokens
 from app.storage.schema import identity_changes as changes
 from app.storage.writer import Writer
 
@@ -65,9 +65,6 @@ _NEW_COURSE: Final = text("INSERT INTO courses (id, name, created) VALUES (:id, 
 _NEW_MEMBER: Final = text(
     "INSERT INTO members (course, subject, role) VALUES (:course, :subject, :role) ON CONFLICT (course, subject) DO UPDATE SET role = excluded.role"
 )
-_CHANGED: Final = text(
-    "INSERT INTO identity_changes (id, count) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = identity_changes.count + 1"
-)
 _AT_ONCE: Final = 500  # names in one statement
 
 
@@ -108,7 +105,7 @@ class IdentityStore:
         def work(conn: Connection) -> int:
             touched = [conn.execute(statement, values).rowcount for statement in statements]
             if touched[0]:
-                conn.execute(_CHANGED)
+                conn.execute(COUNT_CHANGE)
             return touched[0]
 
         return await self._writer.write(work)
@@ -181,7 +178,7 @@ class IdentityStore:
             of = (members.c.course == member.course, members.c.subject == member.subject)
             new = conn.execute(select(members.c.role).where(*of)).first() is None
             conn.execute(_NEW_MEMBER, asdict(member))
-            conn.execute(_CHANGED)
+            conn.execute(COUNT_CHANGE)
             return new
 
         return await self._writer.write(work)
@@ -243,7 +240,7 @@ def adopt(database: Database, folder: Path) -> bool:
             new = [row for row in rows if tuple(row[key] for key in keys) not in have]
             if new:
                 conn.execute(insert(table), new)
-        conn.execute(_CHANGED)
+        conn.execute(COUNT_CHANGE)
 
     database.write(work)
     old.rename(old.with_suffix(".adopted"))

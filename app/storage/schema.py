@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
 METADATA: Final = MetaData()
 
@@ -159,6 +159,9 @@ tickets: Final = Table(
 )
 
 identity_changes: Final = Table("identity_changes", METADATA, _big("id", primary=True), _big("count"))
+COUNT_CHANGE: Final = text(  # every process forgets whom it knows
+    "INSERT INTO identity_changes (id, count) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET count = identity_changes.count + 1"
+)
 
 versions: Final = Table("schema_versions", METADATA, Column("component", String, primary_key=True), Column("version", Integer, nullable=False))
 

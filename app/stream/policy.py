@@ -23,6 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.deps import PROTOCOL, offered_protocols
 from app.errors import Problem, from_validation
+from app.host import policy
 from app.host.policy_client import PolicyClient
 from app.host.session import Session
 from app.identity.gate import Watch
@@ -57,7 +58,7 @@ async def serve_policy(websocket: WebSocket, session: Session, watch: Watch, fal
     await websocket.accept(PROTOCOL if PROTOCOL in offered_protocols(websocket) else None)
     client, timeout = PolicyClient(asyncio.get_running_loop(), budget_ns / 10**9), session.settings.heartbeat
     try:
-        await session.attach(client, fallback)
+        await policy.attach(session, client, fallback)
     except Problem as problem:
         await close(websocket, 4409, problem.detail, timeout)
         return
@@ -74,7 +75,7 @@ async def serve_policy(websocket: WebSocket, session: Session, watch: Watch, fal
         for task in (talking, *others):
             task.cancel()
         await asyncio.gather(talking, *others, return_exceptions=True)
-        await session.detach(client, fallback)
+        await policy.detach(session, client, fallback)
 
 
 async def _say_goodbye(websocket: WebSocket, session: Session, watch: Watch, talking: asyncio.Task[None], timeout: float) -> None:
@@ -117,6 +118,6 @@ async def _answers(websocket: WebSocket, session: Session, client: PolicyClient,
         except ValidationError as error:
             raise _Refused(f"{from_validation(error).detail}: {BAD_MESSAGE}") from None
         if isinstance(said, AskScore):
-            await _send(websocket, await session.policy_score(client))
+            await _send(websocket, await policy.compare(session, client))
         elif not client.answer(said.id, said.pages):
             await _send(websocket, {"type": "late", "id": said.id})

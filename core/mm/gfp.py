@@ -5,7 +5,8 @@ A page, inside the page loops (`slowpath`):
     1. get_page_from_freelist at the LOW mark                  the fast path
     2. a zone has room, but no block of the migrate type: steal one from another type; with zone_reclaim_mode: reclaim the node before
        the next one is asked
-    3. wake kswapd; try again down to the MIN mark
+    3. wake kswapd; try again down to the MIN mark. kswapd works at the same time on a processor of its own: whenever the task finds nothing
+       above that mark, kswapd has first done what there was time for, and where that is enough the task goes on
     4. direct reclaim, 32 pages at a time, as long as it makes progress
     5. the OOM killer; its victim frees memory, try again
     6. nobody to kill: the machine panics ("System is deadlocked on memory")
@@ -119,11 +120,13 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_FILLED_PAGE) -> None:
         v["mark"] = MIN
         return
     with saved(k):
+        worked = kswapd_keeps_pace(k, asked)
+    if worked and above_min(k, nodes):
+        if not any(k.kswapd[node]["awake"] for node in asked):
+            v["mark"] = LOW
+        return
+    with saved(k):
         k.s.vm_event[ALLOCSTALL] += 1
-        for node in asked:
-            if k.kswapd[node]["awake"]:
-                with fair.kswapd_turn(k, node):
-                    vmscan.kswapd_run(k, node, 1)
         with psi.memstall(k, task or k.current, "direct reclaim"):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
         pcp.drain_all_pages(k)
@@ -134,6 +137,17 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_FILLED_PAGE) -> None:
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
+
+
+def kswapd_keeps_pace(k: Kernel, nodes: list[int]) -> bool:
+    """What kswapd has done beside the task up to now, round by round. True if there was time for any."""
+    worked = False
+    for node in nodes:
+        while k.kswapd[node]["awake"] and k.kswapd[node]["until"] <= k.clock.now:
+            with fair.kswapd_turn(k, node):
+                vmscan.kswapd_run(k, node, 1)
+            worked = True
+    return worked
 
 
 def steal(k: Kernel) -> bool:
@@ -350,9 +364,11 @@ def alloc_pages_slowpath(k: Kernel, ac: AllocContext) -> int:
 
 def awake_and_try(k: Kernel, ac: AllocContext) -> int:
     """Wake kswapd, if the request does that, and try down to the min mark."""
+    nodes = nodes_of(ac.nodes) or list(range(k.nr_nodes))
     if ac.gfp & GFP_KSWAPD_RECLAIM:
-        for one in nodes_of(ac.nodes) or range(k.nr_nodes):
+        for one in nodes:
             wake_kswapd(k, one, ac.order)
+    kswapd_keeps_pace(k, nodes)
     return get_block(k, ac.node, ac.order, MIN, ac.gfp, ac.nodes)
 
 

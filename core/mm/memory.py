@@ -18,7 +18,7 @@ Time: every kind of fault has its price in `Costs`; `touch` adds them up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -112,9 +112,13 @@ from core.mm.page_ops import (
     SLEPT,
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
+<<<<<<< HEAD
 from core.mm.swap_readahead import ZRAM, read_slot
 from core.mm.thrash import UNDECIDED, UNSETTLED, UNWALKED
 from core.mm.told import emit_fault
+=======
+from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
+>>>>>>> main
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
@@ -490,10 +494,24 @@ def charge_slowpath(k: Kernel, task: Task | None) -> None:
     """A cgroup's limit stood in the way: reclaim there, or OOM; SysError(ENOMEM) when nothing helps."""
     with gfp.saved(k):
         v = k.s.vmf[0]
-        cg = k.cgroups[int(v["memcg"])]
-        memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
+        cg = k.cgroups[memcg_at_hand(k.s)]
+        try:
+            memcontrol.charge(k, task, cg, 1, failed=int(v["victim"]))
+        except TaskKilled:
+            refuse_the_rest(k, task)
+            raise
         memcontrol.keep_charge(k.s, int(v["cpu"]), cg.id, 1)
     gfp.check_killed(k, task)
+
+
+def refuse_the_rest(k: Kernel, task: Task | None) -> None:
+    """A task that was killed over a read from swap tries the other pages of the read, too, before it dies: each is refused as the first was.
+
+    Seen in `memory.events`: oom counts them all, oom_kill the one kill.
+    """
+    while (memcg := next_refused(k.s)) >= 0:
+        with suppress(TaskKilled, SysError):
+            memcontrol.charge(k, task, k.cgroups[memcg], 1)
 
 
 def pagefault_out_of_memory(k: Kernel, task: Task) -> None:

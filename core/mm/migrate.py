@@ -15,9 +15,10 @@ The cgroup pays for one page all the while, and every rss stays. What counts by 
 A page can move only if all its references are accounted for: one for each entry, one for the page cache or the swap cache, one for buffers. Any
 other (a fault that holds it, a pin) would keep pointing to the old frame: the page stays, `pgmigrate_fail`.
 
-A huge page moves whole, with every entry that maps it, be that all of it or one of its 512 frames (`migrate_huge_page`).
+A huge page, of anonymous or of shared memory, moves whole, with every entry that maps it, be that all of it or one of its 512 frames
+(`migrate_huge_page`).
 
-Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between. Huge pages of shared memory stay.
+Linux puts a migration entry into the page tables meanwhile, because others run; here nobody runs in between.
 
 Source: unmap_and_move, folio_migrate_mapping, folio_migrate_flags, remove_migration_ptes.
 """
@@ -68,6 +69,8 @@ from core.vmstat import (
     NR_FILE_PAGES,
     NR_MLOCK,
     NR_SHMEM,
+    NR_SHMEM_PMDMAPPED,
+    NR_SHMEM_THPS,
     NR_SWAPCACHE,
     NR_ZONE_WRITE_PENDING,
 )
@@ -240,21 +243,24 @@ def cache_root(s: State, roots, pfn: int) -> int:
 
 @step
 def can_migrate_huge(s: State, r: Rmap, head: int) -> bool:
-    """Is every reference to an anonymous huge page one that can be redirected?"""
+    """Is every reference to a huge page one that can be redirected?"""
     page = s.mem[head]
-    if page["flags"] & PG_WRITEBACK or not page["flags"] & PG_ANON:
+    flags = page["flags"]
+    if flags & PG_WRITEBACK:
         return False
     mapped = total_mapcount(s, head)
-    cached = HPAGE_PMD_NR if page["flags"] & PG_SWAPCACHE else 0
+    cached = HPAGE_PMD_NR if flags & PG_SWAPCACHE or not flags & PG_ANON else 0
     return page["refcount"] == mapped + cached and redirect_huge(s, r, head, 0) == mapped
 
 
 @step
 def redirect_huge(s: State, r: Rmap, head: int, new: int) -> int:
-    """The entries that map an anonymous huge page or a frame of it: how many; they map the huge page at `new` now, unless that is 0."""
-    found = 0
-    for i in range(r.av_start[s.mem[head]["mapping"]], r.av_start[s.mem[head]["mapping"] + 1]):
-        row = r.av_rows[i]
+    """The entries that map a huge page or a frame of it: how many; they map the huge page at `new` now, unless that is 0."""
+    anon, mapping, found = s.mem[head]["flags"] & PG_ANON, s.mem[head]["mapping"], 0
+    starts = r.av_start if anon else r.file_start
+    rows = r.av_rows if anon else r.file_rows
+    for i in range(starts[mapping], starts[mapping + 1]):
+        row = rows[i]
         if maps_whole(s, r, row, head):
             found += 1
             if new:
@@ -273,7 +279,7 @@ def redirect_huge(s: State, r: Rmap, head: int, new: int) -> int:
 
 @step
 def migrate_huge_page(s: State, r: Rmap, old: int, new: int) -> None:
-    """An anonymous huge page moves to the 512 frames from `new` on, with all entries that map it; the old frames are free."""
+    """A huge page moves to the 512 frames from `new` on, with all entries that map it; the old frames are free."""
     redirect_huge(s, r, old, new)
     before, after = zone_of(s, old), zone_of(s, new)
     page, to = s.mem[old], s.mem[new]
@@ -288,6 +294,7 @@ def migrate_huge_page(s: State, r: Rmap, old: int, new: int) -> None:
     to["mapping"] = page["mapping"]
     to["index"] = page["index"]
     to["private"] = page["private"]
+    leaf = 0 if flags & PG_ANON else xa_leaf(s, r.file_root[page["mapping"]], page["index"])
     mapped = HPAGE_PMD_NR if whole else 0
     for i in range(HPAGE_PMD_NR):
         frame = s.mem[new + i]
@@ -296,6 +303,8 @@ def migrate_huge_page(s: State, r: Rmap, old: int, new: int) -> None:
         frame["flags"] |= s.mem[old + i]["flags"] & PG_ANON_EXCLUSIVE
         if flags & PG_SWAPCACHE:
             s.slots[page["private"] + i]["pfn"] = new + i
+        if leaf:
+            s.xa[leaf, i] = new + i
         if not whole and frame["mapcount"]:
             mapped += 1
     count_huge(s, before, flags, -mapped, -HPAGE_PMD_NR if whole else 0, -HPAGE_PMD_NR)
@@ -310,10 +319,14 @@ def migrate_huge_page(s: State, r: Rmap, old: int, new: int) -> None:
 
 @step
 def count_huge(s: State, zid: int, flags: int, mapped: int, whole: int, nr: int) -> None:
-    """Everything that an anonymous huge page counts in by node or zone: frames that are mapped, as a whole, and all of them."""
+    """Everything that a huge page counts in by node or zone: frames that are mapped, as a whole, and all of them."""
     stat = s.node_stat[s.zones[zid]["node"]]
-    stat[NR_ANON_MAPPED] += mapped
-    stat[NR_ANON_THPS] += whole
+    stat[NR_ANON_MAPPED if flags & PG_ANON else NR_FILE_MAPPED] += mapped
+    stat[NR_ANON_THPS if flags & PG_ANON else NR_SHMEM_PMDMAPPED] += whole
+    if not flags & PG_ANON:
+        stat[NR_FILE_PAGES] += nr
+        stat[NR_SHMEM] += nr
+        stat[NR_SHMEM_THPS] += nr
     if flags & PG_SWAPCACHE:
         stat[NR_FILE_PAGES] += nr
         stat[NR_SWAPCACHE] += nr

@@ -9,6 +9,8 @@ and the next access is a fault that tells which CPU wanted which page. A page th
     filter   a page moves at its first fault only in the early life of a program (fewer than five passes over its memory, or no node preferred yet).
              Later it takes two faults in a row from the same node: a page used by chance does not move
     move     numa_pages_migrated; not if that would take the node below its high mark
+    prefer   after a pass, the node that has most of the pages that were asked for. A program on another node goes there, if a processor is idle
+             (event `sched_move_numa`): what cannot come to the program makes the program come to it
 
 Worked example, 8 MiB touched on node 0, then the program runs on node 1 for some seconds: 2,048 hint faults, 2,048 pages moved. Back on node 0
 after more than four passes: 4,096 hint faults for the 2,048 pages.
@@ -22,11 +24,13 @@ page's flags.
 A huge page is asked about with one hint and moves whole (numa_huge_pte_updates; its 512 pages count in numa_pages_migrated), unless another
 program maps it, too, or the node has no 2 MiB at hand. A small page moves for all who map it; libraries and dirty pages of files stay.
 
-Simplified. Only accesses (`touch`) count as running time. Programs that share pages are not grouped (numa_group), and a program is not moved to its
-preferred node. `kernel.numa_balancing` 2 (memory tiering) behaves as 1: all nodes
+Simplified. Only accesses (`touch`) count as running time. Programs that share pages are not grouped (numa_group): with one thread a process that
+can concern nothing but clean pages of files that several map shared and writable, for shared memory and read-only files are not asked about, nor are
+pages shared since a fork. `kernel.numa_balancing` 2 (memory tiering) behaves as 1: all nodes
 are top tier. It is off at boot, as with `numa_balancing=disable`.
 
-Source: task_tick_numa, task_numa_work, task_numa_fault, task_numa_placement, should_numa_migrate_memory, migrate_misplaced_page; fact NU-10.
+Source: task_tick_numa, task_numa_work, task_numa_fault, task_numa_placement, numa_migrate_preferred, should_numa_migrate_memory,
+migrate_misplaced_page; fact NU-10.
 """
 
 from __future__ import annotations
@@ -57,6 +61,7 @@ from core.mm.migrate import (
 )
 from core.mm.mm_types import (
     CTL_HUGE_ZERO,
+    CTL_STEAL,
     HPAGE_PMD_NR,
     MM_ANONPAGES,
     MM_FILEPAGES,
@@ -68,7 +73,7 @@ from core.mm.mm_types import (
     State,
 )
 from core.mm.mmzone import cpu_to_node
-from core.mm.page_alloc import zone_of
+from core.mm.page_alloc import rmqueue_fallback, zone_of
 from core.mm.page_ops import GFP_USER, check_sync_rss_stat, get_page_on
 from core.mm.pgtable import (
     PFN_MASK,
@@ -86,6 +91,7 @@ from core.mm.pgtable import (
 )
 from core.mm.rmap_walk import Rmap
 from core.mm.tlb import flush_tlb_mm_range
+from core.sched import fair
 from core.vmstat import EVENT, MEMCG_PGFAULT, PGFAULT
 
 if TYPE_CHECKING:
@@ -118,7 +124,7 @@ class NumaStats:
     """What a process knows about where its accesses go (task_struct.numa_*). Periods in ms, times in ns, faults by node."""
 
     __slots__ = ("runtime", "node_stamp", "scan_period", "scan_period_max", "scan_seq", "preferred_nid", "migrate_retry", "faults", "recent",
-                 "locality", "failed", "pages_migrated")  # fmt: skip
+                 "locality", "failed", "pages_migrated", "move_to")  # fmt: skip
 
     def __init__(self, nodes: int, delay: int) -> None:
         self.runtime = 0  # sum_exec_runtime, as far as it counts here
@@ -133,6 +139,7 @@ class NumaStats:
         self.locality = [0, 0]  # remote, local
         self.failed = 0
         self.pages_migrated = 0
+        self.move_to = -1  # the processor that the program goes to when its slice is over, -1: it stays
 
 
 # ---------------------------------------------------------------- the clock of a running program
@@ -331,6 +338,18 @@ def room_on(s: State, node: int, nr: int) -> bool:
 
 
 @step
+def frame_on(s: State, v, node: int) -> int:
+    """A frame of a node for a page that moves there, be it of another type; it waits for nothing and wakes nobody (alloc_misplaced_dst_page)."""
+    s.ctl[CTL_STEAL] = 0
+    pfn = get_page_on(s, v, node, WMARK_LOW, GFP_USER, 1 << node)
+    zid = s.ctl[CTL_STEAL] - 1
+    if pfn == 0 and zid >= 0 and rmqueue_fallback(s):
+        s.zones[zid]["boosted"] = 0
+        pfn = get_page_on(s, v, node, WMARK_LOW, GFP_USER, 1 << node)
+    return pfn
+
+
+@step
 def migrate_misplaced_page(s: State, r: Rmap, roots, v, pfn: int) -> int:
     """Move a small page to the node of vmf's CPU, for all who map it: its frame there, or 0. Libraries, and dirty pages of files, stay."""
     page, node = s.mem[pfn], v["node"]
@@ -340,7 +359,7 @@ def migrate_misplaced_page(s: State, r: Rmap, roots, v, pfn: int) -> int:
         return 0
     new = 0
     if is_free_to_go(s, pfn) if alone else can_migrate(s, r, pfn):
-        new = get_page_on(s, v, node, WMARK_LOW, GFP_USER, 1 << node)
+        new = frame_on(s, v, node)
     if new == 0:
         s.vm_event[PGMIGRATE_FAIL] += 1
         return 0
@@ -430,8 +449,7 @@ def hint_faults(k: Kernel, task: Task, end: Answer, order: Array) -> int:
     assert mm is not None
     if k.clock.now > numa.migrate_retry:
         task_numa_placement(k, task, numa)
-        if numa.preferred_nid != NO_NODE:
-            numa.migrate_retry = k.clock.now + min(1000 * MS, numa.scan_period * MS // 16)
+        numa_migrate_preferred(k, task, numa)
     early = numa.preferred_nid == NO_NODE or numa.scan_seq <= EARLY_PASSES
     faults = np.zeros((k.nr_nodes, 2), np.int64)
     v: Any = k.s.vmf[0]
@@ -473,6 +491,21 @@ def task_numa_placement(k: Kernel, task: Task, numa: NumaStats) -> None:
     if max(totals):
         numa.preferred_nid = totals.index(max(totals))
     update_task_scan_period(k, mm, numa, shared, private)
+
+
+def numa_migrate_preferred(k: Kernel, task: Task, numa: NumaStats) -> None:
+    """Now and then: is the program where its memory is? If not, it goes there."""
+    if numa.preferred_nid == NO_NODE:
+        return
+    numa.migrate_retry = k.clock.now + min(1000 * MS, numa.scan_period * MS // 16)
+    if cpu_to_node(k, task.cpu) == numa.preferred_nid:
+        return
+    cpu = fair.task_numa_find_cpu(k, task, numa.preferred_nid)
+    if task.program is not None:
+        numa.move_to = cpu
+    elif cpu >= 0:
+        fair.migrate_task_to(k, task, cpu)
+        k.s.vmf["cpu"], k.s.vmf["node"] = cpu, cpu_to_node(k, cpu)  # the loop that met the hint goes on there
 
 
 def update_task_scan_period(k: Kernel, mm: Mm, numa: NumaStats, shared: int, private: int) -> None:

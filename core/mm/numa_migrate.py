@@ -14,7 +14,8 @@ CAP_SYS_NICE, it moves for all of them. migrate_pages of root does so by itself,
     A: move_pages of 1,024 pages, two huge ones      1,022 times 1; the second of each is -EBUSY: its page was just gathered to be moved
 
 A huge page moves as one (thp_migration_success). Where no 2 MiB can be had on the wanted node, not even by compaction, it is split and its
-frames move one by one (thp_migration_split). Pages of a pool of hugetlb: `hugetlb_migrate`.
+frames move one by one (thp_migration_split); those of shared memory, which nothing maps after a split, stay, where Linux would move them, too.
+Pages of a pool of hugetlb: `hugetlb_migrate`.
 
 The new frame comes as any other: from the free lists, else the loop stops and `gfp.alloc_pages` reclaims and compacts for it. What cannot
 be had in the end, or is held by somebody who would not notice, stays where it is, and counts (pgmigrate_fail).

@@ -30,7 +30,7 @@ from core.mm.mm_types import (
     State,
 )
 from core.mm.pgtable import PTE_PRESENT, find_pte_table
-from core.mm.swap_state import SWAP_RA_HIT, read_swap_cache
+from core.mm.swap_state import SWAP_RA_HIT, read_swap_cache, swapin_memcg
 from core.mm.swapfile import swap_area, swp_slot
 from core.vmstat import MEMCG_PGMAJFAULT, PGMAJFAULT
 
@@ -106,6 +106,39 @@ def read_by_address(s: State, v, target: int, at: int, end: int, vpn: int) -> in
 def alone(s: State, slot: int) -> bool:
     """Is this page read from zram, for one entry only (SWP_SYNCHRONOUS_IO)?"""
     return s.swaps[swap_area(s, slot)]["kind"] == ZRAM and s.slots[slot]["count"] == 1
+
+
+@njit
+def memcg_at_hand(s: State) -> int:
+    """Whose charge was refused: the owner's of the slot that a read under way goes on with (mem_cgroup_swapin_charge_folio), else vmf's."""
+    v = s.vmf[0]
+    slot = v["ra_next"]
+    if slot == 0:
+        return v["memcg"]
+    if s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"]):  # by address: it is a page of the mapping
+        slot = swp_slot(s, s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511])
+    return swapin_memcg(s, v["memcg"], slot)
+
+
+@njit
+def next_refused(s: State) -> int:
+    """A read whose charge was refused for good goes on with the next slot of its window, and at last once more with the page that it is for.
+
+    The cgroup that is to pay; -1: that was all. vmf.ra_next, vmf.ra_last: what is left.
+    """
+    v = s.vmf[0]
+    by_address = s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"])
+    while v["ra_next"] and v["ra_next"] < v["ra_last"]:
+        v["ra_next"] += 1
+        slot = v["ra_next"]
+        if by_address:
+            pte = s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511]
+            slot = swp_slot(s, pte) if pte and not pte & PTE_PRESENT else 0
+        if slot and s.slots[slot]["pfn"] == 0 and s.slots[slot]["count"] > 0:
+            return swapin_memcg(s, v["memcg"], slot)
+    again = v["ra_next"] != 0 and s.slots[v["ra_slot"]]["pfn"] == 0
+    v["ra_next"] = 0
+    return swapin_memcg(s, v["memcg"], v["ra_slot"]) if again else -1
 
 
 @step

@@ -92,6 +92,13 @@ def free_swap_and_cache(s: State, slot: int) -> None:
         free_swap_cache(s, zone_of(s, pfn), pfn)
 
 
+@inline
+def swapin_memcg(s: State, own: int, slot: int) -> int:
+    """Who pays for the page that a slot is read into: whoever it was swapped out of, or, if that cgroup is gone, the reader."""
+    memcg = s.slots[slot]["memcg"]
+    return own if memcg > 0 and s.memcgs[memcg]["offline"] else memcg
+
+
 @step
 def read_swap_cache(s: State, v, target: int, at: int, end: int, vpn: int) -> int:
     """Read the slots at .. end (inclusive) that are in use into the swap cache; all but `target` are read ahead.
@@ -103,8 +110,7 @@ def read_swap_cache(s: State, v, target: int, at: int, end: int, vpn: int) -> in
     while slot <= end:
         row = s.slots[slot]
         if row["pfn"] == 0 and row["count"] > 0:
-            memcg = row["memcg"]
-            v["memcg"] = own if memcg > 0 and s.memcgs[memcg]["offline"] else memcg
+            v["memcg"] = swapin_memcg(s, own, slot)
             pfn = alloc_charged(s, v, GFP_USER, vpn)
             if pfn == 0:
                 break

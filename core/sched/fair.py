@@ -25,7 +25,11 @@ Other daemons run when their timers fire, on the last processor.
 A call of a client is not scheduled: it runs from its beginning to its end on its process's processor, and whatever programs there
 are run meanwhile on the others, or wait for that one (`Kernel.catch_up`).
 
-*Simplified*: every task has nice 0; a task that wakes does not cut short another's slice; one clock tick is not visible; tasks move
+*To its memory.* NUMA balancing knows on which node a task's memory is (`numa_balancing`): on a machine with nodes it moves there, to an idle
+processor, unless that leaves its new node busier than its old one by more than two tasks (`task_numa_find_cpu`).
+
+*Simplified*: every task has nice 0; tasks do not change places with one another for the sake of their memory (task_numa_compare); a task that
+wakes does not cut short another's slice; one clock tick is not visible; tasks move
 between processors only as said above.
 """
 
@@ -33,7 +37,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.mm import page_writeback, vmscan
+from core.events import SchedMoveNuma
+from core.mm import page_writeback, tlb, vmscan
+from core.mm.mmzone import cpu_to_node
 from core.sched import psi
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ MIN_GRANULARITY_NS = 750_000
 HORIZON_NS = 100_000_000  # computing alone, without memory: in stretches of this length at most
 NEVER = 1 << 62
 MANY_EVENTS = 1024  # that a host may want to hand on while time passes
+NUMA_IMBALANCE_MIN = 2  # tasks more than elsewhere that a node may have for the sake of their memory
 LOAD_FREQ_NS = (5 * 250 + 1) * 4_000_000  # kernel/sched/loadavg.c: every 5 s and a tick
 LOAD_EXP = (1884, 2014, 2037)  # 1, 5, 15 minutes; 1.0 = 2048
 
@@ -215,6 +222,60 @@ def affinity_changed(k: Kernel, task: Task) -> None:
         enqueue(k, task, max(k.clock.now, task.se.ready_ns))
 
 
+# ---------------------------------------------------------------- to one's memory
+
+
+def task_numa_find_cpu(k: Kernel, task: Task, preferred: int) -> int:
+    """An idle processor of the node where the running task's memory is, else of another node; -1: it stays (task_numa_migrate).
+
+    A node that is to have one task more may be busier than the one it leaves by two, and only as long as few run there: an eighth of its processors,
+    one at least.
+    """
+    own = cpu_to_node(k, task.cpu)
+    for node in [preferred, *(node for node in range(k.nr_nodes) if node not in (preferred, own))]:
+        cpus = [cpu for cpu in range(k.nr_cpus) if cpu_to_node(k, cpu) == node]
+        running = nr_running_on(k, node) + 1
+        imbalance = running - (nr_running_on(k, own) - 1)
+        allowed_here = imbalance <= 0 or (imbalance <= NUMA_IMBALANCE_MIN and running <= max(1, len(cpus) >> 3))
+        idle = [cpu for cpu in cpus if cpu in task.cpus_allowed and not k.rqs[cpu].queue]
+        if idle and allowed_here:
+            return idle[0]
+    return -1
+
+
+def nr_running_on(k: Kernel, node: int) -> int:
+    """Tasks that run or wait on a node's processors, the one that makes a client's call included."""
+    calls = k.current is not None and k.current.program is None and cpu_to_node(k, k.current.cpu) == node
+    return calls + sum(len(rq.queue) for rq in k.rqs if cpu_to_node(k, rq.number) == node)
+
+
+def migrate_task_to(k: Kernel, task: Task, cpu: int) -> None:
+    """A task goes on on another processor (migrate_task_to): in the middle of a client's call, or a program between two slices."""
+    se, source, rq = task.se, task.cpu, k.rqs[cpu]
+    task.cpu = cpu
+    if task.program is None:
+        assert task.mm is not None
+        psi.set_state(k, task, psi.RUNNING | psi.ONCPU)
+        tlb.switch_mm(k, cpu, task.mm)
+        k.clock.spend(k.costs.context_switch)
+    elif se.on_rq:
+        k.rqs[source].queue.remove(task.pid)
+        rq.idle_to(se.ready_ns)
+        se.vruntime += rq.min_vruntime - k.rqs[source].min_vruntime
+        rq.queue.append(task.pid)
+        psi.task_change(k, task.pid, cpu, task.cgroup, se.ready_ns, psi.RUNNING)
+    k.emit(SchedMoveNuma(k.clock.now, task.pid, source, cpu_to_node(k, source), cpu, cpu_to_node(k, cpu)))
+
+
+def follow_memory(k: Kernel, task: Task) -> None:
+    """After a slice: where NUMA balancing wanted the task to go, if it still may."""
+    numa = task.numa
+    if numa is not None and numa.move_to >= 0:
+        cpu, numa.move_to = numa.move_to, -1
+        if cpu in task.cpus_allowed and not k.rqs[cpu].queue:
+            migrate_task_to(k, task, cpu)
+
+
 # ---------------------------------------------------------------- time
 
 
@@ -320,6 +381,7 @@ def run_slice(k: Kernel, rq: Rq, until: int) -> None:
     se.vruntime += user + system
     if task.program is not None:
         put_prev(k, rq, task, asleep, wake_at, why)
+        follow_memory(k, task)
     if not rq.queue:  # to the idle task
         rq.last, rq.switches = 0, rq.switches + 1
     least = min(se.vruntime, *(k.tasks[pid].se.vruntime for pid in rq.queue)) if rq.queue else se.vruntime

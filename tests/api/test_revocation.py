@@ -180,3 +180,32 @@ def test_a_program_that_loses_its_right_is_no_longer_the_policy(course: Course) 
         assert read() == 4401
     with policy(course, sid, OPERATOR):  # the place is free again
         pass
+
+
+def test_a_session_takes_its_observers_with_it(course: Course) -> None:
+    record = course.session("student")
+    sid, token = record["id"], course.observer(record["id"])
+    other = course.observer(course.sid)
+    with websocket(course, sid, bearer(token)) as read:
+        assert course.http.delete(f"/v1/sessions/{sid}", headers=OPERATOR).status_code == 204
+        assert read() == 1000
+    gate = course.service.app.state.gate
+    assert course.service.run(lambda: gate.store.tokens(sid)) == []
+    while course.service.run(gate.store.generation) != gate._generation:  # the change has been noticed
+        pass
+    problem(course.http.get(f"/v1/sessions/{sid}", headers=bearer(token)), 401)
+    assert course.http.get(f"/v1/sessions/{course.sid}", headers=bearer(other)).status_code == 200
+
+
+def test_who_may_not_enter_wakes_nobody(course: Course) -> None:
+    """A session that sleeps is looked up in the catalogue first: a stranger's request costs no kernel."""
+    registry = course.service.app.state.registry
+    sid = course.session("student")["id"]
+    assert course.service.run(lambda: registry.hibernate(registry.live(sid)))
+    for name in ("neighbour", "student elsewhere", "instructor elsewhere", "another's key", "another's observer", "nobody", "a forger"):
+        assert course.verdict("GET", f"/v1/sessions/{sid}", name) != "in"
+        assert course.verdict("WEBSOCKET", f"/v1/sessions/{sid}/events", name) != "in"
+        assert course.verdict("POST", f"/v1/sessions/{sid}/batch", name, json={"ops": []}) != "in"
+        assert not registry.here(sid), name
+    assert course.verdict("DELETE", f"/v1/sessions/{sid}", "grader") == "forbidden" and not registry.here(sid)  # he may look at it
+    assert course.verdict("GET", f"/v1/sessions/{sid}", "student") == "in" and registry.here(sid)

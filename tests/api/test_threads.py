@@ -1,6 +1,7 @@
 """Threads for long work: in rotation of who they work for, slice by slice."""
 
 import asyncio
+import contextvars
 import threading
 import time
 from functools import partial
@@ -8,12 +9,19 @@ from functools import partial
 import pytest
 
 from app.errors import Problem
-from app.host.turns import SLICE_S, Threads, Turn
+from app.host.turns import SLICE_S, Calls, Threads, Turn
 
 
 @pytest.fixture
 def threads():
     threads = Threads(1, 8, 2)
+    yield threads
+    threads.close()
+
+
+@pytest.fixture
+def roomy():
+    threads = Threads(1, 8, 8)
     yield threads
     threads.close()
 
@@ -126,5 +134,78 @@ def test_a_turn_that_is_handed_to_someone_who_leaves_at_that_moment_is_not_lost(
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.wait_for(turn.take(), 5)
+
+    asyncio.run(play())
+
+
+def test_who_leaves_a_turn_does_the_short_work_of_those_in_line(roomy):
+    """A line of short work is gone before anyone else can come; each piece of it is done in its own context, and an error is its own."""
+    mine = contextvars.ContextVar("mine", default="nobody")
+
+    async def play():
+        calls, got = Calls(Turn(roomy, 8)), []
+
+        def work(name):
+            got.append((name, mine.get()))
+            if name == "b":
+                raise ValueError(name)
+            return name
+
+        async def one(name):
+            mine.set(name)
+            return await calls.begin("touch", 1, 1).do(lambda: work(name))
+
+        await calls.turn.take()
+        tasks = {name: asyncio.create_task(one(name)) for name in "abcd"}
+        await asyncio.sleep(0)
+        assert [call.document()["state"] for call in calls.under_way.values()] == ["queued"] * 4
+        tasks["c"].cancel()
+        await asyncio.sleep(0)
+        calls.turn.leave()
+        assert got == [("a", "a"), ("b", "b"), ("d", "d")]
+        assert calls.turn.free and roomy.waiting == 0 + 3  # they have not heard of it yet
+        assert [await tasks["a"], await tasks["d"]] == ["a", "d"]
+        with pytest.raises(ValueError, match="b"):
+            await tasks["b"]
+        assert not calls.under_way and roomy.waiting == 0
+
+    asyncio.run(play())
+
+
+def test_short_work_does_not_overtake_who_waits_for_the_turn(roomy):
+    async def play():
+        calls, got = Calls(Turn(roomy, 8)), []
+
+        async def takes():
+            async with calls.turn:
+                got.append("turn")
+                await asyncio.sleep(0)
+
+        await calls.turn.take()
+        before = asyncio.create_task(calls.begin("touch", 1, 1).do(lambda: got.append("before")))
+        await asyncio.sleep(0)
+        holder = asyncio.create_task(takes())
+        await asyncio.sleep(0)
+        after = asyncio.create_task(calls.begin("touch", 1, 1).do(lambda: got.append("after")))
+        await asyncio.sleep(0)
+        calls.turn.leave()
+        await asyncio.gather(before, holder, after)
+        assert got == ["before", "turn", "after"] and calls.turn.free
+
+    asyncio.run(play())
+
+
+def test_short_work_that_waits_can_be_cancelled(threads):
+    async def play():
+        calls, got = Calls(Turn(threads, 8)), []
+        await calls.turn.take()
+        call = calls.begin("touch", 1, 1)
+        task = asyncio.create_task(call.do(lambda: got.append("never")))
+        await asyncio.sleep(0)
+        assert await call.cancel()
+        with pytest.raises(Problem, match="nothing of it has happened"):
+            await task
+        calls.turn.leave()
+        assert got == [] and calls.turn.free
 
     asyncio.run(play())

@@ -192,7 +192,7 @@ def test_a_post_whose_answer_was_lost_is_not_done_twice(service: Service, proxy:
     with Client(service.url) as direct, direct.session({"memory": "256M"}) as session, Client(proxy.url) as client:
         inner = service.inside(session.id)
         cut = threading.Event()
-        commit = inner._commit
+        commit = inner.commit
 
         def commit_and_cut(outcome):
             if not cut.is_set():
@@ -200,7 +200,7 @@ def test_a_post_whose_answer_was_lost_is_not_done_twice(service: Service, proxy:
                 proxy.cut()
             return commit(outcome)
 
-        inner._commit = commit_and_cut
+        inner.commit = commit_and_cut
         answer = client.open(session.id).spawn("once")
         assert cut.is_set() and answer["seq"] == 1
         assert [row["comm"] for row in session.processes()].count("once") == 1

@@ -13,6 +13,7 @@ has the same clock after each of them, as many events, and byte by byte the same
 import argparse
 import base64
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -50,6 +51,7 @@ class Client:
     service: Workers
     number: int
     over: threading.Event
+    rounds: int = 0  # how many it makes; 0: until it is over
     sid: str = ""
     keeper: int = 0  # a process that lives to the end
     done: list[tuple[int, dict, int]] = field(default_factory=list)  # answered: number, operation, clock
@@ -101,11 +103,12 @@ class Client:
         put = {"op": "put", "path": f"{GROUP}/memory.max", "data": "4M"}
         self.batch({"op": "put", "path": "/sys/fs/cgroup/cgroup.subtree_control", "data": "+memory"}, {"op": "mkdir", "path": GROUP}, put)
         self.keeper = self.operation("/processes", "spawn", comm="keeper", cgroup="/app")["pid"]
-        turn = 0
-        while not self.over.is_set():
+        for turn in itertools.count() if not self.rounds else range(self.rounds):
+            if self.over.is_set() and not self.rounds:
+                break
             self._round(f"c{self.number}-{turn}")
-            turn += 1
         if self.followed:
+            self.over.wait(600)
             follower.join(60)
 
     def _round(self, name: str) -> None:
@@ -187,16 +190,33 @@ class Plan:
     workers: int = 2
     database: Literal["sqlite", "postgresql"] = "sqlite"
     seed: int = 0
+    rounds: int = 0  # of each client; 0: until the last kill
+
+    @property
+    def operations(self) -> int:
+        """How many a client makes in its rounds: four to begin with, six a round, and time passes after every fifth operation."""
+        done = 4
+        for _ in range(self.rounds):
+            done += 6
+            done += done % 5 == 0
+        return done
 
 
 class Moments:
-    """Random moments: after so many answers, and a little later."""
+    """When to kill: at random, after so many answers and a little later; where clients make a number of rounds, at even distances in them."""
 
-    def __init__(self, crowd: Sequence[Client], luck: random.Random) -> None:
+    def __init__(self, plan: Plan, crowd: Sequence[Client], luck: random.Random) -> None:
         self.crowd, self._luck = crowd, luck
+        self._distance = plan.clients * plan.operations // (plan.kills + 1) if plan.rounds else 0
+        self._goal = 0
 
     def await_next(self) -> None:
-        """Until clients have been answered between none and two times each, on the average."""
+        """Until clients have been answered between none and two times each, on the average; or so many times in all."""
+        if self._distance:
+            self._goal += self._distance
+            while self.answered() < self._goal and not any(client.failure for client in self.crowd):
+                time.sleep(0.005)
+            return
         goal = self.answered() + self._luck.randint(0, 2 * len(self.crowd))
         end = time.monotonic() + 60
         while self.answered() < goal and time.monotonic() < end:
@@ -210,14 +230,13 @@ class Moments:
 
 def kill_workers(plan: Plan, service: Workers, luck: random.Random, moments: Moments) -> int:
     """One worker at a time, when all are there."""
-    killed = 0
-    while killed < plan.kills:
+    for killed in range(1, plan.kills + 1):
         moments.await_next()
-        if service.ready() == plan.workers:
-            os.kill(luck.choice(service.pids()), signal.SIGKILL)
-            killed += 1
-            print(f"{killed} kills, {moments.answered()} operations", flush=True)
-    return killed
+        while service.ready() < plan.workers:
+            time.sleep(0.05)
+        os.kill(luck.choice(service.pids()), signal.SIGKILL)
+        print(f"{killed} kills, {moments.answered()} operations", flush=True)
+    return plan.kills
 
 
 def kill_service(plan: Plan, service: Workers, luck: random.Random, moments: Moments) -> int:
@@ -268,13 +287,15 @@ def torture(plan: Plan) -> dict[str, float]:
     ):
         service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment, program=nursery)
         try:
-            crowd = [Client(service, number, over) for number in range(plan.clients)]
+            crowd = [Client(service, number, over, plan.rounds) for number in range(plan.clients)]
             threads = [threading.Thread(target=client.work, daemon=True) for client in crowd]
             for thread in threads:
                 thread.start()
-            killed = KILL[plan.victim](plan, service, luck, Moments(crowd, luck))
+            killed = KILL[plan.victim](plan, service, luck, Moments(plan, crowd, luck))
             while service.ready() < plan.workers:
                 time.sleep(0.1)
+            while plan.rounds and Moments(plan, crowd, luck).answered() < plan.clients * plan.operations and not any(one.failure for one in crowd):
+                time.sleep(0.05)
             over.set()
             for thread in threads:
                 thread.join(120)
@@ -282,7 +303,8 @@ def torture(plan: Plan) -> dict[str, float]:
             failures = [client.failure for client in crowd if client.failure]
             assert not failures, (failures[:3], complaints(service.said()))
             with service.client() as http:
-                for client, reference in zip(crowd, replayed([client.story() for client in crowd]), strict=True):
+                references = replayed([client.story() for client in crowd])
+                for client, reference in zip(crowd, references, strict=True):
                     client.check(http, reference)
         finally:
             code, said = service.stop()
@@ -293,6 +315,7 @@ def torture(plan: Plan) -> dict[str, float]:
         "operations": sum(len(client.done) for client in crowd),
         "repeated requests": sum(client.retries for client in crowd),
         "events": sum(len(client.told) for client in crowd),
+        "events of those who are followed": sum(one["events"] for client, one in zip(crowd, references, strict=True) if client.followed),
         "seconds": round(time.monotonic() - begin),
     }
 
@@ -305,6 +328,7 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--rounds", type=int, default=0, help="of each client; 0: until the last kill")
     chosen = Plan(**vars(parser.parse_args()))
     print(chosen, flush=True)
     print(torture(chosen))

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.host.session import write_archive
+from app.host.archive import write_archive
 from tests.peer.box import Box
 from tests.tools.tree import busy_box, unpack
 

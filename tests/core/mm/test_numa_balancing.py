@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from core import parse_program
+from core.sched import fair
 from tests.peer.box import PAGE, Box
 
 KNOBS = "/sys/kernel/debug/sched/numa_balancing/"
@@ -171,3 +173,75 @@ def test_a_write_through_a_hint_is_stored() -> None:
     assert found > 0
     pfns = [int(pfn) for pfn in (box.kernel.s.mem["content"][box.kernel.s.mem["mapping"] > 0] == 9).nonzero()[0]]
     assert len(pfns) >= PAGES
+
+
+# ---------------------------------------------------------------- the program goes to its memory
+
+
+def fill_node_1(box: NumaBox) -> None:
+    """Somebody holds so much of node 1 that nothing can move there."""
+    hog = box.spawn("hog")
+    box.ok(hog, "set_mempolicy", mode="bind", nodes=[1])
+    room = next(int(line.split()[3]) for line in box.text("/sys/devices/system/node/node1/meminfo").splitlines() if "MemFree" in line) - 1200
+    box.ok(hog, "mlock", address=box.mmap(hog, room << 10), length=room << 10)
+
+
+def moves(box: NumaBox) -> list[tuple[int, int, int]]:
+    return [(event.pid, event.source_cpu, event.target_cpu) for event in box.kernel.drain() if event.type == "sched_move_numa"]  # type: ignore[attr-defined]
+
+
+def test_where_pages_cannot_come_the_program_goes_to_them() -> None:
+    """As a real kernel did with two nodes of a processor each."""
+    box = NumaBox()
+    fill_node_1(box)
+    box.run_on(1)
+    box.compute(200)
+    assert box.node_of_pages().startswith("N0") and moves(box) == []  # it may not run elsewhere
+    box.ok(box.p, "sched_setaffinity", cpus=[0, 1])
+    box.compute(200)
+    assert moves(box) == [(box.p, 1, 0)]
+    assert box.text(f"/proc/{box.p}/stat").split()[38] == "0" and box.node_of_pages() == f"N0={PAGES}"
+    asked = box.counters()
+    box.compute(100)
+    assert box.counters() == asked  # they are near now, and no question any more
+
+
+def test_a_program_goes_when_its_slice_is_over() -> None:
+    box = NumaBox()
+    fill_node_1(box)
+    steps = [{"op": "map", "region": "a", "length": "4M"}, {"op": "touch", "region": "a", "access": "write"},
+             {"op": "loop", "steps": [{"op": "touch", "region": "a", "access": "read"}]}]  # fmt: skip
+    pid = box.spawn("q", program=parse_program(steps))
+    box.ok(pid, "sched_setaffinity", cpus=[0])
+    box.kernel.call("advance", duration_ns=20_000_000)
+    box.ok(pid, "sched_setaffinity", cpus=[1])
+    box.kernel.call("advance", duration_ns=400_000_000)
+    assert moves(box) == [] and box.text(f"/proc/{pid}/stat").split()[38] == "1"
+    box.kernel.tasks[pid].cpus_allowed = [0, 1]  # not by a call: that would keep its processor busy, and an idle one would take it over
+    box.kernel.call("advance", duration_ns=400_000_000)
+    box.kernel.verify()
+    assert moves(box) == [(pid, 1, 0)] and box.text(f"/proc/{pid}/stat").split()[38] == "0"
+
+
+# Four processors, two on each of two nodes; the task makes a call on processor 0 and its memory is on node 1: tasks on each, allowed -> goes to
+PLACES = [
+    ((0, 0, 0, 0), [0, 1, 2, 3], 2),
+    ((0, 0, 1, 0), [0, 1, 2, 3], -1),  # two there, none here
+    ((0, 0, 0, 0), [0, 1, 3], 3),
+    ((0, 0, 0, 0), [0, 1], -1),
+    ((0, 1, 1, 0), [0, 1, 2, 3], -1),  # two there, one here
+    ((1, 1, 1, 0), [0, 1, 2, 3], 3),  # evenly shared
+    ((2, 2, 1, 1), [0, 1, 2, 3], -1),  # nobody is idle there
+]
+
+
+@pytest.mark.parametrize(("queued", "allowed", "cpu"), PLACES)
+def test_which_processor_it_goes_to(queued: tuple[int, ...], allowed: list[int], cpu: int) -> None:
+    box = Box(memory=["64M", "64M"], cpus=4)
+    pid = box.spawn("p")
+    box.ok(pid, "sched_setaffinity", cpus=allowed)
+    k = box.kernel
+    task = k.current = k.tasks[pid]
+    for rq, n in zip(k.rqs, queued, strict=True):
+        rq.queue = [1000] * n
+    assert fair.task_numa_find_cpu(k, task, 1) == cpu

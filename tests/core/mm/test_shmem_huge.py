@@ -268,6 +268,64 @@ def test_a_hole_in_the_middle_splits_the_pages_at_its_borders() -> None:
     assert t.touch(0, 8) == 512 + 1 + 1 + 512  # of the outer pages a half is left each: what is missing comes in small pages
 
 
+# ---------------------------------------------------------------- to another node
+
+
+class TwoNodes(Shared):
+    """Two nodes; the object lies on node 0."""
+
+    def __init__(self) -> None:
+        super().__init__("always", 8, ["256M", "256M"], nodes=2, cpus=2, swap="0")
+        self.ok("sched_setaffinity", cpus=[0])
+        self.touch(0, 8)
+
+    def nodes(self) -> dict[str, int]:
+        """Pages of the object by node, as its mappings show them."""
+        words = [word for line in self.k.read(f"/proc/{self.pid}/numa_maps").decode().splitlines() if "zero" in line for word in line.split()]
+        found: dict[str, int] = {}
+        for word in words:
+            if word.startswith("N"):
+                found[word[:2]] = found.get(word[:2], 0) + int(word[3:])
+        return found
+
+    def node_meminfo(self, node: int, name: str) -> int:
+        text = self.k.read(f"/sys/devices/system/node/node{node}/meminfo").decode()
+        return int(text.split(name + ":")[1].split()[0])
+
+
+MOVES: list[tuple[str, dict[str, Any], dict[str, int], int]] = [
+    ("move_pages", {"pages": list(range(1024)), "nodes": [1] * 1024, "flags": ["move"]}, {"N0": 1024, "N1": 1024}, 2),
+    ("mbind", {"length": 8 * M, "mode": "bind", "nodes": [1], "flags": ["move"]}, {"N1": 2048}, 4),
+    ("migrate_pages", {"old_nodes": [0], "new_nodes": [1]}, {"N1": 2048}, 4),
+]
+
+
+@pytest.mark.parametrize(("op", "args", "where", "huge"), MOVES, ids=[row[0] for row in MOVES])
+def test_it_moves_whole_to_another_node(op: str, args: dict[str, Any], where: dict[str, int], huge: int) -> None:
+    t = TwoNodes()
+    rollup = {name: t.rollup(name) for name in ("Rss", "Pss", "ShmemPmdMapped")}
+    t.ok(op, **({"address": t.s} if op != "migrate_pages" else {}), **args)
+    assert t.nodes() == where
+    assert (t.count("thp_migration_success"), t.count("pgmigrate_fail"), t.count("thp_split_page"), t.count("thp_split_pmd")) == (huge, 0, 0, 0)
+    assert {name: t.rollup(name) for name in rollup} == rollup and t.meminfo("ShmemHugePages") == 8
+    assert t.node_meminfo(1, "ShmemHugePages") == t.node_meminfo(1, "ShmemPmdMapped") == huge * 2048
+    assert t.touch(0, 8, "read") == 0
+
+
+def test_it_moves_for_all_who_map_it_however_they_do() -> None:
+    """One program maps it whole, another by small entries after a piece was cut out: `move` leaves it, `move_all` moves it for both."""
+    t = TwoNodes()
+    child = t.ok("fork")["pid"]
+    t.ok("munmap", child, address=t.s + M // 2, length=M // 2)
+    t.touch(0, 0.5, "read", child)
+    t.touch(1, 1, "read", child)
+    args = {"address": t.s, "pages": [0], "nodes": [1]}
+    assert t.ok("move_pages", **args, flags=["move"])["status"] == "-13"
+    assert t.ok("move_pages", **args, flags=["move_all"])["status"] == "1"
+    assert t.count("thp_migration_success") == 1
+    assert t.touch(0, 0.5, "read", child) == 0 and t.touch(0, 2) == 0
+
+
 # ---------------------------------------------------------------- collapse
 
 
