@@ -112,13 +112,9 @@ from core.mm.page_ops import (
     SLEPT,
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
-<<<<<<< HEAD
-from core.mm.swap_readahead import ZRAM, read_slot
+from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
 from core.mm.thrash import UNDECIDED, UNSETTLED, UNWALKED
 from core.mm.told import emit_fault
-=======
-from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
->>>>>>> main
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
