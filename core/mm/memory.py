@@ -283,7 +283,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     while True:
         if vma.file is not None:
             k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
-        if stretch is not None and thrash.allocates_low(k) and thrash.common(k, task, vma):
+        if stretch is not None and thrash.allocates_low(k) and thrash.common(k, task, vma):  # many stops are likely, and all alike
             stage, done, tries = stretch.run(order, tries, outcome)
         else:
             ACCESS.run(k.s, order)
@@ -305,7 +305,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             return done
         if stage <= UNDECIDED:
             decide(k, task, vma, end, order, outcome)
-        if stretch is None and end.reason == NO_PAGE and k.swap_devices:
+        if stretch is None and end.reason == NO_PAGE and k.swap_devices and thrash.allocates_low(k) and thrash.common(k, task, vma):
             stretch = thrash.Stretch(k, task)
         if k.watch is not None:
             k.watch(outcome.touched + done)
