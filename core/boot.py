@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import cmdline, monitor, sysctl
 from core.abi.page_flags import PG_RESERVED, PG_ZERO
+from core.arena import arena
 from core.clock import Clock
 from core.machine import MAX_NODES, RECLAIM_POLICIES, Costs, Machine
 from core.mm import (
@@ -76,7 +77,6 @@ from core.mm.mm_types import (
     ZONE_DMA,
     ZONES_PER_NODE,
     State,
-    arena,
 )
 from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
 from core.record import Records

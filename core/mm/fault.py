@@ -32,6 +32,7 @@ from __future__ import annotations
 from core.abi.mman import VM_LOCKED, VM_RAND_READ, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_KSM, PG_READAHEAD, PG_SHMEM, PG_SWAPCACHE
 from core.jit import inline, njit, prefetch, step
+from core.mm.anon_batch import AHEAD, do_anonymous_pages, may_batch
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount
 from core.mm.huge_memory import (
     FALL_BACK,
@@ -126,7 +127,6 @@ READ_IN = 16  # no fault: reads from swap
 F_PERM, F_POPULATE, F_NO_AROUND = 1, 2, 4
 
 FAULT_AROUND_PAGES = 16
-AHEAD = 8  # accesses in no order: how far ahead their entries are fetched, a cache miss each otherwise
 DIRTIED = PTE_RW | PTE_D | PTE_SOFT_DIRTY
 
 
@@ -141,6 +141,7 @@ def access_pages(s: State, perm) -> None:
     pgd, write, content = s.mms[v["mm"]]["pgd"], v["access"] == 1, v["content"]
     numbered, apart = content == -1, 1 if v["flags"] & F_PERM else abs(step)
     permuted = v["flags"] & F_PERM
+    batches = write and v["kind"] == V_ANON and may_batch(s, v)
     told = v["flags"] & F_POPULATE or s.ctl[CTL_POLICY] == LRU  # get_user_pages marks what it finds; exact LRU hears of every access
     block, tid, upper, pmd = -1, 0, -1, 0
     run_kind, run_vpn, run_n, run_last, run_step = -1, 0, 0, 0, step
@@ -190,6 +191,17 @@ def access_pages(s: State, perm) -> None:
         if v["nr_runs"] >= MAX_RUNS - 3:
             v["reason"] = RUNS_FULL
             break
+        if batches and tid and pte == 0:
+            made = do_anonymous_pages(s, v, perm, i, permuted != 0)
+            if made:
+                if run_kind == ANON and (permuted or vpn == run_last + step):
+                    run_n += made
+                else:
+                    end_run(s, v, run_kind, run_vpn, run_n, 0 if permuted else run_step)
+                    run_kind, run_vpn, run_n, run_step = ANON, vpn, made, step
+                i += made
+                run_last = vpn + (made - 1) * step
+                continue
         if v["ra_next"] == 0:  # else the same fault goes on
             check_sync_rss_stat(s, v["mm"])
         kind = FALL_BACK

@@ -52,6 +52,7 @@ from core.mm import filemap, huge_memory, hugetlb, hugetlbfs, khugepaged, ksm, m
 from core.mm.compound import PG_COMPOUND, compound_head, page_mapcount, total_mapcount
 from core.mm.fault import next_block
 from core.mm.filemap import next_cached
+from core.mm.gfp_types import GFP_FILLED_PAGE
 from core.mm.huge_memory import put_split_head, split_huge_page, split_page_at
 from core.mm.mm_inline import lru_gen_enabled
 from core.mm.mm_types import CTL_HUGE_ZERO, HPAGE_PMD_NR, MM_SWAPENTS, State
@@ -62,6 +63,7 @@ from core.mm.pgtable import PTE_A, PTE_D, PTE_PRESENT, PTE_SPECIAL, find_pte_tab
 from core.mm.rmap_walk import Rmap
 from core.mm.shmem_swap import next_swapped
 from core.mm.swap import lru_add, lru_del, lru_pages
+from core.mm.swap_readahead import read_place
 from core.mm.swap_state import free_swap, free_swap_and_cache, read_swap_cache
 from core.mm.swapfile import swap_area, swp_slot
 from core.mm.util import update_hiwater_rss
@@ -240,7 +242,7 @@ def _willneed(k: Kernel, task: Task, vma: Vma, start: int, end: int, advice: str
 def _swap_in(k: Kernel, vma: Vma, loop: Callable[[State], None]) -> None:
     """Read swapped pages into the swap cache, as many as memory and the cgroup's limit give room for; they are mapped when they are touched."""
     with contextlib.suppress(SysError):
-        memory.finish(k, vma, loop)
+        memory.finish(k, vma, loop, GFP_FILLED_PAGE)
     if pages := int(k.s.vmf[0]["ra_pages"]):
         device = int(k.s.vmf[0]["read_slot"])
         area = k.s.swaps[device]
@@ -476,9 +478,12 @@ def willneed_tree(s: State) -> None:
 
 @step
 def swap_in_slot(s: State, v, slot: int, vpn: int) -> bool:
-    """One page comes to the swap cache unless it is there; False where no frame can be had (vmf.reason)."""
+    """One page comes to the swap cache unless it is there; False where no frame can be had (vmf.reason), as of a read ahead of one page."""
     v["read_slot"] = swap_area(s, slot)
-    return bool(read_swap_cache(s, v, slot, slot, slot, vpn) > slot)
+    came = read_swap_cache(s, v, slot, slot, slot, vpn) > slot
+    v["ra_slot"] = slot
+    v["ra_next"] = v["ra_last"] = 0 if came else read_place(s, v, slot, vpn)
+    return came
 
 
 @njit

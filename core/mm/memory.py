@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import arena
 from core.abi.errno import Errno, SysError
 from core.abi.mman import (
     PMD_PAGES,
@@ -80,16 +81,19 @@ from core.mm.gfp_types import GFP_ANON_PAGE, GFP_FILLED_PAGE, GFP_PGTABLE_USER
 from core.mm.huge_memory import HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import (
     ASKED,
+    CTL_BUDDY,
     CTL_DIRTY_POLL,
     CTL_IN_LRU_FAULT,
+    CTL_PT_NEXT,
     CTL_RA_ADDR,
     CTL_RA_HITS,
     CTL_VMA_RA,
     EVERYWHERE,
+    MAX_ORDER,
+    MIGRATE_MOVABLE,
     WMARK_LOW,
     Answer,
     answer,
-    back_with_huge_pages,
     noted_runs,
 )
 from core.mm.mmzone import cpu_to_node
@@ -213,8 +217,7 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
     """
     outcome = TouchOutcome()
     if n >= MANY:
-        for column in (k.s.mem, k.s.pt, k.s.buddy):
-            back_with_huge_pages(column)
+        expect_many(k.s)
     balancing = numa_balancing.watching(k, task)
     flags = F_PERM if perm is not None else 0
     for _ in range(repeat):
@@ -234,6 +237,15 @@ def touch(k: Kernel, task: Task, first: int, n: int, step: int, access: int, *, 
         if k.watch is not None:
             k.watch(outcome.touched)
     return outcome
+
+
+def expect_many(s: State) -> None:
+    """A great many faults are to come: the host is to back what they will fill by huge pages, first of all where frames are handed out next."""
+    zones = s.zones[s.zones["free"] >= MANY // 4]
+    frames = [block - 1 << MAX_ORDER - 1 for block in zones["head"][:, MIGRATE_MOVABLE, MAX_ORDER - 1].tolist() if block]
+    arena.expect(s.mem, *frames)
+    arena.expect(s.pt, int(s.ctl[CTL_PT_NEXT]))
+    arena.expect(s.buddy, *(int(s.ctl[CTL_BUDDY + order]) + (pfn >> order) for pfn in frames for order in range(MAX_ORDER)))
 
 
 def find_for_access(k: Kernel, task: Task, vpn: int, access: int) -> Vma:
@@ -612,15 +624,15 @@ def copy_page_range(k: Kernel, dst: Vma, src: Vma) -> None:
     k.clock.spend(int(k.s.vmf[0]["count"][0]) * k.costs.fork_pte)
 
 
-def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
-    """Run a loop that needs nothing but page tables until it is done."""
+def finish(k: Kernel, vma: Vma | None, loop: Callable[[State], None], mask: int = GFP_PGTABLE_USER) -> None:
+    """Run a loop that needs nothing but page tables, or pages of one kind (`mask`), until it is done."""
     v = k.s.vmf[0]
     while True:
         loop(k.s)
         if int(v["reason"]) == DONE:
             return
         if int(v["reason"]) == NO_PAGE:
-            gfp.slowpath(k, k.current, GFP_PGTABLE_USER)
+            gfp.slowpath(k, k.current, mask)
         else:
             charge_slowpath(k, k.current)
 

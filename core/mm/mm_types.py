@@ -26,13 +26,11 @@ Everything that grows with memory is a column of a numpy array; everything that 
     State.stamps    one number a frame            order of arrival or use, for the classroom's policies
 
 A page *is* its pfn. Row 0 of mem, pt and xa is never used, so 0 means "none" everywhere. Every array lies
-in one anonymous mapping of the host (`arena`): an untouched row costs nothing, and zero is the empty value.
+in one anonymous mapping of the host (`core/arena.py`): an untouched row costs nothing, and zero is the empty value.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,7 +41,6 @@ import numpy.typing as npt
 from core import vmstat
 from core.abi.mman import PAGE_SHIFT
 from core.columns import by_reference
-from core.jit import DISABLED
 
 if TYPE_CHECKING:
     from core.mm.hugetlb_types import Hstate, ResvMap, Subpool
@@ -373,50 +370,6 @@ CTL_TRACE_FREE = 45  # its free frames, linked by `next`
 NR_CTL = 64
 
 CLASSIC, MGLRU, FIFO, CLOCK, RANDOM, LRU, CLIENT = range(7)  # ctl[CTL_POLICY]
-
-_MADV_HUGEPAGE, _MADV_NOHUGEPAGE = 14, 15
-_MAP_NORESERVE = 0x4000
-
-
-def arena(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """A zeroed array in its own anonymous mapping: only rows that are written cost memory.
-
-    `np.zeros` is not lazy once the host's malloc has raised its mmap threshold, and numpy asks for
-    huge pages for large arrays, so that one touched row would cost 2 MiB.
-    """
-    kind = np.dtype(dtype)
-    count = 1
-    for extent in shape:
-        count *= extent
-    size = max(count * kind.itemsize, 1)
-    if size <= 1 << 15:
-        return _named(np.zeros(shape, kind))
-    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    try:
-        area.madvise(_MADV_NOHUGEPAGE)
-    except OSError:  # a host without transparent huge pages has nothing to switch off
-        pass
-    return _named(np.frombuffer(area, kind, count).reshape(shape))
-
-
-def _named(array: Array) -> Array:
-    """Uncompiled loops say `zone.free` too: numpy offers that for record arrays only."""
-    return array.view(np.recarray) if DISABLED and array.dtype.names else array
-
-
-def back_with_huge_pages(array: Array) -> None:
-    """Ask the host for huge pages under what is not backed yet: for a machine that is about to use much of it.
-
-    Backing a column 4 KiB at a time costs the host one fault per 85 rows of mem_map, 25 ns a simulated page; 2 MiB at
-    a time a tenth of it. An idle or small machine never asks, and stays small.
-    """
-    base: Any = array
-    while isinstance(base, np.ndarray) and base.base is not None:
-        base = base.base
-    area = base.obj if isinstance(base, memoryview) else base
-    if isinstance(area, mmap.mmap):
-        with contextlib.suppress(OSError):
-            area.madvise(_MADV_HUGEPAGE)
 
 
 class AnonVma:

@@ -18,6 +18,7 @@ from core.abi.mman import VM_NORESERVE
 from core.jit import njit
 from core.mm import filemap, memory, shmem_huge, shmem_swap, util
 from core.mm.fault import in_swap_cache
+from core.mm.gfp_types import GFP_FILLED_PAGE
 from core.mm.mm_types import SHMEM_DEV, Inode, State
 from core.mm.page_ops import DONE, NEW_PAGES, xa_leaf
 from core.mm.shmem_swap import next_swapped, shmem_swapin_folio
@@ -58,7 +59,7 @@ def shmem_evict_inode(k: Kernel, inode: Inode) -> None:
 def bring_back(k: Kernel, vma: Vma | None, loop: Callable[[State], None]) -> None:
     """Run a loop that reads pages back until it is done: its reads take time, and are nobody's major faults."""
     v = k.s.vmf[0]
-    memory.finish(k, vma, loop)
+    memory.finish(k, vma, loop, GFP_FILLED_PAGE)
     k.clock.spend(int(v["read_ns"]))
     k.s.vm_event[PGMAJFAULT] -= int(v["major"])
     k.s.memcgs["stat"][int(v["memcg"]), MEMCG_PGMAJFAULT] -= int(v["major"])

@@ -17,7 +17,7 @@ stays under way (vmf.ra_*), and the same access takes it up again.
 from __future__ import annotations
 
 from core.abi.page_flags import PG_WORKINGSET
-from core.jit import njit, step
+from core.jit import inline, njit, step
 from core.mm.mm_types import (
     CTL_RA_ADDR,
     CTL_RA_HITS,
@@ -108,16 +108,32 @@ def alone(s: State, slot: int) -> bool:
     return s.swaps[swap_area(s, slot)]["kind"] == ZRAM and s.slots[slot]["count"] == 1
 
 
+@inline
+def reads_by_address(s: State, v, slot: int) -> bool:
+    """Are the neighbours that are read with a slot those of the page in the mapping? Else they are those of the slot in its area."""
+    return s.ctl[CTL_VMA_RA] != 0 and v["kind"] != V_SHMEM and not alone(s, slot)
+
+
+@step
+def read_place(s: State, v, slot: int, vpn: int) -> int:
+    """Where a read that gets no further stands, as vmf.ra_next says it: at a page, or at a slot."""
+    return vpn if reads_by_address(s, v, slot) else slot
+
+
+@step
+def slot_at(s: State, v, place: int) -> int:
+    """The slot of such a place; 0: nothing is swapped there."""
+    if not reads_by_address(s, v, v["ra_slot"]):
+        return place
+    pte = s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], place), place & 511]
+    return swp_slot(s, pte) if pte and not pte & PTE_PRESENT else 0
+
+
 @njit
 def memcg_at_hand(s: State) -> int:
     """Whose charge was refused: the owner's of the slot that a read under way goes on with (mem_cgroup_swapin_charge_folio), else vmf's."""
     v = s.vmf[0]
-    slot = v["ra_next"]
-    if slot == 0:
-        return v["memcg"]
-    if s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"]):  # by address: it is a page of the mapping
-        slot = swp_slot(s, s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511])
-    return swapin_memcg(s, v["memcg"], slot)
+    return swapin_memcg(s, v["memcg"], slot_at(s, v, v["ra_next"])) if v["ra_next"] else v["memcg"]
 
 
 @njit
@@ -127,13 +143,9 @@ def next_refused(s: State) -> int:
     The cgroup that is to pay; -1: that was all. vmf.ra_next, vmf.ra_last: what is left.
     """
     v = s.vmf[0]
-    by_address = s.ctl[CTL_VMA_RA] and v["kind"] != V_SHMEM and not alone(s, v["ra_slot"])
     while v["ra_next"] and v["ra_next"] < v["ra_last"]:
         v["ra_next"] += 1
-        slot = v["ra_next"]
-        if by_address:
-            pte = s.pt[find_pte_table(s, s.mms[v["mm"]]["pgd"], slot), slot & 511]
-            slot = swp_slot(s, pte) if pte and not pte & PTE_PRESENT else 0
+        slot = slot_at(s, v, v["ra_next"])
         if slot and s.slots[slot]["pfn"] == 0 and s.slots[slot]["count"] > 0:
             return swapin_memcg(s, v["memcg"], slot)
     again = v["ra_next"] != 0 and s.slots[v["ra_slot"]]["pfn"] == 0

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.abi.errno import Errno, SysError
 from core.abi.mman import PAGE_SIZE
+from core.arena import arena
 from core.jit import njit
 from core.machine import ROTATIONAL, STORAGE_NS, SWAP_KINDS, SwapDevice
 from core.mm import filemap, memory, shmem, util, zram
 from core.mm.fault import do_swap_page
-from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, CTL_VMA_RA, MAX_SWAPFILES, SLOT, State, arena
+from core.mm.mm_types import CTL_SWAP_CACHE, CTL_SWAP_FREE, CTL_SWAP_TOTAL, CTL_VMA_RA, MAX_SWAPFILES, SLOT, State
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import DONE, NEW_PAGES
 from core.mm.pgtable import PTE_A, PTE_PRESENT, find_pte_table

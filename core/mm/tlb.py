@@ -40,10 +40,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from core.abi.mman import PAGE_SIZE
+from core.arena import arena
 from core.direct import Direct
 from core.jit import DISABLED
 from core.machine import TLB_WAYS
-from core.mm.mm_types import PAGE, Array, arena
+from core.mm.mm_types import PAGE, Array
 from core.mm.pgtable import PFN_MASK, PTE_P, PTE_PS, PTE_RW
 from core.mm.tlb_walk import (
     CLOCK,

@@ -9,6 +9,14 @@ one after the other, each with (base, sets - 1, ways) in `geom`. A tag is
 
 The bit 0 is set in what is searched for and in what is compared with, so that it does not matter there. Indices are unsigned: a signed one costs a
 branch each time, because it might count from the end.
+
+Sweeps. A program that goes through more memory than the TLB covers, page after page, misses every time, and what it leaves depends on its
+last pages only. Let a sweep have touched as many pages as both levels have entries (default: 64 + 1,536). Then each set holds pages of the
+sweep and nothing else, in the order of their use. Every further page is found nowhere and takes the place of the oldest, so the ways of a set
+are used in turn, and after 1,536 pages (a multiple of 64: the least common one of both) each is where it was. Any number of such rounds may
+be left out: count their misses, move the clock on, and go through the last pages one by one. Of a GiB, 262,144 pages, fewer than
+5,000 are looked at. The page-walk caches hold entries of 2 MiB and more; they are asked for each of those, as ever. Within a huge page only the
+first and the last small page are looked at: those between hit level 1.
 """
 
 from __future__ import annotations
@@ -122,6 +130,55 @@ def access_huge(tags, stamps, geom, vpn, low, writable, write, clock):
     return found
 
 
+@step
+def small_pages(pt, mem, pgd, vpn, n):
+    """How many of the `n` pages from `vpn` on come before the first that a huge entry maps."""
+    at = vpn
+    while at < vpn + n:
+        above = upper_entry(pt, mem, pgd, at)
+        if above == 0 or above & PTE_PS or pt[mem[(above & PFN_MASK) >> 12]["private"], (at >> 9) & 511] & PTE_PS:
+            break
+        at = (at | 511) + 1
+    return min(at - vpn, n)
+
+
+@step
+def rounds_to_leave_out(geom, pt, mem, pgd, vpn, n):
+    """A sweep has just touched `settled_after` pages and goes on with `n` from `vpn`: of these, how many pages make no difference to either level."""
+    settled = settled_after(geom)
+    entries, full = (geom[L1, 1] + U(1)) * geom[L1, 2], (geom[L2, 1] + U(1)) * geom[L2, 2]
+    period = full
+    while period % entries:
+        period += full
+    within = small_pages(pt, mem, pgd, vpn - settled, n + settled) - 2 * settled
+    return within // np.int64(period) * np.int64(period) if within > 0 else 0
+
+
+@inline
+def settled_after(geom):
+    """How many neighbouring pages one must touch until both levels hold nothing else."""
+    return np.int64((geom[L1, 1] + U(1)) * geom[L1, 2] + (geom[L2, 1] + U(1)) * geom[L2, 2])
+
+
+@step
+def walk_upper_levels(tags, stamps, geom, vpn, n, low, clock, walked, walked_above):
+    """What the page-walk caches see of `n` misses from `vpn` on: (entries fetched above the last level, walked, walked_above)."""
+    loads, at = 0, U(vpn)
+    while at < U(vpn + n):
+        middle = at >> U(9)
+        if middle != walked:
+            walked = middle
+            now = clock + np.int64(at - U(vpn)) + 1
+            base = geom[PDE, 0] + (middle & geom[PDE, 1]) * geom[PDE, 2]
+            if not probe(tags, stamps, base, geom[PDE, 2], middle << U(8) | low, now):
+                loads += 1
+                if at >> U(18) != walked_above:
+                    walked_above = at >> U(18)
+                    loads += upper_walk(tags, stamps, geom, at, low, now)
+        at = (middle + U(1)) << U(9)
+    return loads, walked, walked_above
+
+
 @njit
 def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm, permuted, begin, end, write):
     """Accesses begin .. end of `first + i * step` (or `first + perm[i]`) on one processor; every page is mapped by now.
@@ -141,8 +198,19 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
     low = (U(asid) + U(1)) << U(1) | U(1)
     upper, above, block, entry, last, huge = -1, 0, -1, 0, -1, False
     pmd, walked, walked_above = 0, NONE << U(20), NONE << U(20)
-    for i in range(begin, end):
+    sweep = not permuted and step == 1
+    settled = settled_after(geom)
+    look = begin + settled if sweep else end  # when it may be time to leave rounds out
+    i = begin
+    while i < end:
+        if i >= look:
+            alike = rounds_to_leave_out(geom, pt, mem, pgd, first + i, end - i)
+            if alike:
+                above_it, walked, walked_above = walk_upper_levels(tags, stamps, geom, first + i, alike, low, clock, walked, walked_above)
+                i, clock, misses, loads = i + alike, clock + alike, misses + alike, loads + alike + above_it
+            look = i + settled
         vpn = first + (perm[i] if permuted else i * step)
+        i += 1
         if vpn == last:
             hits += 1
             continue
@@ -164,6 +232,9 @@ def access_tlb(columns, state, geom, pt, mem, cpu, pgd, asid, first, step, perm,
             misses += found > 1
             loads += found - 1 if found > 1 else 0
             walked_above = NONE << U(20)
+            between = min(511 - (vpn & 511), end - i) - 1
+            if sweep and between > 0:
+                i, clock, hits = i + between, clock + between, hits + between
             continue
         key = page << U(8) | low
         base = l1 + (page & l1_mask) * l1_ways

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from core.abi.mman import VM_LOCKED, VM_SEQ_READ, VM_SHARED, VM_SOFTDIRTY
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SHMEM, PG_SWAPCACHE
-from core.jit import inline, njit, prefetch
+from core.jit import inline, njit
 from core.mm.compound import PG_COMPOUND, compound_head
-from core.mm.fault import AHEAD, next_block
+from core.mm.fault import next_block
 from core.mm.huge_memory import move_huge_pmd, zap_huge_pmd
 from core.mm.huge_pmd import split_huge_pmd
-from core.mm.mm_types import CTL_BUDDY, HPAGE_PMD_NR, MM_SWAPENTS, State
+from core.mm.mm_types import HPAGE_PMD_NR, MM_SWAPENTS, State
+from core.mm.mmu_gather import AHEAD, may_gather, pages_alike, prefetch_neighbours, prefetch_row, release_pages
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import (
     DONE,
@@ -57,23 +58,6 @@ CHG_MASK = PFN_MASK | PTE_PCD | PTE_PWT | PTE_SPECIAL | PTE_A | PTE_D | PTE_SOFT
 LOW, HIGH, TABLES = 1, 2, 3  # vmf.count: the first page whose entry was changed, and the one after the last; page tables gone through
 
 
-@inline
-def prefetch_page(s: State, pte: int) -> None:
-    """The page of this entry comes soon: pages that were touched in random order lie anywhere in mem_map, a cache miss each otherwise."""
-    if pte & PTE_PRESENT:
-        prefetch(s.mem, (pte & PFN_MASK) >> 12, 0)
-
-
-@inline
-def prefetch_neighbours(s: State, pte: int) -> None:
-    """And then what freeing it writes to: its neighbours on the list, its place in the buddy lists."""
-    if pte & PTE_PRESENT:
-        pfn = (pte & PFN_MASK) >> 12
-        prefetch(s.mem, s.mem[pfn]["next"], 0)
-        prefetch(s.mem, s.mem[pfn]["prev"], 0)
-        prefetch(s.buddy, s.ctl[CTL_BUDDY] + pfn, 0)
-
-
 @njit
 def zap_pages(s: State, others) -> None:
     """Empty the entries of [vmf.first, vmf.n) of address space vmf.mm; `count[0]` says how many there were.
@@ -86,6 +70,7 @@ def zap_pages(s: State, others) -> None:
     rss = s.mms[mm]["rss"]
     at = v["first"]
     zapped, low, high, tables = 0, end, 0, 0
+    gathers = may_gather(s)
     while at < end:
         tid = find_pte_table(s, pgd, at)
         stop = min(end, (at | 511) + 1)
@@ -102,17 +87,24 @@ def zap_pages(s: State, others) -> None:
                 split_huge_pmd(s, mm, at, flags)
             continue
         tables += 1
-        for vpn in range(at, stop):
+        vpn, skip = at, 0
+        while vpn + skip < stop:
+            vpn += skip
+            skip = 1
             pte = s.pt[tid, vpn & 511]
-            if vpn + 2 * AHEAD < stop:
-                prefetch_page(s, s.pt[tid, (vpn + 2 * AHEAD) & 511])
-                prefetch_neighbours(s, s.pt[tid, (vpn + AHEAD) & 511])
             if pte == 0:
                 continue
-            s.pt[tid, vpn & 511] = 0
+            nr = pages_alike(s, tid, vpn & 511, (vpn & 511) + stop - vpn) if gathers else 0
             low = min(low, vpn)
-            high = vpn + 1
-            zapped += 1
+            high = vpn + max(nr, 1)
+            zapped += max(nr, 1)
+            if nr:
+                release_pages(s, mm, tid, vpn & 511, nr)
+                skip = nr
+                continue
+            prefetch_row(s, tid, (vpn & 511) + 2 * AHEAD)
+            prefetch_neighbours(s, tid, (vpn & 511) + AHEAD)
+            s.pt[tid, vpn & 511] = 0
             if not pte & PTE_PRESENT:
                 rss[MM_SWAPENTS] -= 1
                 free_swap_and_cache(s, swp_slot(s, pte))

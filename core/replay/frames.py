@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.abi.page_flags import PG_ANON, PG_LRU, PG_SWAPBACKED, PG_UPTODATE
+from core.arena import arena
 from core.jit import inline, njit, prefetch, step
 from core.mm import lru_gen
 from core.mm.classroom import any_page, clock, fifo, lru
@@ -64,7 +65,6 @@ from core.mm.mm_types import (
     ZONES_PER_NODE,
     Array,
     State,
-    arena,
 )
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_P, TABLE_ENTRY
 from core.mm.rmap_walk import VT, Rmap, room

@@ -342,8 +342,9 @@ def test_cgroups_are_limited_by_the_table(k: Kernel) -> None:
     assert failure.value.errno.name == "ENOSPC"
 
 
+@pytest.mark.parametrize("how", ["touch", "willneed"])
 @pytest.mark.parametrize("kind", ["disk", "ssd"])  # read ahead by slot, and by address
-def test_a_page_read_from_swap_is_charged_to_whoever_it_was_swapped_out_of(kind: str) -> None:
+def test_a_page_read_from_swap_is_charged_to_whoever_it_was_swapped_out_of(kind: str, how: str) -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "128M", "swap": [{"size": "64M", "kind": kind}]}))
     put(k, "cgroup.subtree_control", "+memory")
     for name in "ab":
@@ -354,7 +355,10 @@ def test_a_page_read_from_swap_is_charged_to_whoever_it_was_swapped_out_of(kind:
     k.call("touch", pid, address=address, length=20 * M, access="write")
     put(k, "b/cgroup.procs", str(pid))
     before = events(k, "a")["max"]
-    assert k.call("touch", pid, address=address, length=20 * M, access="read").errno is None
+    if how == "touch":
+        assert k.call("touch", pid, address=address, length=20 * M, access="read").errno is None
+    else:
+        assert k.call("madvise", pid, address=address, length=20 * M, advice="willneed").errno is None
     k.verify()
     assert events(k, "a")["max"] > before
     assert 9 * M < memcontrol.current(k, k.cgroup_at("/a")) <= 10 * M  # type: ignore[arg-type]

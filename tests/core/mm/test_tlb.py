@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import Kernel, Machine
-from core.mm import tlb
-from core.mm.pgtable import PTE_PRESENT, PTE_RW
+from core.jit import DISABLED
+from core.mm import mm_types, tlb
+from core.mm.pgtable import PTE_PRESENT, PTE_PS, PTE_RW, TABLE_ENTRY
 from core.mm.tlb_walk import ACCESSES, HITS, L2_HITS, LOADS, MAX_CLOCK, MISSES, access_tlb
 from tests.core.mm.space import ANON, PAGE, SHARED, M, Space
 from tests.properties.programs import OPS, Program
@@ -152,6 +153,54 @@ def test_stamps_are_renumbered_before_they_overflow() -> None:
     answers = [one.k.call("touch", one.pid, address=address, length=40 * PAGE, order="random", access="read", repeat=5).tlb for one in (space, twin)]
     assert answers[0] == answers[1]
     assert int(space.k.tlb_columns.state[0, 0]) < 1000
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+TABLES = {"written": PTE_PRESENT | PTE_RW, "read": PTE_PRESENT}  # what the entries of a page table are
+
+
+def two_gigabytes(kinds: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Page tables for pages from 0 on, 2 MiB each of a kind: the rows PGD 1, PUD 2, PMDs 3 and 4, tables 5 and 6, and the frames that hold them."""
+    pt, mem = np.zeros((7, 512), np.int64), np.zeros(7, mm_types.PAGE)
+    mem["private"] = range(7)
+    for row, kind in enumerate(TABLES, 5):
+        pt[row] = TABLES[kind]
+    pt[1, 0], pt[2, :2] = 2 << 12 | TABLE_ENTRY, (3 << 12 | TABLE_ENTRY, 4 << 12 | TABLE_ENTRY)
+    for block, kind in enumerate(kinds):
+        table = list(TABLES).index(kind) + 5 if kind in TABLES else 0
+        pt[3 + block // 512, block % 512] = table << 12 | TABLE_ENTRY if table else PTE_PRESENT | PTE_PS | (PTE_RW if kind == "huge" else 0)
+    return pt, mem.view(np.recarray) if DISABLED else mem
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> tuple[dict[str, int], list[str], list[tuple[int, int, bool]]]:
+    """A geometry; what 2 MiB pieces are mapped by, in runs; sweeps (first page, pages, write) over some of them."""
+    geometry = draw(st.sampled_from(list(GEOMETRIES.values())))
+    kind = st.sampled_from(["written", "written", "read", "huge", "huge, read-only"])
+    runs = draw(st.lists(st.tuples(kind, st.integers(1, 24)), min_size=1, max_size=4))
+    shift = draw(st.sampled_from([0, 500]))  # across the border of two PMD tables, too
+    kinds = [kind for kind, length in [("written", shift), *runs] for _ in range(length)]
+    last = len(kinds) * HUGE
+    where = st.integers(shift * HUGE, last - 1)
+    return geometry, kinds, [(at, draw(st.integers(1, last - at)), draw(st.booleans())) for at in draw(st.lists(where, min_size=1, max_size=3))]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sweeps())
+def test_a_sweep_leaves_what_its_accesses_one_by_one_would(case: tuple[dict[str, int], list[str], list[tuple[int, int, bool]]]) -> None:
+    """The same accesses in a permutation, the order of which nobody knows beforehand: no round of them is left out."""
+    geometry, kinds, calls = case
+    machine = Machine.from_dict({"memory": "64M", "tlb": geometry})
+    pt, mem = two_gigabytes(kinds)
+    one, other = tlb.columns(machine), tlb.columns(machine)
+    order = np.arange(len(kinds) * HUGE)
+    for first, n, write in calls:
+        swept = access_tlb((one.tags, one.stamps), one.state, one.geom, pt, mem, 0, 1, 2, first, 1, order, False, 0, n, write)
+        singly = access_tlb((other.tags, other.stamps), other.state, other.geom, pt, mem, 0, 1, 2, first, 1, order, True, 0, n, write)
+        assert swept == singly
+        assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("tags", "stamps", "state"))
 
 
 # ---------------------------------------------------------------- calls
