@@ -124,7 +124,9 @@ class Settings(BaseSettings):
     live_memory: Size = Field(2 << 30, description="Bytes that kernels in memory may take; those used longest ago leave it first.")
     hibernate_after: Duration = Field(600 * 10**9, description="A session that nobody used for so long leaves memory until the next request.")
     snapshot_every: int = Field(5000, ge=1, description="Operations after which a snapshot is kept.")
-    snapshot_replay: Duration = Field(10**9, description="A snapshot is kept when playing again what came after the last would take so long.")
+    snapshot_replay: Duration = Field(
+        10**9, description="A snapshot is kept when playing again what came after the last would take so long, and ten times as long as to make it."
+    )
     max_machine_memory: Size = Field(64 << 30, description="Simulated RAM and swap of one machine, together.")
     max_pages_per_call: int = Field(1 << 23, ge=1, description="Accesses that one call may make.")
     max_advance: Duration = Field(24 * 3600 * 10**9, description="Simulated time that one request may let pass.")

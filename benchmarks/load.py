@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.report import Row, at_most, within
-from benchmarks.service import CPUS, PAGE, Client, Session, _wait, encode, free_port, load, one_request, server
+from benchmarks.service import CPUS, PAGE, Client, Session, _wait, cpu_ns, encode, free_port, load, one_request, server
 
 SUBSCRIBERS, ACTIVE = 1000, 200
 PAUSE_S = 0.5  # between two operations of an active session
@@ -258,13 +258,6 @@ def events(port: int, bare_port: int, repetitions: int) -> list[Row]:
 # ---- compression
 
 
-def cpu_us(pid: int) -> float:
-    """Processor time of a process so far, all threads, in microseconds."""
-    with open(f"/proc/{pid}/stat") as stat:
-        user, system = stat.read().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") * 1e6
-
-
 def deflate(repetitions: int) -> list[Row]:
     """permessage-deflate, on and off: bytes on the wire and processor time of an event, one a message and 64 a message."""
     found: dict[tuple[bool, int], tuple[list[float], list[float]]] = {}
@@ -278,13 +271,13 @@ def deflate(repetitions: int) -> list[Row]:
                 query = f"&batch={batch}" if batch > 1 else ""
                 figures = found.setdefault((compressed, batch), ([], []))
                 for _ in range(repetitions):
-                    before, size = cpu_us(service.pid), 0
-                    for _ in range(4):  # the clock of processor time ticks a hundred times a second
+                    before, size = cpu_ns(service.pid), 0
+                    for _ in range(4):
                         stream = Stream(port, f"{path}?after={events - EVENTS // 2}{query}", compressed)
                         size += stream.read(messages)
                         stream.close()
                     figures[0].append(size / (4 * messages * batch))
-                    figures[1].append((cpu_us(service.pid) - before) / (4 * messages * batch))
+                    figures[1].append((cpu_ns(service.pid) - before) / (4 * messages * batch) / 1e3)
     rows = []
     for batch, name in ((1, "one a message"), (BATCH, f"{BATCH} a message")):
         (plain, cpu), (small, work) = found[False, batch], found[True, batch]

@@ -276,6 +276,15 @@ def reclaim_by_size(pages: int = 4_096) -> dict[str, float]:
     return {f"reclaim_{memory}": min(clean_reclaim(pages, memory) for _ in range(5)) * 1e6 / pages for memory in ("64M", "1G", "64G")}
 
 
+GARBAGE = (10_000, 20, 50)
+
+
+def settle_in() -> None:
+    """What is loaded stays, and circles of garbage are looked for as seldom as in the service (`app.main.settle_in`)."""
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
+
+
 def warm_up() -> None:
     """Every loop loaded and run once, so that no measurement contains a compilation."""
     steps: list[Callable[[], object]] = [
@@ -285,6 +294,7 @@ def warm_up() -> None:
     ]
     for step in steps:
         step()
+    settle_in()
 
 
 READY = ("leak", "db-buffer-pool", "web-workers", "batch-scan", "jvm")

@@ -52,6 +52,7 @@ from core.mm.mm_types import (
     CTL_HUGE_ZERO,
     CTL_MAX_PFN,
     CTL_POLICY,
+    CTL_SHRINKLIST,
     CTL_SLAB_BYTES,
     CTL_SLAB_PAGES,
     CTL_SLABU_BYTES,
@@ -756,7 +757,7 @@ def gauges_equal_recounts(k: Kernel, r: Recount) -> None:
 
 
 def deferred_queues_add_up(k: Kernel, r: Recount) -> None:
-    """A cgroup's deferred split queue holds huge pages of its own, as many as it counts."""
+    """A cgroup's deferred split queue holds huge pages of its own, as many as it counts; the shrink list, objects that end within a huge page."""
     for cg in k.cgroups.values():
         row = k.s.memcgs[cg.id]
         head, before, n = int(row["split_head"]), 0, 0
@@ -767,6 +768,12 @@ def deferred_queues_add_up(k: Kernel, r: Recount) -> None:
             before, head, n = head, int(link["next"]), n + 1
         if n != int(row["split_len"]) or before != int(row["split_tail"]):
             broken("deferred split", f"{cg.path} counts {int(row['split_len'])} huge pages, has {n}")
+    listed = k.shmem["shrinklist"]
+    if int(k.s.ctl[CTL_SHRINKLIST]) != len(listed) or len(set(listed)) != len(listed):
+        broken("shrink list", f"{int(k.s.ctl[CTL_SHRINKLIST])} objects are counted, {listed} are listed")
+    for id in listed:
+        if id not in k.inodes or not k.inodes[id].shmem or k.inodes[id].nr_file_pages % HPAGE_PMD_NR in (0, HPAGE_PMD_NR - 1):
+            broken("shrink list", f"object {id} has no huge page that could reach beyond its end")
 
 
 def files_add_up(k: Kernel, r: Recount) -> None:

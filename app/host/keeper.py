@@ -5,6 +5,7 @@ A keeper is told whose it is each time: two that know each other would stay in m
 
 import asyncio
 import contextvars
+import time
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from app.storage import Snapshot, history
 if TYPE_CHECKING:
     from app.host.session import Session
 
+WORTH: Final = 10
 SNAPSHOTS: Final = 3  # kept of a timeline, besides those with a name
 
 
@@ -28,16 +30,19 @@ class Keeper:
         Where the newest snapshot and the stored events end.
     replay_ns : int
         About how long it takes to play again what came after that.
+    cost_ns : int
+        How long the last snapshot took to make. A large machine's takes long: it is made when it saves `WORTH` times that, not before.
     """
 
     def __init__(self, seq: int, event: int) -> None:
-        self.seq, self.event, self.replay_ns = seq, event, 0
+        self.seq, self.event, self.replay_ns, self.cost_ns = seq, event, 0, 0
         self._keeping: asyncio.Task[None] | None = None
 
     def ran(self, session: "Session", took_ns: int) -> None:
         """One operation more, which took so long: keep a snapshot when it would take long to play again what came after the last one."""
         self.replay_ns += took_ns
-        due = session.seq - self.seq >= session.settings.snapshot_every or self.replay_ns > session.settings.snapshot_replay
+        many = session.seq - self.seq >= session.settings.snapshot_every
+        due = many or self.replay_ns > max(session.settings.snapshot_replay, WORTH * self.cost_ns)
         if due and self._keeping is None and session.frozen is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_in_turn(session), context=contextvars.Context())
 
@@ -59,7 +64,14 @@ class Keeper:
         await session.history.settled(at_once=True)  # then the ring has its events
         retention = session.settings.event_retention
         fresh = session.ring.after(self.event, retention)
-        blob, data = await session.run("keep", lambda: (kernel.snapshot(), pack(fresh) if fresh else b""), True)
+
+        def save() -> tuple[bytes, bytes]:
+            begin = time.thread_time_ns()
+            saved = kernel.snapshot(), pack(fresh) if fresh else b""
+            self.cost_ns = time.thread_time_ns() - begin
+            return saved
+
+        blob, data = await session.run("keep", save, True)
         kept, oldest = Snapshot(line, seq, last, blob), last - retention
 
         def work(conn: Connection) -> None:

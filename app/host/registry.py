@@ -38,6 +38,7 @@ SWEEP_S: Final = 5.0
 LEASE_S: Final = 20.0
 SPREAD_S: Final = 3.0  # over which sessions leave memory
 PAUSE_S: Final = 0.03  # at most, between two that leave
+FEW, MANY = 50, 8  # of so many that have to leave one leaves at a time; so many at most
 KEEP_S: Final = 2.0  # for snapshots at the end
 REPLIES_S: Final = 24 * 3600.0
 PLAYED_AGAIN_NS: Final = 5_000_000  # what is played again as fast leaves memory without a snapshot
@@ -404,26 +405,28 @@ class Registry:
 
     async def sweep(self) -> None:
         """Renew leases, let sessions leave memory and expire, for ever."""
+        more = False
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(PAUSE_S if more else SWEEP_S)
             try:
-                await self.tend(time.time())
+                more = await self.tend(time.time())
             except StorageError as error:
                 log.warning("the database did not do what the sweep wanted; it is tried again", error=str(error))
             except Exception:
                 logging.getLogger("pagewalk.storage").exception("the sweep failed; it is tried again")
 
-    async def tend(self, now: float) -> None:
-        """One round of the sweep."""
+    async def tend(self, now: float) -> bool:
+        """One round of the sweep; True when there was more to do than it had time for."""
         holder, dialect = self.holder, self.writer.database.dialect
         mine = await self.writer.write(lambda conn: catalogue.renew(conn, holder, LEASE_S, dialect.now))
         for session in self:
             if session.id not in mine and session.history.idle and session.id not in self._moving:
                 self._forget(session)
         await self.expire(now)
-        await self.make_room(now)
+        more = await self.make_room(now)
         self.total = await self.writer.read(catalogue.count)
         await self.writer.write(lambda conn: replies.prune(conn, now - REPLIES_S))
+        return more
 
     async def expire(self, now: float) -> None:
         """Destroy every session whose time has come."""
@@ -434,22 +437,24 @@ class Registry:
         if gone:
             await self.writer.write(lambda conn: [history.remove(conn, sid) for sid in gone])
 
-    async def make_room(self, now: float) -> None:
-        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants.
+    async def make_room(self, now: float) -> bool:
+        """Let sessions leave memory: those that nobody used for long, and as many more as the budget wants. True when there was no time for all.
 
         They leave one by one, spread over the time until the next sweep: to put a kernel away costs the event loop some milliseconds, and a
-        hundred of them in a row would be felt by whoever comes meanwhile.
+        hundred of them in a row would be felt by whoever comes meanwhile. When many have to leave, some leave at a time, and share a commit.
         """
         idle = sorted((session for session in self if self._may_leave(session)), key=lambda session: session.used)
         taken = resident() - self._baseline
         most = math.ceil(max(taken - self.settings.live_memory, 0) / max(taken, 1) * len(self._live))
         after, end = self.settings.hibernate_after / 10**9, time.monotonic() + SWEEP_S
         leaving = [session for number, session in enumerate(idle) if number < most or now - session.used > after]
-        for session in leaving:
+        step = min(1 + len(leaving) // FEW, MANY)
+        for at in range(0, len(leaving), step):
             if time.monotonic() > end:
-                return
-            await self.hibernate(session)
-            await asyncio.sleep(min(SPREAD_S / len(leaving), PAUSE_S))
+                return True
+            await asyncio.gather(*map(self.hibernate, leaving[at : at + step]))
+            await asyncio.sleep(min(SPREAD_S * step / len(leaving), PAUSE_S))
+        return False
 
     def _may_leave(self, session: Session) -> bool:
         return not session.users and not session.streams and session.client is None and not session.calls.under_way and session.id not in self._moving

@@ -115,7 +115,8 @@ def _thp_fault(k: Kernel, vma: Any, first: int, mapped: str) -> str:
     if mapped == "huge zero page":
         return "splits the entry and takes one small page for what is written"
     if mapped == "huge page":
-        return "needs none, or makes the entry writable; where a fork shares the page, it splits the entry and copies 4 KiB"
+        shared = "; where a fork shares the page, it splits the entry and copies 4 KiB"
+        return "needs none, or makes the entry writable" + (shared if vma.file is None else "")
     flags = huge_memory.fault_flags(k, vma)
     may = flags & (huge_memory.THP_FAULT | huge_memory.THP_SHMEM | huge_memory.THP_WITHIN)
     if mapped != "nothing" or not may or first < vma.start or first + PMD_PAGES > vma.end:

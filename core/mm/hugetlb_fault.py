@@ -36,7 +36,7 @@ from core.abi.mman import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_UPTODATE
 from core.events import Fault
 from core.jit import inline, njit
-from core.mm import hugetlb, hugetlb_share, memory, rmap
+from core.mm import hugetlb, hugetlb_share, memory, rmap, told
 from core.mm.fault import F_PERM
 from core.mm.hugetlb import (
     alloc_huge_page,
@@ -288,7 +288,7 @@ def access(k: Kernel, task: Task, vma: Vma, kind: int, first: int, step: int, n:
             outcome.faults += 1
     except Signal as signal:
         runs.end()
-        memory.emit_fault(k, task, "bus", signal.address >> 12, 1, None, major=False)
+        told.emit_fault(k, task, "bus", signal.address >> 12, 1, None, major=False)
         raise
     finally:
         runs.end()

@@ -28,6 +28,7 @@ from core.abi.page_flags import (
     PG_ANON,
     PG_DIRTY,
     PG_HEAD,
+    PG_KSM,
     PG_LRU,
     PG_MLOCKED,
     PG_PRIVATE,
@@ -38,10 +39,11 @@ from core.abi.page_flags import (
     PG_UNEVICTABLE,
     PG_WORKINGSET,
 )
-from core.jit import inline, njit, step
+from core.jit import inline, njit, prefetch, step
 from core.mm.compound import PG_COMPOUND, compound_head, compound_mapcount, page_mapcount, total_mapcount
 from core.mm.huge_memory import put_split_head, split_huge_page
 from core.mm.looks import begin_look, end_look, note_uses
+from core.mm.lru_gen_walk import lru_gen_look_around
 from core.mm.mm_inline import REFS_MASK, REFS_SHIFT, lru_gen_add, lru_gen_del, lru_gen_enabled
 from core.mm.mm_types import (
     CTL_HUGE_ZERO,
@@ -110,10 +112,15 @@ SWAP_CLUSTER_MAX = 32
 def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
     """Was an inactive page used since it was last looked at, and what follows (folio_check_references)."""
     found = page_referenced(s, r, pfn, target)
-    young, flags = found & 0xFFFF, found >> 16
+    note_uses(s, found & 0xFFFF, s.mem[pfn]["flags"] & PG_REFERENCED)
+    return judge_references(s, pfn, found & 0xFFFF, found >> 16)
+
+
+@inline
+def judge_references(s: State, pfn: int, young: int, flags: int) -> int:
+    """What follows from so many uses through mappings with these flags, and from the look before; PG_referenced remembers this one."""
     page = s.mem[pfn]
     before = page["flags"] & PG_REFERENCED
-    note_uses(s, young, before)
     page["flags"] &= ~PG_REFERENCED
     file = not page["flags"] & PG_SWAPBACKED
     if flags & VM_LOCKED:
@@ -129,6 +136,8 @@ def check_references(s: State, r: Rmap, pfn: int, target: int) -> int:
 @step
 def shrink_page(s: State, r: Rmap, pfn: int) -> int:
     """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
+    if s.ctl[CTL_TRACE_TABLES]:
+        return shrink_traced(s, r, pfn)
     begin_look(s, pfn)
     fate = shrink_isolated(s, r, pfn)
     end_look(s, fate)
@@ -152,11 +161,6 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
         return activate(s, zid, pfn)
     if references == KEEP:
         return KEPT
-    if s.ctl[CTL_TRACE_TABLES]:
-        s.xa[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = workingset_eviction(s, 0, 0, pfn)
-        drop_traced(s, pfn)
-        c["nr_pageout"] += 1
-        return FREED
     anon, shmem = page["flags"] & PG_ANON, page["flags"] & PG_SHMEM
     swapbacked = page["flags"] & PG_SWAPBACKED
     if anon and swapbacked and not page["flags"] & PG_SWAPCACHE:
@@ -273,14 +277,59 @@ def queue_frames(s: State, batch, at: int, taken: int, head: int) -> int:
 
 
 @step
-def drop_traced(s: State, pfn: int) -> None:
-    """A machine that replays a trace (`core.replay.frames`) has no swap and no files: what may go is gone, its frame is free."""
-    page = s.mem[pfn]
-    s.pt[s.ctl[CTL_TRACE_TABLES] + (page["index"] >> 9), page["index"] & 511] = 0
+def shrink_traced(s: State, r: Rmap, pfn: int) -> int:
+    """`shrink_isolated` on a machine that replays a trace (`core.replay.frames`): no swap, no files, one mapping, whose page is the row of its entry.
+
+    What may go is gone, its frame is free; its shadow stands where the page's number says.
+    """
+    page, index, row = s.mem[pfn], s.mem[pfn]["index"], s.ctl[CTL_TRACE_TABLES] + (s.mem[pfn]["index"] >> 9)
+    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED:
+        return KEPT  # promoted while it was in our hands
+    young = 0
+    if s.pt[row, index & 511] & PTE_A:
+        young = 1
+        if lru_gen_enabled(s):
+            lru_gen_look_around(s, s.mms[r.vt[0]["mm"]]["pgd"], index, 0, r.vt[0]["end"], 0, pfn)
+        s.pt[row, index & 511] &= ~PTE_A
+    references = judge_references(s, pfn, young, 0)
+    if references == ACTIVATE:
+        return activate(s, 0, pfn)
+    if references == KEEP:
+        return KEPT
+    s.xa[row, index & 511] = workingset_eviction(s, 0, 0, pfn)
+    s.pt[row, index & 511] = 0
     page["flags"] = 0
     s.gens[pfn] = 0
     page["next"] = s.ctl[CTL_TRACE_FREE]
     s.ctl[CTL_TRACE_FREE] = pfn
+    s.sc[0]["nr_pageout"] += 1
+    return FREED
+
+
+@inline
+def prefetch_page(s: State, pfn: int) -> None:
+    """A page's row, which may lie on two cache lines."""
+    prefetch(s.mem, pfn, 0)
+    prefetch(s.mem, pfn + 1, 0)
+
+
+@inline
+def prefetch_entries(s: State, r: Rmap, taken: int) -> None:
+    """The entries of the pages of r.batch, and their slots and shadows, are fetched all at once: a cache miss each otherwise."""
+    tables = s.ctl[CTL_TRACE_TABLES]
+    for i in range(taken):
+        page = s.mem[r.batch[i]]
+        if tables:
+            prefetch(s.pt, tables + (page["index"] >> 9), page["index"] & 511)
+            prefetch(s.xa, tables + (page["index"] >> 9), page["index"] & 511)
+        elif page["flags"] & PG_ANON and page["mapcount"] and not page["flags"] & (PG_KSM | PG_HEAD):
+            vma = r.vt[r.av_rows[r.av_start[page["mapping"]]]]
+            vpn = vma["start"] + page["index"] - vma["pgoff"]
+            tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn) if vpn >= 0 else 0
+            if tid:
+                prefetch(s.pt, tid, vpn & 511)
+        if page["flags"] & PG_SWAPCACHE:
+            prefetch(s.slots, page["private"], 0)
 
 
 @step
@@ -323,13 +372,19 @@ def activate(s: State, zid: int, pfn: int) -> int:
 def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     """Try to free the first `taken` pages of r.batch, which are on no list: how many were; the others are back on one (shrink_folio_list).
 
+    The page behind them in r.batch is one that is still on a list: those before it come next, so their rows are fetched meanwhile.
+
     `how`: BY_LISTS and so on, whose pages they are, hence how they are put back. Those that were written stand in r.batch, `sc.nr_written` of them.
     """
     c, batch = s.sc[0], r.batch
     freed, written, i = 0, 0, -1
+    prefetch_entries(s, r, taken)
+    later = batch[taken] if taken < len(batch) else 0
     while i + 1 < taken:
         i += 1
         pfn = batch[i]
+        prefetch_page(s, later)
+        later = s.mem[later]["prev"]
         nr, flags = lru_pages(s.mem[pfn]["flags"]), s.mem[pfn]["flags"]
         c["split"] = 0
         fate = shrink_page(s, r, pfn)
@@ -382,6 +437,7 @@ def shrink_inactive_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> i
         r.batch[taken] = pfn
         taken += 1
         pages += lru_pages(s.mem[pfn]["flags"])
+    r.batch[taken] = s.lruvecs[lruvec]["tail"][lru]
     count_reclaim(s, memcg, file, kswapd, pages, 0)
     if taken == 0:
         return 0

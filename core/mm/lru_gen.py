@@ -338,6 +338,8 @@ def scan_pages(s: State, lruvec: int, kind: int, tier: int, batch) -> int:
             else:
                 skipped += nr
             pfn = before
+        if pfn:
+            batch[taken] = pfn
     count_reclaim(s, lruvec // nodes, kind, c["kswapd"], isolated, 0)
     if c["target"] == 0:
         s.vm_event[PGREFILL] += ordered

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ
 from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_HEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL, PG_UNEVICTABLE
-from core.jit import inline, njit, step
+from core.jit import inline, njit, prefetch, step
 from core.mm.mm_inline import lru_gen_promote, lru_type, lruvec_of
 from core.mm.mm_types import CTL_NR_NODES, LRU_GEN_FILE, MAX_NR_GENS, State
 from core.mm.page_alloc import zone_of
@@ -201,6 +201,9 @@ def lru_gen_look_around(s: State, pgd: int, vpn: int, vm_start: int, vm_end: int
         start = min(max(vpn - MIN_LRU_BATCH // 2, start), end - MIN_LRU_BATCH)
         end = start + MIN_LRU_BATCH
     young, promoted = 0, 0
+    for at in range(start, end):
+        if s.pt[tid, at & 511] & PTE_A:
+            prefetch(s.mem, (s.pt[tid, at & 511] & PFN_MASK) >> 12, 0)
     for at in range(start, end):
         pte = s.pt[tid, at & 511]
         if not pte & PTE_PRESENT or pte & PTE_SPECIAL or not pte & PTE_A:

@@ -45,7 +45,7 @@ from core.abi.mman import (
 )
 from core.abi.page_flags import PG_TAIL
 from core.direct import Direct
-from core.events import Fault, SwapIn, Thp
+from core.events import SwapIn
 from core.mm import (
     filemap,
     gfp,
@@ -61,25 +61,24 @@ from core.mm import (
     page_writeback,
     rmap,
     shmem_huge,
+    thrash,
     tlb,
+    told,
     zap,
 )
 from core.mm import vma as vmas
 from core.mm.fault import (
-    COW,
     F_PERM,
     F_POPULATE,
-    KIND_NAMES,
     READ_IN,
     V_ANON,
     V_FILE,
     V_SHMEM,
-    ZERO_COW,
     access_pages,
     copy_pages,
 )
 from core.mm.gfp_types import GFP_ANON_PAGE, GFP_FILLED_PAGE, GFP_PGTABLE_USER
-from core.mm.huge_memory import HUGE, HUGE_LIMIT, HUGE_SHMEM, NO_HUGE, NO_HUGE_ZERO
+from core.mm.huge_memory import HUGE_LIMIT, NO_HUGE, NO_HUGE_ZERO
 from core.mm.mm_types import (
     ASKED,
     CTL_BUDDY,
@@ -118,6 +117,8 @@ from core.mm.page_ops import (
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
 from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
+from core.mm.thrash import UNDECIDED, UNSETTLED, UNWALKED
+from core.mm.told import emit_fault
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
 from core.vmstat import MEMCG_PGFAULT, NR_FILE_DIRTY, PGFAULT
@@ -129,17 +130,11 @@ if TYPE_CHECKING:
 
 READ, WRITE, EXEC = 0, 1, 2
 PTRS_PER_PMD = 512
-REFAULT = "reading a page of the workingset back from swap"  # a stall
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
 NO_FILE = (V_ANON, 0, 0, 0, 0, EVERYWHERE)
 ACCESS = Direct(access_pages)
-
-
-# what a fault costs beyond the trap itself, by kind: a field of Costs. No fault is a HIT, the first.
-PRICES = ("access", "clear_page", "zero_page", "copy_page", "clear_page", "reuse", "map_file", "copy_page", "clear_page", "reuse", "reuse",
-          "clear_huge_page", "zero_page", "reuse", "clear_huge_page", "map_file")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -294,23 +289,24 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     prepare(k, vma, access)
     thp = huge_memory.fault_flags(k, vma)
     begin(k, task, vma, access, first, step, n, content=content, flags=flags, thp=thp, done=done)
-    tries = 0
+    tries, stretch = 0, None
     if by_address := bool(k.swap_devices and k.s.ctl[CTL_VMA_RA]):  # without swap nothing is read ahead
         k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1] = vma.swap_ra
     while True:
         if vma.file is not None:
             k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
-        ACCESS.run(k.s, order)
+        if stretch is not None and thrash.allocates_low(k) and thrash.common(k, task, vma):  # many stops are likely, and all alike
+            stage, done, tries = stretch.run(order, tries, outcome)
+        else:
+            ACCESS.run(k.s, order)
+            stage, tries = UNSETTLED, 0 if int(k.s.vmf["done"][0]) != done else tries + stuck(k, tries)
         if by_address:
             addr, win, hits = k.s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1].tolist()
             vma.swap_ra = (addr, win, hits)
         end = answer(k.s)
-        if end.done != done:
-            tries = 0
-        elif not end.ra_next or int(k.s.vmf["major"][0]) > tries:  # not while its page is read, unless it was evicted again meanwhile
-            tries += 1
-        settle(k, task, vma, end, end.done - done, outcome)
-        if end.done > done and not flags & F_POPULATE:
+        if stage == UNSETTLED:
+            settle(k, task, vma, end, end.done - done, outcome)
+        if stage <= UNWALKED and end.done > done and not flags & F_POPULATE:
             k.clock.run_user(tlb.access(k, task, first, step, order, perm is not None, done, end.done, access == WRITE))
         if k.nr_nodes > 1:
             numa_access.spend(k, task, done, order)
@@ -319,7 +315,10 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
-        decide(k, task, vma, end, order, outcome)
+        if stage <= UNDECIDED:
+            decide(k, task, vma, end, order, outcome)
+        if stretch is None and end.reason == NO_PAGE and k.swap_devices and thrash.allocates_low(k) and thrash.common(k, task, vma):
+            stretch = thrash.Stretch(k, task)
         if k.watch is not None:
             k.watch(outcome.touched + done)
         if k.clock.over():
@@ -331,6 +330,11 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
             tries = 0
         if end.reason in (OVER_HIGH, BALANCE) and done >= n:
             return done
+
+
+def stuck(k: Kernel, tries: int) -> bool:
+    """The same access has to be tried again: does that count? Not while its page is read, unless it was evicted again meanwhile."""
+    return not k.s.vmf["ra_next"][0] or int(k.s.vmf["major"][0]) > tries
 
 
 def lru_gen_enter_fault(k: Kernel, vma: Vma) -> None:
@@ -370,12 +374,8 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
     for kind, vpn, n, step, at, slot, pages, read_ns, stall in noted_runs(k.s, end.nr_runs):
         if kind != READ_IN:
             faults += n
-            ns += n * (costs.fault + int(getattr(costs, PRICES[kind])))
-            emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
-            if kind in (COW, ZERO_COW):
-                k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
-            if kind in (HUGE, HUGE_SHMEM):
-                k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
+            ns += n * told.price(k, kind)
+            told.faults(k, task, k.clock.now, kind, vpn, n, step)
             continue
         if stall:  # everything before it has had its time: the stall begins then
             before = at - first - (accesses - left)
@@ -383,13 +383,13 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             k.clock.run_user(before * costs.access)
             k.clock.spend(ns)
             ns = 0
-            with psi.memstall(k, task, REFAULT):
+            with psi.memstall(k, task, told.REFAULT):
                 psi.io_schedule(k, read_ns)
         else:
             psi.io_schedule(k, read_ns)
-        device = swap_device(k, slot)
-        k.emit(SwapIn(k.clock.now, pages, device, slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
-        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][device] == ZRAM:  # else it comes back as a new fault (filemap.retry_major)
+        told.reads(k, task, k.clock.now, slot, vpn, n, pages)
+        # get_user_pages comes back to a page that was read as a new fault (filemap.retry_major)
+        if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][told.swap_device(k, slot)] == ZRAM:
             task.majflt += n
             task.minflt -= n  # the loop counts an access as a minor fault when it maps the page
     task.minflt += faults
@@ -407,17 +407,6 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
     if vma.file is not None and end.dirtied:
         with gfp.saved(k):
             page_writeback.dirtied(k, task, vma.file, end.dirtied)
-
-
-def swap_device(k: Kernel, slot: int) -> int:
-    """The swap area that a slot belongs to."""
-    bases = k.s.swaps["base"][: len(k.swap_devices)].tolist()
-    return max(area for area, base in enumerate(bases) if base <= slot)
-
-
-def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
-    """One run of like faults."""
-    k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
 def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
@@ -503,10 +492,10 @@ def swapin_readahead(k: Kernel, task: Task | None, vma: Vma) -> None:
                     raise
                 pagefault_out_of_memory(k, task)
         pages, ns, stall = int(v["read_pages"]), int(v["read_ns"]), bool(v["read_stall"])
-    with psi.memstall(k, task, REFAULT) if stall else nullcontext():
+    with psi.memstall(k, task, told.REFAULT) if stall else nullcontext():
         psi.io_schedule(k, ns)
     by, cgroup = (task.pid, task.cgroup.path) if task is not None else (None, None)
-    k.emit(SwapIn(k.clock.now, pages, swap_device(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
+    k.emit(SwapIn(k.clock.now, pages, told.swap_device(k, slot), slot, pages - 1, cgroup, by, vpn << 12))
 
 
 def charge_slowpath(k: Kernel, task: Task | None) -> None:

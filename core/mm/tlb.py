@@ -74,6 +74,8 @@ if TYPE_CHECKING:
 TLB_NR_DYN_ASIDS = 6
 TLB_SINGLE_PAGE_FLUSH_CEILING = 33
 CYCLES_PER_US = 3_000
+BY_RECLAIM = "reclaim or a kernel thread changed its page tables"
+BY_SOMEBODY = "somebody, while it was idle, changed its page tables"
 STRUCTURES = ("l1_4k", "l1_2m", "l2", "pde", "pdpte", "pml4e")  # in the order of tlb_walk's rows
 COUNTED = ("accesses", "l1_hits", "l2_hits", "misses", "walk_cycles")
 
@@ -157,10 +159,14 @@ def access(k: Kernel, task: Task, first: int, step: int, perm: Array, permuted: 
         hits, l2_hits, misses, loads = ACCESS.run(*args)
     walk, l2, _ = k.tlb_costs
     cycles = loads * walk // 4 + l2_hits * l2
-    counts = end - begin, hits, l2_hits, misses, cycles
+    count(k, task, (end - begin, hits, l2_hits, misses, cycles))
+    return cycles * 1000 // CYCLES_PER_US
+
+
+def count(k: Kernel, task: Task, counts: tuple[int, ...]) -> None:
+    """What accesses found (COUNTED), for the call at hand and for the task."""
     k.tlb.call = tuple(map(add, k.tlb.call, counts)) if k.tlb.call else counts
     task.tlb = tuple(map(add, task.tlb, counts))
-    return cycles * 1000 // CYCLES_PER_US
 
 
 ACCESS, FORGET = Direct(access_tlb), Direct(flush_asid)
@@ -192,8 +198,7 @@ def switch_mm(k: Kernel, cpu: int, mm: Mm) -> None:
     c, gen = k.tlb.cpus[cpu], int(k.s.mms["tlb_gen"][mm.id])
     if c.loaded == mm.ctx_id:
         if c.gens[c.asid] != gen:
-            why = "reclaim or a kernel thread" if k.tlb.running == cpu else "somebody, while it was idle,"
-            forget(k, cpu, c.asid, gen, f"{why} changed its page tables")
+            forget(k, cpu, c.asid, gen, BY_RECLAIM if k.tlb.running == cpu else BY_SOMEBODY)
             c.local_all += 1
         k.tlb.running = cpu
         return

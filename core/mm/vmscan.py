@@ -63,10 +63,10 @@ MAX_RECLAIM_RETRIES = 16
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 
-def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False) -> Any:
-    """A fresh scan_control."""
-    SCAN_CONTROL.pack_into(k.s.sc, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]), k.machine.storage.buffers,
-                           k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
+def begin(k: Kernel, target: int, nr: int, *, may_swap: bool = True, kswapd: bool = False, into: Any = None) -> Any:
+    """A fresh scan_control, in its place or elsewhere."""
+    SCAN_CONTROL.pack_into(k.s.sc if into is None else into, 0, target, DEF_PRIORITY, nr, may_swap, 1, 1, kswapd, int(k.sysctl["vm.swappiness"]),
+                           k.machine.storage.buffers, k.records.nr_visits, memcontrol.RECURSIVE_PROT in k.machine.cgroup_mount)  # fmt: skip
     return k.s.sc[0]
 
 
@@ -135,28 +135,32 @@ def tell(k: Kernel, who: str) -> None:
     if r.file_lost.any():
         rmap_walk.settle(k)
     for memcg, node, priority, _, visit, looked, scanned, freed, written, list_scanned, list_freed in r.visits[:done].tolist():
-        path = k.cgroups[memcg].path
         k.clock.spend(scanned * k.costs.scan_page)
-        if looked:
-            keep(k.records.visits, {"visit": visit, "event": k.nr_events + 1 if scanned else 0, "clock_ns": k.clock.now, "by": who,
-                                    "node": node, "cgroup": path, "priority": priority})  # fmt: skip
-            k.records.nr_visits = visit + 1
-        if scanned:
-            note(k, path, node, who, priority, scanned, freed, written, list_scanned.tolist(), list_freed.tolist())
+        row = [memcg, priority, visit, looked, scanned, freed, written]
+        tell_visit(k, k.clock.now, node, who, row, list_scanned.tolist(), list_freed.tolist())
+        k.clock.spend(written * k.costs.swap_out if scanned else 0)
     if done:
         r.visits[0] = r.visits[done % len(r.visits)]
         k.s.sc[0]["row"] = 0
 
 
-def note(k: Kernel, path: str, node: int, who: str, priority: int, scanned: int, freed: int, written: int, looked: list[int],
-         got: list[int]) -> None:  # fmt: skip
-    """The events of one visit, and the time of its writes."""
-    lists = {name: [looked[lru], got[lru]] for lru, name in enumerate(LISTS) if looked[lru]}
-    number = k.emit(Reclaim(k.clock.now, who, node, path, priority, scanned, freed, lists))
-    if written:
-        k.clock.spend(written * k.costs.swap_out)
-        with k.because(number):
-            k.emit(SwapOut(k.clock.now, written, 0, 0, path))
+def tell_visit(k: Kernel, at: int, node: int, who: str, row: list[int], list_scanned: list[int], list_freed: list[int]) -> None:
+    """The events of a visit, whose looks were done `at`, and its row for `explain`. What it wrote takes its time after that.
+
+    row: cgroup, priority, number of the visit, looked at, scanned, freed, written.
+    """
+    memcg, priority, visit, looked, scanned, freed, written = row
+    path = k.cgroups[memcg].path
+    if looked:
+        keep(k.records.visits, {"visit": visit, "event": k.nr_events + 1 if scanned else 0, "clock_ns": at, "by": who,
+                                "node": node, "cgroup": path, "priority": priority})  # fmt: skip
+        k.records.nr_visits = visit + 1
+    if scanned:
+        lists = {name: [list_scanned[lru], list_freed[lru]] for lru, name in enumerate(LISTS) if list_scanned[lru]}
+        number = k.emit(Reclaim(at, who, node, path, priority, scanned, freed, lists))
+        if written:
+            with k.because(number):
+                k.emit(SwapOut(at + written * k.costs.swap_out, written, 0, 0, path))
 
 
 # ---------------------------------------------------------------- kswapd
@@ -179,9 +183,7 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         boost_reclaim(k, node)
         return kswapd_sleep(k, node, True)
     for _ in range(rounds):
-        zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
-        marks, managed = zones["wmark"][:, WMARK_HIGH].tolist(), zones["managed"].tolist()
-        high = sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
+        high = pages_to_balance(k, node)
         c = begin(k, 0, high, kswapd=True)
         c["priority"], c["node"] = state["priority"], node
         with k.because(state["cause"]):
@@ -195,6 +197,13 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
         if state["priority"] < 1:
             return kswapd_sleep(k, node, state["reclaimed"] > 0)
     return False
+
+
+def pages_to_balance(k: Kernel, node: int) -> int:
+    """How many pages a round of kswapd looks at least (kswapd_shrink_node): its zones' high marks."""
+    zones = k.s.zones[node * ZONES_PER_NODE : (node + 1) * ZONES_PER_NODE]
+    marks, managed = zones["wmark"][:, WMARK_HIGH].tolist(), zones["managed"].tolist()
+    return sum(max(mark, SWAP_CLUSTER_MAX) for mark, pages in zip(marks, managed, strict=True) if pages)
 
 
 def begin_run(k: Kernel, node: int) -> None:

@@ -8,7 +8,7 @@ is not is a *fault* and takes a free frame; when there is none the policy is ask
 CLOCK alone does not count the access that brings a page in as a use: so it is defined for traces, and cache simulators agree.
 
 Two things differ from a session, so that a trace of millions of accesses takes a fraction of a second: a page that may go is
-dropped on the spot (`lru_classic.drop_traced`), without swap; and classic and mglru, which free up to 32 pages at a time, aim at no more
+dropped on the spot (`lru_classic.shrink_traced`), without swap; and classic and mglru, which free up to 32 pages at a time, aim at no more
 than a sixteenth of the frames.
 
     pages 0 .. 511 ──> table 1        frames 1 .. n: the pages'       xa, row by table: the shadow that an evicted page left
@@ -20,7 +20,7 @@ import numpy as np
 
 from core.abi.page_flags import PG_ANON, PG_LRU, PG_SWAPBACKED, PG_UPTODATE
 from core.arena import arena
-from core.jit import inline, njit, step
+from core.jit import inline, njit, prefetch, step
 from core.mm import lru_gen
 from core.mm.classroom import any_page, clock, fifo, lru
 from core.mm.lru_classic import inactive_is_low, shrink_lruvec
@@ -74,6 +74,7 @@ from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS
 
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
+AHEAD = 12  # accesses: how far ahead their entries are fetched
 ANON_VMA = 1  # the number of the one anchor of reverse mapping
 
 
@@ -129,6 +130,8 @@ def replay(s: State, r: Rmap, trace, ranges) -> int:
     faults = 0
     policy = s.ctl[CTL_POLICY]
     for i in range(len(trace)):
+        if i + AHEAD < len(trace):
+            fetch(s, trace[i + AHEAD], trace[i + AHEAD // 2])
         page = trace[i]
         pte = s.pt[1 + (page >> 9), page & 511]
         if pte & PTE_P:
@@ -145,6 +148,14 @@ def replay(s: State, r: Rmap, trace, ranges) -> int:
                 make_room(s, r, policy, ranges)
         fault(s, page)
     return faults
+
+
+@inline
+def fetch(s: State, later: int, soon: int) -> None:
+    """The entry of a page that is used a little later, and the shadow of one that is going to fault soon: a cache miss each otherwise."""
+    prefetch(s.pt, 1 + (later >> 9), later & 511)
+    if not s.pt[1 + (soon >> 9), soon & 511] & PTE_P:
+        prefetch(s.xa, 1 + (soon >> 9), soon & 511)
 
 
 @inline

@@ -460,9 +460,14 @@ class kswapd_turn:
         elif not rq.queue:
             rq.idle_to(self.start)
         rq.run(0, took)
-        if took:
-            psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin, psi.RUNNING | psi.ONCPU | psi.MEMSTALL)
-            psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin + took, 0)
+        kswapd_worked(k, node, rq, begin, took)
+
+
+def kswapd_worked(k: Kernel, node: int, rq: Rq, begin: int, took: int) -> None:
+    """kswapd ran on a processor: a stall from beginning to end."""
+    if took:
+        psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin, psi.RUNNING | psi.ONCPU | psi.MEMSTALL)
+        psi.task_change(k, -1 - node, rq.number, k.root_cgroup, begin + took, 0)
 
 
 def kswapd_rq(k: Kernel, node: int) -> Rq:

@@ -51,6 +51,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from core.events import Psi
@@ -151,6 +152,32 @@ class Trigger:
         return due
 
 
+def counts(flags: int) -> tuple[int, ...]:
+    """What a task in this state counts as: running, oncpu, iowait, memstall, memstall_running, memstall_oncpu."""
+    running, oncpu, iowait, memstall = (int(flags & bit != 0) for bit in (RUNNING, ONCPU, IOWAIT, MEMSTALL))
+    return running, oncpu, iowait, memstall, running & memstall, oncpu & memstall
+
+
+# By old and new state of a task: what that adds to each count.
+CHANGES = [[tuple(b - a for a, b in zip(counts(old), counts(new), strict=True)) for new in range(16)] for old in range(16)]
+
+
+@lru_cache(maxsize=1024)
+def test_states(running: int, oncpu: int, iowait: int, memstall: int, memstall_running: int, memstall_oncpu: int) -> tuple[int, ...]:
+    """The states that hold where so many tasks are in each (test_state)."""
+    states = []
+    if iowait:
+        states += [IO_SOME] if running else [IO_SOME, IO_FULL]
+    if memstall:
+        full = running == memstall_running or memstall_oncpu
+        states += [MEM_SOME, MEM_FULL] if full else [MEM_SOME]
+    if running > oncpu:
+        states += [CPU_SOME] if oncpu else [CPU_SOME, CPU_FULL]
+    if running or iowait or memstall:
+        states.append(NONIDLE)
+    return tuple(states)
+
+
 class GroupCpu:
     """One processor's share of a group (struct psi_group_cpu): counts of tasks, the states they make, time in each."""
 
@@ -162,37 +189,24 @@ class GroupCpu:
         self.since = now
         self.times = [0] * (NR_STATES + 1)
 
-    def count(self, flags: int, sign: int) -> None:
-        """A task in the state `flags` comes (1) or goes (-1)."""
-        running, oncpu = sign if flags & RUNNING else 0, sign if flags & ONCPU else 0
+    def count(self, old: int, new: int) -> None:
+        """A task goes from the state `old` to `new`; 0: it is not there."""
+        running, oncpu, iowait, memstall, memstall_running, memstall_oncpu = CHANGES[old][new]
         self.running += running
         self.oncpu += oncpu
-        if flags & IOWAIT:
-            self.iowait += sign
-        if flags & MEMSTALL:
-            self.memstall += sign
-            self.memstall_running += running
-            self.memstall_oncpu += oncpu
-
-    def test_states(self) -> tuple[int, ...]:
-        """The states that hold (test_state)."""
-        states = []
-        if self.iowait:
-            states += [IO_SOME] if self.running else [IO_SOME, IO_FULL]
-        if self.memstall:
-            full = self.running == self.memstall_running or self.memstall_oncpu
-            states += [MEM_SOME, MEM_FULL] if full else [MEM_SOME]
-        if self.running > self.oncpu:
-            states += [CPU_SOME] if self.oncpu else [CPU_SOME, CPU_FULL]
-        if self.running or self.iowait or self.memstall:
-            states.append(NONIDLE)
-        return tuple(states)
+        self.iowait += iowait
+        self.memstall += memstall
+        self.memstall_running += memstall_running
+        self.memstall_oncpu += memstall_oncpu
+        self.states = test_states(self.running, self.oncpu, self.iowait, self.memstall, self.memstall_running, self.memstall_oncpu)
 
     def run(self, now: int) -> None:
         """Time passes (record_times)."""
-        for state in self.states:
-            self.times[state] += now - self.since
-        self.since = now
+        passed = now - self.since
+        if passed:
+            for state in self.states:
+                self.times[state] += passed
+            self.since = now
 
 
 class Aggregate:
@@ -241,13 +255,11 @@ class PsiGroup:
         """A task on `cpu` goes from one state to another (psi_group_change): the triggers that fired up to now."""
         fired = self.advance(now)
         before = self.holding() if self.triggers else ()
-        groupc = self.cpus.setdefault(cpu, GroupCpu(now))
+        groupc = self.cpus.get(cpu)
+        if groupc is None:
+            groupc = self.cpus[cpu] = GroupCpu(now)
         groupc.run(now)
-        if old:
-            groupc.count(old, -1)
-        if new:
-            groupc.count(new, 1)
-        groupc.states = groupc.test_states()
+        groupc.count(old, new)
         if self.triggers:
             fired += self.watch(now, before)
         return fired
@@ -272,8 +284,9 @@ class PsiGroup:
     def advance(self, now: int) -> list[tuple[int, Trigger, int]]:
         """Account everything up to `now`, each period at its end: the triggers that fired, each with its time and its growth."""
         fired: list[tuple[int, Trigger, int]] = []
-        if not self.triggers and now < self.next_update:  # nothing to sample or to watch until then
-            self.now = max(self.now, now)
+        if now < self.next_update and not self.triggers:  # nothing to sample or to watch until then
+            if now > self.now:
+                self.now = now
             return fired
         while self.now < now:
             if now >= self.next_update and self.quiet():
@@ -467,15 +480,32 @@ def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
     finally:
         k.in_memstall = False
         set_state(k, task, k.psi.flags.get(task.pid, 0) & ~MEMSTALL)
-        if k.clock.now > begin:
-            keep(k.records.stalls, {"begin_ns": begin, "end_ns": k.clock.now, "pid": task.pid, "cgroup": task.cgroup.path, "over": over,
-                                    "event": event})  # fmt: skip
+        record_stall(k, task, begin, k.clock.now, over, event)
+
+
+def record_stall(k: Kernel, task: Task, begin: int, end: int, over: str, event: int) -> None:
+    """A stall is over; one of no length is none."""
+    if end > begin:
+        keep(k.records.stalls, {"begin_ns": begin, "end_ns": end, "pid": task.pid, "cgroup": task.cgroup.path, "over": over, "event": event})
 
 
 def io_schedule(k: Kernel, ns: int) -> None:
     """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
     k.clock.disk_waits += 1
     schedule_timeout(k, ns, IOWAIT)
+
+
+def slept(k: Kernel, task: Task, begin: int, end: int, over: str | None) -> None:
+    """Told afterwards: a task waited for the disk (`io_schedule`), in a stall (`memstall`) if it is said `over` what."""
+    before = k.psi.flags.get(task.pid, 0)
+    within = before if over is None else before | MEMSTALL
+    if over is not None:
+        task_change(k, task.pid, task.cpu, task.cgroup, begin, within)
+    task_change(k, task.pid, task.cpu, task.cgroup, begin, within & MEMSTALL | IOWAIT)
+    task_change(k, task.pid, task.cpu, task.cgroup, end, within)
+    if over is not None:
+        task_change(k, task.pid, task.cpu, task.cgroup, end, within & ~MEMSTALL)
+        record_stall(k, task, begin, end, over, k.causes[-1] if k.causes else 0)
 
 
 def schedule_timeout(k: Kernel, ns: int, state: int = 0) -> None:

@@ -251,6 +251,24 @@ def test_no_answer_and_no_event_before_it_is_stored(special):
         assert session.get(f"/events?after={last}").json()["items"][0]["id"] == last + 1
 
 
+def test_a_snapshot_is_made_when_it_saves_ten_times_what_it_costs(special):
+    with special(snapshot_replay=1, snapshot_every=10**6) as service:
+        session = service.session()
+        session.spawn()
+        keeper = service.inside(session.id).keeper
+        while keeper.seq < 1:  # each operation takes longer than a nanosecond
+            pass
+        assert keeper.cost_ns > 0
+        keeper.cost_ns = 10**15
+        for _ in range(5):
+            session.spawn()
+        assert (keeper.seq, keeper._keeping) == (1, None)
+        keeper.cost_ns = 1
+        session.spawn()
+        while keeper.seq < 7:
+            pass
+
+
 # ---------------------------------------------------------------- the past
 
 

@@ -21,4 +21,4 @@ def test_nothing_is_lost_or_doubled(victim, workers, database):
     figures = torture(plan)
     assert plan.operations == 4 + 4 * 6 + 1
     assert (figures["kills"], figures["operations"]) == (2, 4 * plan.operations)
-    assert figures["events"] == figures["events of those who are followed"] >= 2 * 2 * plan.rounds * 4  # a spawn, a mapping, a fault, an exit
+    assert figures["events"] == figures["events of those who are followed"] >= 2 * 6 * plan.rounds  # of a round of either of two followed clients

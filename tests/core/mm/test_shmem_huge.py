@@ -310,6 +310,7 @@ def test_it_moves_whole_to_another_node(op: str, args: dict[str, Any], where: di
     assert {name: t.rollup(name) for name in rollup} == rollup and t.meminfo("ShmemHugePages") == 8
     assert t.node_meminfo(1, "ShmemHugePages") == t.node_meminfo(1, "ShmemPmdMapped") == huge * 2048
     assert t.touch(0, 8, "read") == 0
+    assert t.k.view("explain_thp", pid=t.pid, address=t.s)["at"]["fault"] == "needs none, or makes the entry writable"
 
 
 def test_it_moves_for_all_who_map_it_however_they_do() -> None:
