@@ -46,8 +46,8 @@ def crowd(p: Program, size: int) -> None:
     for turn in range(6):
         pid = p.pid(turn) if turn % 2 else int((p.call("spawn", comm=f"c{turn}", catch_signals=True).result or {"pid": p.pid(0)})["pid"])
         for flags in (["private", "anonymous"], ["shared", "anonymous"]):
-            if p.k.tasks.get(pid) is None:
-                break
+            if pid not in p.k.tasks or p.k.tasks[pid].mm is None:
+                break  # it was killed; a zombie, if its parent is one of us
             at = (p.call("mmap", pid, length=size, prot="rw", flags=flags).result or {}).get("address")
             for who in (pid, (p.call("fork", pid).result or {}).get("pid")):
                 if at and who in p.k.tasks and p.k.tasks[who].mm is not None:
