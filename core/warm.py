@@ -25,7 +25,8 @@ from numba import boolean, int64, typeof
 import core
 from core import REPLAY_POLICIES, Kernel, Machine, compare_policies, generate_trace
 from core.jit import cache_dir
-from core.mm import huge_memory, rmap_walk, shmem_huge
+from core.mm import huge_memory, rmap_walk, shmem_huge, thrash
+from core.mm.memory import NO_PERM
 
 M = 1 << 20
 K = 1 << 10
@@ -309,10 +310,13 @@ def compiled() -> set[str]:
 
 
 def described(k: Kernel) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """Loops whose annotations say all that they take: name, loop, the types of its arguments."""
-    kinds = {"State": typeof(k.s), "Rmap": typeof(rmap_walk.tables(k)), "int": int64, "bool": boolean}
+    """Loops whose annotations, or the names of their arrays, say all that they take: name, loop, the types of its arguments."""
+    beside = thrash.Stretch(k, k.tasks[1]).beside
+    kinds = {"State": typeof(k.s), "Rmap": typeof(rmap_walk.tables(k)), "Beside": typeof(beside), "int": int64, "bool": boolean}
+    named = {"perm": typeof(NO_PERM)}
     for name, loop in loops().items():
-        takes = tuple(kinds.get(parameter.annotation) for parameter in inspect.signature(loop.py_func).parameters.values())
+        parameters = inspect.signature(loop.py_func).parameters.values()
+        takes = tuple(kinds.get(parameter.annotation) or named.get(parameter.name) for parameter in parameters)
         if None not in takes:
             yield name, loop, takes
 
