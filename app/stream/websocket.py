@@ -116,15 +116,14 @@ async def close(websocket: WebSocket, code: int, reason: str, timeout: float) ->
 
 async def _send(websocket: WebSocket, subscription: Subscription, batch: int | None) -> None:
     settings = subscription.session.settings
-    async for messages in subscription.batches(settings.heartbeat):
+    async for messages in subscription.batches(settings.heartbeat, batch or 1):
         async with asyncio.timeout(settings.send_timeout):
             if batch is None:
                 for message in messages:
                     await websocket.send_text(message.data.decode())
-            else:
-                for start in range(0, len(messages), batch):
-                    part = b",".join([message.data for message in messages[start : start + batch]])
-                    await websocket.send_text(f"[{part.decode()}]")
+            elif messages:
+                for text in subscription.arrays(messages, batch):
+                    await websocket.send_text(text)
 
 
 async def _receive(websocket: WebSocket, subscription: Subscription) -> None:
