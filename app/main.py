@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, telemetry
+from app.connections import HttpConnection
 from app.edge import Edge
 from app.host.registry import Registry
 from app.identity.buckets import Bucket
@@ -205,6 +206,7 @@ def config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         lifespan="on",
         server_header=False,
+        http=HttpConnection,
         ws="websockets-sansio",
         ws_max_size=WS_MAX_SIZE,
         ws_per_message_deflate=settings.ws_deflate,

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import json
 import resource
 import socket
@@ -9,6 +10,8 @@ import threading
 
 import httpx2
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -443,3 +446,29 @@ class Spawned:
 
     def to_dict(self):
         return {"type": "process"}
+
+
+def test_a_closed_websocket_leaves_no_circle_behind(session):
+    """A thousand that leave at once would be looked for while everyone waits."""
+    inside, port = session.service.inside(session.id), session.service.listener.getsockname()[1]
+
+    def connections():
+        return sum(isinstance(one, HttpToolsProtocol | WebSocketsSansIOProtocol) for one in gc.get_objects())
+
+    def come_and_go():
+        streams = [Stream(port, f"{session.path}/events") for _ in range(10)]
+        for stream in streams:
+            stream.close()
+        while inside.streams or session.service.server.server_state.connections - before:
+            session.service.run(lambda: asyncio.sleep(0))
+
+    before = set(session.service.server.server_state.connections)
+    gc.collect()
+    gc.disable()
+    try:
+        come_and_go()
+        alive = connections()
+        come_and_go()
+        assert connections() == alive
+    finally:
+        gc.enable()
