@@ -177,7 +177,8 @@ class Ring:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter, timeout)
+            async with asyncio.timeout(timeout):  # not `wait_for`: it loses a cancellation that comes together with what it waits for
+                await waiter
         except TimeoutError:
             return False
         finally:

@@ -65,12 +65,14 @@ async def serve(websocket: WebSocket, subscription: Subscription, watch: Watch, 
     session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription, batch))
     receiver = asyncio.create_task(_receive(websocket, subscription))
-    watcher = asyncio.create_task(watch.ended.wait())
+    watch.then = sender.cancel
+    if watch.loss is not None:
+        sender.cancel()
     try:
-        await asyncio.wait({sender, receiver, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         session.streams -= 1
-        for task in (sender, receiver, watcher):
+        for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
     try:

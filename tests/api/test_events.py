@@ -2,17 +2,21 @@
 
 import asyncio
 import base64
+import gc
 import json
 import resource
 import socket
 import threading
+import time
 
 import httpx2
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from app.host.ring import Arrays, Entry
+from app.host.ring import Arrays, Entry, Ring
 from app.stream.hub import Filter, Subscription
 from benchmarks.load import Stream
 from tests.api.client import PAGE, problem
@@ -443,3 +447,38 @@ class Spawned:
 
     def to_dict(self):
         return {"type": "process"}
+
+
+def test_a_closed_websocket_leaves_no_circle_behind(session):
+    """A thousand that leave at once would be looked for while everyone waits."""
+    port, end = session.service.listener.getsockname()[1], time.monotonic() + 10
+
+    def connections():
+        return sum(isinstance(one, HttpToolsProtocol | WebSocketsSansIOProtocol) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        streams = [Stream(port, f"{session.path}/events") for _ in range(10)]
+        assert connections() >= before + 10
+        for stream in streams:
+            stream.close()
+        while connections() > before:
+            assert time.monotonic() < end, "they are only found by a collection of garbage"
+            session.service.run(lambda: asyncio.sleep(0))
+    finally:
+        gc.enable()
+
+
+def test_a_reader_that_is_stopped_in_the_moment_an_event_comes_is_stopped():
+    async def story():
+        ring = Ring(16)
+        reader = asyncio.create_task(ring.wait(0, 0, 0, 60))
+        await asyncio.sleep(0)
+        ring.nudge()
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+
+    asyncio.run(story())
