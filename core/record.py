@@ -41,8 +41,8 @@ def renumber(records: Records, first: int, numbers: dict[int, int]) -> None:
             row["event"] = numbers.get(row["event"], row["event"])
 
 
-def keep(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
-    """Add a row; the oldest go when there are twice as many as are kept."""
-    rows.append(row)
+def keep(rows: list[dict[str, Any]], *more: dict[str, Any]) -> None:
+    """Add a row, or several one after the other; the oldest go whenever there are more than twice as many as are kept."""
+    rows += more
     if len(rows) > 2 * KEPT:
-        del rows[:-KEPT]
+        del rows[: -KEPT - (len(rows) - 2 * KEPT - 1) % (KEPT + 1)]
