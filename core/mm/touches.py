@@ -15,8 +15,8 @@ A touch is *plain*, and may be in a run, where nobody has to decide anything:
     a first read, a table is there    the zero page                                 (do_anonymous_page)
     a first write, a table is there   a frame, if `anon_batch` can have it: above the watermark, of a charge that is paid already
 
-The first touch that is not ends the run before it, untouched, and goes the ordinary way (`memory.touch`); so does one at whose end something falls
-due, after it. A machine on which more can happen between two calls (programs run, memory is short, pages are sampled for NUMA balancing) makes no runs
+The first touch that is not plain ends the run before it, and goes the ordinary way (`memory.touch`); one at whose end something falls due is the
+last of its run. A machine on which more can happen between two calls (programs run, memory is short, there are several nodes) makes no runs
 (`is_settled`). Neither do mappings of files, of huge pages' pools, and those without an anon_vma, which is made at the first fault.
 """
 
@@ -45,7 +45,7 @@ from core.mm.vma import vma_lookup
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
-    from core.mm.mm_types import Array, Vma
+    from core.mm.mm_types import Vma
     from core.sched.task import Task
 
 NOT_PLAIN = -1
@@ -129,10 +129,10 @@ def allows(vm_flags: int, access: int) -> bool:
 @njit
 def touch_each(s: State, entries, state, geom, pcp, pgd: int, asid: int, perm, touches, made, now: int, due: int, syscall: int, access_ns: int,
                write_ns: int, read_ns: int, walk: int, l2: int) -> int:  # fmt: skip
-    """Make touches (page, access, content) in the mapping of `vmf` until one is not plain, or until something is due: how many; the columns of `made`.
+    """Make touches (page, access, content) in the mapping of `vmf` until one is not plain, or something is due: how many; fills columns of `made`.
 
-    syscall, access_ns, write_ns, read_ns: what a call, an access, a first write and a first read cost, in ns; walk, l2: cycles of a walk from the top,
-    and of a hit of level 2.
+    syscall, access_ns, write_ns, read_ns: what a call, an access, a first write and a first read cost, in ns; walk, l2: cycles of a walk from the
+    top, and of a hit of level 2.
     """
     v, nr = s.vmf[0], 0
     cpu, tried = v["cpu"], 0

@@ -21,6 +21,7 @@ TOUCH = st.tuples(
     st.sampled_from((None, None, 0, 7, 255)), st.sampled_from((None,) * 12 + ODD),
 )  # fmt: skip
 BETWEEN = st.sampled_from(("nothing", "fork", "advance", "limit", "random call"))
+PART = st.tuples(st.lists(TOUCH, min_size=1, max_size=40), BETWEEN, STEP)
 
 
 class Twins:
@@ -65,12 +66,13 @@ def call(k: Kernel, op: Operation) -> Result | str:
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(MACHINES + MORE), st.sampled_from(("rw", "rw", "rwx", "r")), st.lists(st.tuples(st.lists(TOUCH, min_size=1, max_size=40), BETWEEN, STEP), min_size=1, max_size=8))
+@given(st.sampled_from(MACHINES + MORE), st.sampled_from(("rw", "rw", "rwx", "r")), st.lists(PART, min_size=1, max_size=8))
 def test_runs_of_touches(machine: dict[str, Any], prot: str, parts: Any) -> None:
     """Two processes, one in a cgroup, touch pages of a mapping, and things happen in between."""
     twins = Twins(**machine)
     pids = [twins.do(lambda p, g=group: p.call("spawn", comm="t", cgroup=g, catch_signals=True).result["pid"]) for group in ("/", "/g")]
-    at = [twins.do(lambda p, who=who: p.call("mmap", who, length=PAGES * PAGE, prot=prot, flags=["private", "anonymous"]).result["address"]) for who in pids]
+    mapping = {"length": PAGES * PAGE, "prot": prot, "flags": ["private", "anonymous"]}
+    at = [twins.do(lambda p, who=who: p.call("mmap", who, **mapping).result["address"]) for who in pids]
     for touches, between, step in parts:
         ops: list[Operation] = []
         for who, page, access, fill, odd in touches:
