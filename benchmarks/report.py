@@ -44,10 +44,10 @@ def faster(name: str, unit: str, ours: list[float], real: list[float], times: fl
 
 
 def within(name: str, unit: str, ours: list[float], base: list[float], low: float | None = None, high: float | None = None) -> Row:
-    """A share of a base measured in the same run: ours/base at least `low` (rates) or at most `high` (latencies)."""
+    """A share of a base measured in the same run: ours/base at least `low` (rates) or at most `high` (latencies); without either it is only told."""
     ratio = statistics.median(o / b for o, b in zip(ours, base, strict=True))
     ok = (low is None or ratio >= low) and (high is None or ratio <= high)
-    target = f">= {low:g} of it" if low is not None else f"<= {high:g}x of it"
+    target = f">= {low:g} of it" if low is not None else f"<= {high:g}x of it" if high is not None else "-"
     return Row(name, unit, statistics.median(ours), statistics.median(base), ratio, target, ok, (min(ours), max(ours)))
 
 

@@ -135,6 +135,10 @@ TIMERS: dict[str, Callable[[Kernel], None]] = {  # what a daemon does when it wa
     "khugepaged": khugepaged.daemon,
     **{f"kcompactd{node}": partial(compaction.kcompactd, node=node) for node in range(MAX_NODES)},
 }
+TASK_TIMERS: dict[str, Callable[[Kernel, int], None]] = {  # what falls due for one task, whose pid stands behind the colon
+    "wake": fair.wake,
+    "fork": image.ret_from_fork,
+}
 
 
 def boot(k: Kernel, machine: Machine, seed: int) -> None:

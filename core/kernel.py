@@ -349,7 +349,7 @@ class Kernel:
         """What a timer does, by name: it follows from nothing but the time. A sleeper's says who."""
         name, _, pid = timer.partition(":")
         if pid:
-            fair.wake(self, int(pid))
+            boot.TASK_TIMERS[name](self, int(pid))
             return
         with self.by_itself(name):
             boot.TIMERS[name](self)

@@ -4,11 +4,14 @@ The ring is every subscriber's queue: a subscriber is a cursor into it, so a slo
 What is only shown (how far a long call is) has no number and is not kept: who listens now learns the latest of it, nobody later.
 When the oldest events are dropped below a cursor, that subscriber is told the gap. Going back in time cuts the ring's head off and
 starts a new generation, which subscribers notice.
+
+Readers that take several events a message share those, too (`Arrays`): a thousand who listen to the same session get one text, and who reads
+its past after another finds it made.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -16,6 +19,14 @@ from core import Event
 
 _SOON: Final = 256
 LET_GO: Final = 1024
+
+
+class Encoded(Protocol):
+    """What has its JSON."""
+
+    @property
+    def data(self) -> bytes:
+        """It."""
 
 
 class Entry:
@@ -39,6 +50,38 @@ class Entry:
         return {"id": self.id, "seq": self.seq, **self.event.to_dict()}
 
 
+class Arrays:
+    """Events that follow each other as JSON arrays: made once, and kept until arrays with as many events as `room` were made after them."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._texts: dict[tuple[int, int], str] = {}  # by the first and the last number, the oldest first
+        self._held = 0
+
+    def of(self, entries: Sequence[Entry]) -> str:
+        """The array of these events, of which none is left out."""
+        key = first, last = entries[0].id, entries[-1].id
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = array(entries)
+            self._held += last - first + 1
+            while self._held > self._room:
+                first, last = next(iter(self._texts))
+                del self._texts[first, last]
+                self._held -= last - first + 1
+        return text
+
+    def clear(self) -> None:
+        """Forget them: the same numbers are other events now."""
+        self._texts.clear()
+        self._held = 0
+
+
+def array(messages: Iterable[Encoded]) -> str:
+    """A JSON array of what is encoded already."""
+    return f"[{b','.join([message.data for message in messages]).decode()}]"
+
+
 class Ring:
     """The last `retention` events of a session.
 
@@ -50,12 +93,15 @@ class Ring:
         Grows when the session goes back in time.
     shown, nr_shown : dict, int
         The latest that is only shown, and how many there were.
+    arrays : Arrays
+        Of events that are held.
     """
 
     def __init__(self, retention: int) -> None:
         self._retention = retention
         self._entries: list[Entry] = []  # the last of them count; those before are let go some at a time
         self._waiters: set[asyncio.Future[None]] = set()
+        self.arrays = Arrays(retention)
         self.last = 0
         self.generation = 0
         self.closed = self.restarting = False
@@ -95,6 +141,7 @@ class Ring:
         """Forget every event above a number: the session went back in time."""
         while self._entries and self._entries[-1].id > last:
             self._entries.pop()
+        self.arrays.clear()
         self.last = last
         self.generation += 1
         self._wake()
@@ -102,6 +149,7 @@ class Ring:
     def refill(self, entries: Iterable[Entry], last: int) -> None:
         """Hold these events instead: of another session, for a clone, or of another past."""
         self._entries.clear()
+        self.arrays.clear()
         self._entries.extend(entries)
         self.last = last
         self._wake()
@@ -129,7 +177,8 @@ class Ring:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter, timeout)
+            async with asyncio.timeout(timeout):  # not `wait_for`: it loses a cancellation that comes together with what it waits for
+                await waiter
         except TimeoutError:
             return False
         finally:

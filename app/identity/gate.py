@@ -70,7 +70,7 @@ class Watch:
         self.caller, self.unsure = caller, unsure
         self.loss: Loss | None = None
         self.ended = asyncio.Event()
-        self.then: Callable[[], None] | None = None
+        self.then: Callable[[], object] | None = None
 
     def end(self, loss: Loss) -> None:
         """The stream is to end."""

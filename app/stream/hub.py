@@ -7,12 +7,13 @@ much is told `bookmark`, so that it can resume near the present; a reader of a s
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import orjson
 
 from app.errors import Problem
-from app.host.ring import Entry
+from app.host.ring import Entry, array
 from app.host.session import Session
 from app.schemas.events import BATCH
 from core import EVENTS
@@ -122,11 +123,15 @@ class Subscription:
         """True when nothing more is told."""
         return self.ended or self._ring.closed
 
-    async def batches(self, heartbeat: float) -> AsyncIterator[list[Message]]:
-        """Messages as they come, some at a time; an empty list after `heartbeat` seconds of silence. Ends with the session."""
+    async def batches(self, heartbeat: float, size: int = 1) -> AsyncIterator[list[Message]]:
+        """Messages as they come, some at a time; an empty list after `heartbeat` seconds of silence. Ends with the session.
+
+        Readers that want arrays of `size` come to want the same ones, wherever they began: arrays end at numbers that are multiples of it.
+        """
+        most = BATCH // size * size
         while not self.over:
             if await self.arrived(heartbeat):
-                messages = [] if self.ended else self.take()
+                messages = [] if self.ended else self.take(most - self._cursor % size)
                 if messages:
                     yield messages
             else:
@@ -168,6 +173,14 @@ class Subscription:
         if self._shown < self._ring.nr_shown and self._cursor >= self._ring.last:
             messages += self._progress()
         return messages
+
+    def arrays(self, messages: list[Message], size: int) -> list[str]:
+        """What was taken, as JSON arrays of at most `size`; readers from whom nothing is hidden share them."""
+        first, last = messages[0], messages[-1]
+        if not (self.filter.passes_all and isinstance(first, Entry) and isinstance(last, Entry)):  # what is told beside events comes before or after
+            return [array(messages[start : start + size]) for start in range(0, len(messages), size)]
+        bounds = [0, *range(size - (first.id - 1) % size, len(messages), size), len(messages)]
+        return [self._ring.arrays.of(messages[start:end]) for start, end in pairwise(bounds)]  # type: ignore[arg-type]
 
     def _progress(self) -> list[Message]:
         """How far a long call is, for those who want to know."""

@@ -65,12 +65,14 @@ async def serve(websocket: WebSocket, subscription: Subscription, watch: Watch, 
     session.meter.readers.add(subscription)
     sender = asyncio.create_task(_send(websocket, subscription, batch))
     receiver = asyncio.create_task(_receive(websocket, subscription))
-    watcher = asyncio.create_task(watch.ended.wait())
+    watch.then = sender.cancel
+    if watch.loss is not None:
+        sender.cancel()
     try:
-        await asyncio.wait({sender, receiver, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         session.streams -= 1
-        for task in (sender, receiver, watcher):
+        for task in (sender, receiver):
             task.cancel()
         outcomes = await asyncio.gather(sender, receiver, return_exceptions=True)
     try:
@@ -116,15 +118,14 @@ async def close(websocket: WebSocket, code: int, reason: str, timeout: float) ->
 
 async def _send(websocket: WebSocket, subscription: Subscription, batch: int | None) -> None:
     settings = subscription.session.settings
-    async for messages in subscription.batches(settings.heartbeat):
+    async for messages in subscription.batches(settings.heartbeat, batch or 1):
         async with asyncio.timeout(settings.send_timeout):
             if batch is None:
                 for message in messages:
                     await websocket.send_text(message.data.decode())
-            else:
-                for start in range(0, len(messages), batch):
-                    part = b",".join([message.data for message in messages[start : start + batch]])
-                    await websocket.send_text(f"[{part.decode()}]")
+            elif messages:
+                for text in subscription.arrays(messages, batch):
+                    await websocket.send_text(text)
 
 
 async def _receive(websocket: WebSocket, subscription: Subscription) -> None:

@@ -168,12 +168,13 @@ def task_tick_numa(k: Kernel, task: Task, ns: int) -> None:
     """The program has run for `ns` more: scan, if its period is over and nobody has scanned its address space meanwhile."""
     numa = stats(k, task)
     numa.runtime += ns
-    if numa.runtime <= numa.node_stamp + numa.scan_period * MS:
+    period = numa.scan_period * MS
+    if numa.runtime <= numa.node_stamp + period:
         return
     assert task.mm is not None
     if not numa.node_stamp:
         numa.scan_period = task_scan_min(k, task.mm)
-    numa.node_stamp += numa.scan_period * MS
+    numa.node_stamp += period
     if k.clock.now >= task.mm.numa_next_scan:
         task_numa_work(k, task, numa)
 

@@ -18,7 +18,9 @@ touches their pages through the fault path, like the program would; the faults d
 
 Whoever returns from fork runs a few instructions before it asks for anything: `run_user` touches that working set.
 The child faults in what it executes (fault-around brings 16 pages a fault) and copies the stack and data pages it
-writes; the parent writes one page of its stack. That is why a forked child has less RssShmem than its parent.
+writes; the parent writes one page of its stack. That is why a forked child has less RssShmem than its parent. The parent
+does so within its call; the child is new on a processor and runs beside it to where it waits for what it shall do (`ret_from_fork`): 128 kB
+of code, six pages of its own. The rest of the code comes in with its first call. A program's child runs when its processor comes to it.
 
 Init (pid 1) is such a process, too, and the parent of all; it locks its memory, as the program of the recordings did.
 """
@@ -48,15 +50,18 @@ from core.abi.mman import (
 from core.abi.page_flags import PG_DIRTY
 from core.events import Process
 from core.jit import njit
-from core.mm import cpuset, memcontrol, memory, mempolicy, mmap, mmzone
+from core.mm import cpuset, memcontrol, memory, mempolicy, mmap, mmzone, pcp, tlb
 from core.mm.filemap import find
 from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
 from core.mm.vma import split_unchecked
+from core.sched import psi
 from core.sched.task import (
     CHILD,
+    FIRST_CALL,
     FIRST_PID,
     INIT_PID,
+    LIVE_STATES,
     NO_RETURN,
     PARENT,
     PROTECTED,
@@ -98,13 +103,14 @@ START_STACK = 0x7FFFFFFFEDC0
 CODE = (0x401000, 0x488381)  # start_code, end_code
 DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 
-# what the first instructions after a fork touch: pages read or executed, pages written
-CHILD_READS = (0x402, 0x412, 0x420, 0x430, 0x440, 0x460, 0x470, 0x480, 0x489, 0x499, 0x4A0)
-CHILD_WRITES = (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513)
-PARENT_WRITES = (0x7FFFFFFFD, 0x4B6)
-# and after clear_refs 4, when whatever it writes to faults once: all that, and its buffers on the heap (three faults in the recording)
-PROTECTED_WRITES = (*CHILD_WRITES, 0x4BB, 0x4BC, 0x4BD)
-WRITES = {PARENT: PARENT_WRITES, CHILD: CHILD_WRITES, PROTECTED: PROTECTED_WRITES}
+# what the instructions touch that a task has of its own to run: pages read or executed, pages written
+WORKING_SETS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    PARENT: ((), (0x7FFFFFFFD, 0x4B6)),
+    CHILD: ((0x412, 0x430), (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B9, 0x4BA, 0x513)),  # to where it waits for what it shall do
+    FIRST_CALL: ((0x402, 0x420, 0x440, 0x460, 0x470, 0x480, 0x489, 0x499, 0x4A0), (0x4B7,)),  # what any call needs beyond that
+    # after clear_refs 4 whatever it writes to faults once: all that, and its buffers on the heap (three faults in the recording)
+    PROTECTED: ((), (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513, 0x4BB, 0x4BC, 0x4BD)),
+}
 
 IMAGE_PAGES = 185 + 162 + 7 + 1 + 4 + 6  # frames that init takes: file, own pages, tables, pgd, stack, slab
 
@@ -243,15 +249,31 @@ def run_user(k: Kernel, task: Task) -> None:
     """The instructions between a fork (or clear_refs 4) and the process's next call: they touch a small working set once, then nothing."""
     if not task.returning or task.mm is None:
         return
-    is_child, writes = task.returning == CHILD, WRITES[task.returning]
-    task.returning = NO_RETURN
+    what, task.returning = task.returning, NO_RETURN
+    reads, writes = WORKING_SETS[what]
     with quietly(k, task):
-        for vpn in CHILD_READS if is_child else ():
+        for vpn in reads:
             _touch(k, task, vpn, memory.READ)
         for vpn in writes:
             _touch(k, task, vpn, memory.WRITE)
-        if is_child:
+        if what == FIRST_CALL:
             map_vdso(k, task)
+    if what == CHILD:
+        task.returning = FIRST_CALL
+
+
+def ret_from_fork(k: Kernel, pid: int) -> None:
+    """The timer of a client's new child: it runs for the first time, up to where it waits for its next call."""
+    task = k.tasks.get(pid)
+    if task is None or task.state not in LIVE_STATES:
+        return
+    with k.by_itself("fork"):
+        psi.set_state(k, task, psi.RUNNING | psi.ONCPU)
+        tlb.switch_mm(k, task.cpu, _mm(task))
+        k.perform(task, lambda: None)
+        tlb.enter_lazy_tlb(k)
+        pcp.settle(k, task.cpu)
+        psi.set_state(k, task, 0)
 
 
 def _touch(k: Kernel, task: Task, vpn: int, access: int) -> None:

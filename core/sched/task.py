@@ -59,7 +59,7 @@ TASK_COMM_LEN = 16
 STACK_PAGES = 4  # THREAD_SIZE, 16 KiB
 TASK_SLAB_BYTES = 17_312
 RLIMITS: dict[str, int | None] = {"as": None, "data": None, "stack": 8 << 20, "memlock": 8 << 20}
-NO_RETURN, PARENT, CHILD, PROTECTED = range(4)  # Task.returning; PROTECTED: its pages were write-protected (clear_refs 4)
+NO_RETURN, PARENT, CHILD, PROTECTED, FIRST_CALL = range(5)  # Task.returning; PROTECTED: its pages were write-protected (clear_refs 4)
 LIVE_STATES = ("running", "sleeping", "blocked", "stopped")
 
 
@@ -359,6 +359,8 @@ def fork(k: Kernel, parent: Task) -> Task:
         child.program, child.se = parent.program.fork(child.pid), fair.SchedEntity()
         k.nr_programs += 1
         fair.start(k, child)
+    else:
+        k.clock.at(k.clock.now, f"fork:{child.pid}")
     k.emit(Process(k.clock.now, "fork", parent.pid, parent.comm, parent.cgroup.path, child=child.pid))
     return child
 

@@ -24,7 +24,9 @@ MAX_WORK = 1 << 23  # accesses and their like that programs may make in one adva
 
 def sys_fork(k: Kernel, task: Task) -> dict[str, Any]:
     """fork: {pid} of the child. ENOMEM, EAGAIN."""
-    return {"pid": sched.fork(k, task).pid}
+    child = sched.fork(k, task)
+    image.run_user(k, task)
+    return {"pid": child.pid}
 
 
 def sys_exec(k: Kernel, task: Task, path: str) -> None:

@@ -1,16 +1,22 @@
 """Events: one numbered stream in four forms, resumed without loss, with explicit gaps; a slow reader slows nobody."""
 
+import asyncio
 import base64
+import gc
 import json
 import resource
 import socket
 import threading
+import time
 
 import httpx2
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from app.host.ring import Arrays, Entry, Ring
 from app.stream.hub import Filter, Subscription
 from benchmarks.load import Stream
 from tests.api.client import PAGE, problem
@@ -370,3 +376,109 @@ def test_events_come_as_arrays_where_that_is_asked_for(session):
     assert all(len(array) <= 4 for array in arrays)
     with pytest.raises(InvalidStatus, match="422"):
         session.websocket("?batch=0")
+
+
+def arrays(reader, size):
+    """What a reader that is behind is told until it is not, as arrays."""
+
+    async def told():
+        batches, found = reader.batches(20, size), []
+        while reader.behind:
+            found += reader.arrays(await anext(batches), size)
+        return found
+
+    return asyncio.run(told())
+
+
+def flat(texts):
+    return [event for text in texts for event in json.loads(text)]
+
+
+def test_readers_of_arrays_share_them_wherever_they_began(special):
+    with special() as service:
+        session = service.session()
+        for _ in range(300):
+            session.spawn()
+        events, inside = all_of(session), service.inside(session.id)
+        whole = arrays(Subscription(inside, Filter(), 0), 64)
+        assert flat(whole) == events
+        for after in (1, 63, 64, 65, 150):
+            found = arrays(Subscription(inside, Filter(), after), 64)
+            assert flat(found) == events[after:]
+            shared = [text for text in found if len(json.loads(text)) == 64]
+            assert shared and all(any(text is other for other in whole) for text in shared)
+        assert flat(arrays(Subscription(inside, Filter(types=frozenset({"process"})), 0), 64)) == events
+
+
+def test_arrays_of_another_past_are_others(special):
+    with special() as service:
+        session = service.session()
+        for _ in range(20):
+            session.spawn("before")
+        inside = service.inside(session.id)
+        assert flat(arrays(Subscription(inside, Filter(), 0), 8)) == all_of(session)
+        session.post("/rewind", {"seq": 1})
+        for _ in range(20):
+            session.spawn("after")
+        told = flat(arrays(Subscription(inside, Filter(), 0), 8))
+        assert told == all_of(session) and {event["comm"] for event in told if event["seq"] > 1} == {"after"}
+
+
+def test_arrays_of_a_reader_that_fell_behind_begin_with_the_gap(special):
+    with special(event_retention=100) as service:
+        session = service.session()
+        reader = Subscription(service.inside(session.id), Filter(), 3)
+        for _ in range(150):
+            session.spawn()
+        gap, *told = flat(arrays(reader, 64))
+        assert (gap["type"], gap["from"]) == ("gap", 4) and told == all_of(session) and told[0]["id"] == gap["to"] + 1
+
+
+def test_arrays_are_kept_for_as_many_events_as_the_ring_holds():
+    entries = [Entry(number, 1, Spawned()) for number in range(1, 101)]
+    kept = Arrays(room=32)
+    made = [kept.of(entries[start : start + 8]) for start in range(0, 96, 8)]
+    assert all(kept.of(entries[start : start + 8]) is made[start // 8] for start in range(64, 96, 8))
+    assert kept.of(entries[:8]) is not made[0] and kept.of(entries[:8]) == made[0]
+
+
+class Spawned:
+    """An event, as far as it is encoded."""
+
+    def to_dict(self):
+        return {"type": "process"}
+
+
+def test_a_closed_websocket_leaves_no_circle_behind(session):
+    """A thousand that leave at once would be looked for while everyone waits."""
+    port, end = session.service.listener.getsockname()[1], time.monotonic() + 10
+
+    def connections():
+        return sum(isinstance(one, HttpToolsProtocol | WebSocketsSansIOProtocol) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        streams = [Stream(port, f"{session.path}/events") for _ in range(10)]
+        assert connections() >= before + 10
+        for stream in streams:
+            stream.close()
+        while connections() > before:
+            assert time.monotonic() < end, "they are only found by a collection of garbage"
+            session.service.run(lambda: asyncio.sleep(0))
+    finally:
+        gc.enable()
+
+
+def test_a_reader_that_is_stopped_in_the_moment_an_event_comes_is_stopped():
+    async def story():
+        ring = Ring(16)
+        reader = asyncio.create_task(ring.wait(0, 0, 0, 60))
+        await asyncio.sleep(0)
+        ring.nudge()
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+
+    asyncio.run(story())

@@ -17,7 +17,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 READY = "pagewalk ready on "
 MACHINE = {"memory": "64M"}
-START_S = 180.0
+START_S = 180.0  # for it to be ready
+END_S = 30.0  # for workers to follow their supervisor
 
 
 class Program:
@@ -62,19 +63,28 @@ class Forked:
 
     def __init__(self, nursery: Nursery, pid: int) -> None:
         self._nursery, self.pid = nursery, pid
+        self._code: int | None = None
 
     def wait(self) -> int:
         """Its exit code, once it is over."""
-        return self._nursery.ask({"wait": self.pid})["code"]
+        if self._code is None:
+            self._code = int(self._nursery.ask({"wait": self.pid})["code"])
+        return self._code
 
 
 class Workers:
-    """A running `pagewalk serve --workers N`; it can be killed and started again on the same port."""
+    """A running `pagewalk serve --workers N`; it can be killed and started again on the same port. `patience`: how many times as long it may take."""
 
     def __init__(
-        self, *options: str, workers: int = 2, port: int = 0, environment: Mapping[str, str] | None = None, program: type[Program] | Nursery = Program
+        self,
+        *options: str,
+        workers: int = 2,
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+        program: type[Program] | Nursery = Program,
+        patience: float = 1,
     ) -> None:
-        self._options, self._workers, self._port, self._program = options, workers, port, program
+        self._options, self._workers, self._port, self._program, self._patience = options, workers, port, program, patience
         self._environment = dict(environment or {})
         self._folder = tempfile.TemporaryDirectory(prefix="pagewalk-test-")
         self._starts = 0
@@ -95,7 +105,7 @@ class Workers:
 
     def await_ready(self) -> None:
         """Wait until it says that it is ready."""
-        end = time.monotonic() + START_S
+        end = time.monotonic() + START_S * self._patience
         while not (line := self._out.read_text() if self._out.exists() else "").endswith("\n"):
             assert psutil.pid_exists(self.process.pid) and time.monotonic() < end, self.said()
             time.sleep(0.02)
@@ -136,7 +146,7 @@ class Workers:
                 child.kill()
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=END_S * self._patience)
         assert not alive, f"workers outlive their supervisor: {alive}"
 
     def said(self) -> str:

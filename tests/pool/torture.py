@@ -37,6 +37,7 @@ from tests.storage import postgres
 
 AGAIN = frozenset({409, 502, 503})  # 409: the first request with this key is still under way
 PAGE = 4096
+PATIENCE = 10.0  # it may run beside others, with what they leave of the processors
 GROUP = "/sys/fs/cgroup/app"
 FILES = ("/proc/meminfo", "/proc/vmstat", "/proc/buddyinfo", "/sys/fs/cgroup/memory.stat", f"{GROUP}/memory.current", f"{GROUP}/memory.events",
          f"{GROUP}/memory.stat")  # fmt: skip
@@ -108,8 +109,8 @@ class Client:
                 break
             self._round(f"c{self.number}-{turn}")
         if self.followed:
-            self.over.wait(600)
-            follower.join(60)
+            self.over.wait(600 * PATIENCE)
+            follower.join(60 * PATIENCE)
 
     def _round(self, name: str) -> None:
         pid = self.operation("/processes", "spawn", comm=name)["pid"]
@@ -137,7 +138,7 @@ class Client:
             try:
                 with connect(f"{url}?after={after}", open_timeout=20, max_queue=None) as ws:
                     while quiet < 3:
-                        event = json.loads(ws.recv(timeout=2))
+                        event = json.loads(ws.recv(timeout=5))
                         if event["type"] not in ("bookmark", "progress"):
                             self.told.append(event)
                         quiet = 0
@@ -173,7 +174,7 @@ class Client:
             assert ids == list(range(1, reference["events"] + 1)), f"{self.sid}: events {ids[:5]} .. {ids[-5:]}"
 
     def _get(self, http: httpx2.Client, path: str) -> httpx2.Response:
-        end = time.monotonic() + 60  # a worker that was killed last may still be on its way back
+        end = time.monotonic() + 60 * PATIENCE  # a worker that was killed last may still be on its way back
         while (answer := http.get(f"/v1/sessions/{self.sid}{path}")).status_code == 503 and time.monotonic() < end:
             time.sleep(0.1)
         assert answer.status_code == 200, f"{self.sid}{path}: {answer.status_code} {answer.text[:300]}"
@@ -285,7 +286,7 @@ def torture(plan: Plan) -> dict[str, float]:
         database(plan.database, Path(folder)) as environment,
         contextlib.closing(Nursery()) as nursery,
     ):
-        service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment, program=nursery)
+        service = Workers("--data", str(Path(folder) / "data"), workers=plan.workers, environment=environment, program=nursery, patience=PATIENCE)
         try:
             crowd = [Client(service, number, over, plan.rounds) for number in range(plan.clients)]
             threads = [threading.Thread(target=client.work, daemon=True) for client in crowd]
@@ -298,7 +299,7 @@ def torture(plan: Plan) -> dict[str, float]:
                 time.sleep(0.05)
             over.set()
             for thread in threads:
-                thread.join(120)
+                thread.join(120 * PATIENCE)
                 assert not thread.is_alive()
             failures = [client.failure for client in crowd if client.failure]
             assert not failures, (failures[:3], complaints(service.said()))
