@@ -247,8 +247,6 @@ class Kernel:
         self.tlb.call = made.tlb(-1)
         self.psi.seq += len(made) - 1  # the end of each is a change, of which the beginning of the next leaves nothing
         self._leave(task, Result(), begun)
-        made.elapsed_ns[-1] += self.clock.now - made.clock_ns[-1]  # what fell due at the end may have taken time
-        made.clock_ns[-1] = self.clock.now
         record.keep(self.records.calls, *[
             {"pid": task.pid, "op": "touch", "begin_ns": begin, "elapsed_ns": took, "minor": int(kind > 0), "major": 0}
             for begin, took, kind in zip(begins, made.elapsed_ns, made.fault, strict=True)

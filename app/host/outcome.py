@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """Touches of a page each that were made in one step, and their events: each fault has one, and the last touch what fell due at its end."""
+    """Touches of a page each that were made in one step, and their events: each fault has one."""
 
     ops: Sequence[Op]
     made: Touched
@@ -59,9 +59,7 @@ class Run:
 
     def last_events(self, before: int) -> list[int]:
         """The number of the last event up to and with each, where `before` came before."""
-        ends = list(accumulate(map(bool, self.made.fault), initial=before))[1:]
-        ends[-1] = before + len(self.events)
-        return ends
+        return list(accumulate(map(bool, self.made.fault), initial=before))[1:]
 
     def answers(self, seq: int, before: int) -> list[bytes]:
         """What each answers, as JSON (`Outcome.answer`): the first is number `seq`, and its first event comes after `before`."""

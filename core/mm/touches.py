@@ -15,8 +15,8 @@ A touch is *plain*, and may be in a run, where nobody has to decide anything:
     a first read, a table is there    the zero page                                 (do_anonymous_page)
     a first write, a table is there   a frame, if `anon_batch` can have it: above the watermark, of a charge that is paid already
 
-The first touch that is not plain ends the run before it, and goes the ordinary way (`memory.touch`); one at whose end something falls due is the
-last of its run. A machine on which more can happen between two calls (programs run, memory is short, there are several nodes) makes no runs
+The first touch that is not plain ends the run before it, and goes the ordinary way (`memory.touch`); so does one at whose end a timer could fall
+due. A machine on which more can happen between two calls (programs run, memory is short, there are several nodes) makes no runs
 (`is_settled`). Neither do mappings of files, of huge pages' pools, and those without an anon_vma, which is made at the first fault.
 """
 
@@ -96,9 +96,9 @@ def is_ordinary(vma: Vma) -> bool:
 
 
 def make(k: Kernel, task: Task, touches: Sequence[tuple[int, int, int]], due: int) -> Touched | None:
-    """Make the first of these touches (page, access, content) of a settled machine, as many as are plain, but none after the time `due`, in ns.
+    """Make the first of these touches (page, access, content) of a settled machine, as many as are plain and over before the time `due` (ns).
 
-    The clock stays: what each touch took is in the answer. None: not even the first is plain.
+    The clock stays: what each touch took is in the answer. None: not even the first is such.
     """
     assert task.mm is not None
     vpn, access, content = touches[0]
@@ -110,10 +110,12 @@ def make(k: Kernel, task: Task, touches: Sequence[tuple[int, int, int]], due: in
     memory.begin(k, task, vma, access, vpn, 1, 1, content=content, thp=huge_memory.fault_flags(k, vma))
     if k.swap_devices and s.ctl[CTL_VMA_RA]:
         s.ctl[CTL_RA_ADDR : CTL_RA_HITS + 1] = vma.swap_ra
+    first_write, first_read, (walk, l2, _) = told.price(k, ANON), told.price(k, ZERO), k.tlb_costs
+    most = costs.syscall + costs.access + max(first_write, first_read) + (walk + l2) * 1000 // tlb.CYCLES_PER_US
     made = np.empty((len(Touched.__slots__), len(touches)), np.int64)
     nr = TOUCH_EACH.run(
         s, (cols.tags, cols.stamps), cols.state, cols.geom, k.pcp.rows, vma.mm.pgd, k.tlb.cpus[cpu].asid, NO_PERM, np.array(touches, np.int64), made,
-        k.clock.now, due, costs.syscall, costs.access, told.price(k, ANON), told.price(k, ZERO), *k.tlb_costs[:2],
+        k.clock.now, due - most, costs.syscall, costs.access, first_write, first_read, walk, l2,
     )  # fmt: skip
     return Touched(*made[:, :nr].tolist()) if nr else None
 
@@ -127,9 +129,9 @@ def allows(vm_flags: int, access: int) -> bool:
 
 
 @njit
-def touch_each(s: State, entries, state, geom, pcp, pgd: int, asid: int, perm, touches, made, now: int, due: int, syscall: int, access_ns: int,
+def touch_each(s: State, entries, state, geom, pcp, pgd: int, asid: int, perm, touches, made, now: int, until: int, syscall: int, access_ns: int,
                write_ns: int, read_ns: int, walk: int, l2: int) -> int:  # fmt: skip
-    """Make touches (page, access, content) in the mapping of `vmf` until one is not plain, or something is due: how many; fills columns of `made`.
+    """Make touches (page, access, content) in the mapping of `vmf`, until one is not plain or the clock shows `until`: how many; columns of `made`.
 
     syscall, access_ns, write_ns, read_ns: what a call, an access, a first write and a first read cost, in ns; walk, l2: cycles of a walk from the
     top, and of a hit of level 2.
@@ -139,7 +141,7 @@ def touch_each(s: State, entries, state, geom, pcp, pgd: int, asid: int, perm, t
     if state[cpu, CLOCK] + len(touches) > MAX_CLOCK:
         return 0
     batches = may_batch(s, v)
-    while nr < len(touches) and (nr == 0 or now < due):
+    while nr < len(touches) and now < until:
         vpn, access, content = touches[nr, 0], touches[nr, 1], touches[nr, 2]
         if vpn < v["vm_start"] or vpn >= v["vm_end"] or not allows(v["vm_flags"], access):
             break

@@ -109,7 +109,7 @@ def test_a_run_is_one_step() -> None:
     assert made is not None and len(made) == len(writes)
 
 
-def test_what_falls_due_ends_a_run() -> None:
+def test_what_may_fall_due_is_not_in_a_run() -> None:
     """The PSI averages' timer fires between two calls, as ever."""
     twins = Twins()
     pid = twins.do(lambda p: p.call("spawn", comm="t").result["pid"])
@@ -118,7 +118,7 @@ def test_what_falls_due_ends_a_run() -> None:
     ops: list[Operation] = [("touch", pid, {"address": at})] * 100
     for _ in range(3):
         due = twins.ours.k.clock.timers[0][0]
-        twins.do(lambda p, due=due: p.call("advance", duration_ns=due - 2_000 - p.k.clock_ns).result)
+        twins.do(lambda p, due=due: p.call("advance", duration_ns=due - 6_000 - p.k.clock_ns).result)
         twins.run(ops)
         assert twins.ours.k.clock_ns > due
-    assert twins.in_runs == 300
+    assert 200 < twins.in_runs < 300
