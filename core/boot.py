@@ -82,6 +82,7 @@ from core.mm.mmzone import DMA_USABLE, BootFacts, ZoneLayout
 from core.record import Records
 from core.sched import exec as image
 from core.sched import fair, psi
+from core.untold import Untold
 from core.vmstat import (
     EVENTS,
     NODE_STATS,
@@ -169,7 +170,7 @@ def boot(k: Kernel, machine: Machine, seed: int) -> None:
     k.in_memstall = k.unordered = False
     k.psi, k.rqs, k.loadavg = psi.PsiTasks(), fair.make_rqs(k), [0, 0, 0]
     k.nr_programs, k.work_left, k.pause, k.watch = 0, 0, None, None
-    k.dmesg, k.events, k.killed = [], [], []
+    k.dmesg, k.events, k.untold, k.killed = [], [], Untold(), []
     k.nr_events, k.nr_ordered, k.causes, k.timer, k.quiet, k.records = 0, 0, [], None, False, Records()
     k.panicked = k.last_oom = k.current = None
     k.oom_kills, k.monitor = [], monitor.Monitor()

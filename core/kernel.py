@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
 from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb, told, touches
 from core.mm.mm_types import CTL_IN_LRU_FAULT
+from core.mm.told import tell
 from core.mm.touches import Touched
 from core.panic import Signal, TaskKilled
 from core.programs import program
@@ -31,6 +34,7 @@ from core.sched import task as sched
 from core.syscalls.file import lookup
 from core.syscalls.mm import one_page
 from core.syscalls.table import CALLS
+from core.untold import Untold, after_causes, times_and_causes, write_back
 
 if TYPE_CHECKING:
     from core.clock import Clock
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from core.mm.hugetlbfs import Mount
     from core.mm.ksm import Ksmd
     from core.mm.memcontrol import Cgroup
-    from core.mm.mm_types import AnonVma, Inode, Mm, State
+    from core.mm.mm_types import AnonVma, Array, Inode, Mm, State
     from core.mm.mmzone import BootFacts, PerCpuPages
     from core.mm.policy_client import Advisor
     from core.mm.tlb import Tlb, TlbColumns
@@ -148,7 +152,8 @@ class Kernel:
     in_memstall: bool  # the current task waits for memory (task->in_memstall)
     rmap: Any  # reverse-mapping tables of this moment (rmap_walk.tables), None when mappings may have changed
     dmesg: list[tuple[int, int, int, str]]  # (sequence, clock ns, level, text)
-    events: list[Event]
+    events: list[Event | int]  # a number: a row of `untold`
+    untold: Untold
     records: Records  # what was decided lately, for `explain`
     quiet: bool  # a program's own instructions run: their faults are not events
     nr_events: int  # ever emitted: the number of the newest
@@ -247,7 +252,7 @@ class Kernel:
         self.tlb.call = made.tlb(-1)
         self.psi.seq += len(made) - 1  # the end of each is a change, of which the beginning of the next leaves nothing
         self._leave(task, Result(), begun)
-        record.keep(self.records.calls, *[
+        record.keep_all(self.records.calls, [
             {"pid": task.pid, "op": "touch", "begin_ns": begin, "elapsed_ns": took, "minor": int(kind > 0), "major": 0}
             for begin, took, kind in zip(begins, made.elapsed_ns, made.fault, strict=True)
         ])  # fmt: skip
@@ -443,7 +448,9 @@ class Kernel:
     def drain(self) -> list[Event]:
         """The events since the last drain, in order."""
         told = len(self.events) - (self.nr_events - self.nr_ordered)
-        events, self.events = self.events[:told], self.events[told:]
+        events, self.events = tell(self.untold, self.events[:told]), self.events[told:]
+        if not self.events:
+            self.untold.clear()
         return events
 
     # ---- what mechanisms use
@@ -460,6 +467,11 @@ class Kernel:
         self.nr_events += 1
         return self.nr_events
 
+    def emit_rows(self, rows: Array) -> None:
+        """Record events that were noted in a compiled loop, as rows of `untold`."""
+        self.events += self.untold.add(rows)
+        self.nr_events += len(rows)
+
     def order_events(self) -> None:
         """Events so far that lie before now, in order of time; those of a processor that is ahead wait until the clock has passed them.
 
@@ -471,28 +483,32 @@ class Kernel:
             self.nr_ordered = self.nr_events
             return
         first, events = self.nr_ordered + 1, self.events[len(self.events) - fresh :]
+        times, causes = times_and_causes(self.untold, events)
         if not self.nr_programs:
-            for event in events:
-                event.clock_ns = min(event.clock_ns, self.clock.now)
-        times = [event.clock_ns for event in events]
-        for at, event in enumerate(events):  # nothing comes before its cause
-            if event.cause is not None and event.cause >= first:
-                times[at] = max(times[at], times[event.cause - first])
-        order = sorted(range(fresh), key=times.__getitem__)
-        self.events[len(self.events) - fresh :] = [events[at] for at in order]
-        numbers = {first + at: first + place for place, at in enumerate(order)}
-        for event in events:
-            event.cause = numbers.get(event.cause, event.cause) if event.cause is not None else None
+            np.minimum(times, self.clock.now, out=times)
+        due = after_causes(times, causes, first)
+        order = np.argsort(due, kind="stable")
+        numbers = np.empty(fresh, np.int64)
+        numbers[order] = np.arange(first, first + fresh)
+        ours = causes >= first
+        causes[ours] = numbers[causes[ours] - first]
+        write_back(self.untold, events, times, causes)
+        self.events[len(self.events) - fresh :] = [events[at] for at in order.tolist()]
+        new = numbers.tolist()
+
+        def renumbered(number: int) -> int:
+            return new[number - first] if number >= first else number
+
         for daemon in self.kswapd:
-            daemon["cause"] = numbers.get(daemon["cause"], daemon["cause"])
+            daemon["cause"] = renumbered(daemon["cause"])
         for task in self.tasks.values():
-            task.fatal_cause = numbers.get(task.fatal_cause, task.fatal_cause)
+            task.fatal_cause = renumbered(task.fatal_cause)
         if self.last_oom is not None:
-            self.last_oom["event"] = numbers.get(self.last_oom["event"], self.last_oom["event"])
+            self.last_oom["event"] = renumbered(self.last_oom["event"])
         for kill in self.oom_kills:
-            kill["event"] = numbers.get(kill["event"], kill["event"])
-        record.renumber(self.records, first, numbers)
-        self.nr_ordered += sum(time <= self.clock.now for time in times)
+            kill["event"] = renumbered(kill["event"])
+        record.renumber(self.records, first, renumbered)
+        self.nr_ordered += int((due <= self.clock.now).sum())
         self.unordered = self.nr_ordered < self.nr_events
 
     def because(self, number: int) -> Because:

@@ -12,6 +12,7 @@ values, sizes in bytes, times in simulated ns; `event` is the number of the even
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 KEPT = 512
@@ -31,18 +32,25 @@ class Records:
         self.nr_visits = 0
 
 
-def renumber(records: Records, first: int, numbers: dict[int, int]) -> None:
+def renumber(records: Records, first: int, renumbered: Callable[[int], int]) -> None:
     """Events from `first` on have got other numbers (`Kernel.order_events`)."""
     rounds = [one for row in records.charges for one in row["rounds"]]
     for rows in (records.throttles, records.stalls, records.visits, rounds):
         for row in reversed(rows):
             if 0 < row["event"] < first:
                 break
-            row["event"] = numbers.get(row["event"], row["event"])
+            row["event"] = renumbered(row["event"])
 
 
-def keep(rows: list[dict[str, Any]], *more: dict[str, Any]) -> None:
-    """Add a row, or several one after the other; the oldest go whenever there are more than twice as many as are kept."""
+def keep(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Add a row; the oldest go when there are twice as many as are kept."""
+    rows.append(row)
+    if len(rows) > 2 * KEPT:
+        del rows[:-KEPT]
+
+
+def keep_all(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
+    """Add rows as one after the other."""
     rows += more
     if len(rows) > 2 * KEPT:
-        del rows[: -KEPT - (len(rows) - 2 * KEPT - 1) % (KEPT + 1)]
+        del rows[: -(KEPT + (len(rows) - 2 * KEPT - 1) % (KEPT + 1))]

@@ -34,6 +34,8 @@ from core.mm.mm_types import CTL_LOOKS, CTL_MAX_PFN, CTL_PT_NEXT, CTL_STAMP, CTL
 from core.mm.mmzone import PerCpuPages
 from core.mm.tlb import TlbColumns
 from core.mm.tlb_walk import CLOCK
+from core.mm.told import tell
+from core.untold import Untold
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -142,11 +144,13 @@ class _Flattener:
 
 
 def attributes(thing: Any) -> list[tuple[str, Any]]:
-    """An object's state by name, in a fixed order: its slots as declared, then its dictionary. A kernel's columns are left out."""
+    """An object's state by name, in a fixed order: its slots as declared, then its dictionary. A kernel's columns are left out, and its rows of
+    events, which are told first.
+    """
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
     found = [(name, getattr(thing, name)) for name in slots if hasattr(thing, name)]
     found += sorted(getattr(thing, "__dict__", {}).items())
-    return [(name, value) for name, value in found if not isinstance(value, (State, TlbColumns, PerCpuPages))]
+    return [(name, value) for name, value in found if not isinstance(value, (State, TlbColumns, PerCpuPages, Untold))]
 
 
 def objects_text(k: Kernel) -> bytes:
@@ -199,6 +203,8 @@ class _Builder:
 
 def save(k: Kernel) -> bytes:
     """The whole state; `load` continues from it exactly."""
+    k.events = [*tell(k.untold, k.events)]
+    k.untold.clear()
     text = objects_text(k)
     head = {name: len(rows) for name, rows in columns(k)} | {"max_pfn": int(k.s.ctl[CTL_MAX_PFN])}
     sizes = json.dumps(head).encode()
@@ -228,6 +234,7 @@ def load(k: Kernel, blob: bytes) -> None:
     text, data = _take(data)
     head = json.loads(bytes(sizes))
     _Builder(json.loads(bytes(text)), k).fill()
+    k.untold = Untold()
     k.s, k.tlb_columns, k.pcp = boot.columns(k, head["max_pfn"]), tlb.columns(k.machine), mmzone.per_cpu_pages(k.machine)
     for name in COLUMNS:
         column = column_of(k, name)

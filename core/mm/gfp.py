@@ -127,13 +127,24 @@ def slowpath(k: Kernel, task: Task | None, gfp: int = GFP_FILLED_PAGE) -> None:
         return
     with saved(k):
         k.s.vm_event[ALLOCSTALL] += 1
-        with psi.memstall(k, task or k.current, "direct reclaim"):
+        with psi.memstall(k, task or k.current, psi.DIRECT_RECLAIM):
             reclaimed = vmscan.reclaim(k, k.root_cgroup, SWAP_CLUSTER_MAX, nodes=nodes)
         pcp.drain_all_pages(k)
-        if not reclaimed:
-            settle_boosts(k, asked)
-        if not reclaimed and not above_min(k, nodes):
+    if not reclaimed:
+        nothing_reclaimed(k, task, gfp, nodes)
+    check_alive(k, task)
+
+
+def nothing_reclaimed(k: Kernel, task: Task | None, gfp: int, nodes: list[int] | None = None) -> None:
+    """Direct reclaim has not freed a page: if there is none to be had yet, somebody must die."""
+    with saved(k):
+        settle_boosts(k, nodes or list(range(k.nr_nodes)))
+        if not above_min(k, nodes):
             oom_kill.out_of_memory(k, task, gfp_types.show(gfp), 0, nodes=nodes)
+
+
+def check_alive(k: Kernel, task: Task | None) -> None:
+    """Whoever looked for a page goes on only if neither he nor the machine died of it."""
     check_killed(k, task)
     if k.panicked is not None:
         raise SysError(Errno.ENOMEM, "the kernel panicked")
@@ -378,7 +389,7 @@ def direct_reclaim(k: Kernel, ac: AllocContext) -> bool:
     if costly and any(compaction_ready(k, ac, zid) for zid in ac.zids(k)):
         return True
     k.s.vm_event[EVENT["allocstall_dma"] + gfp_zone(ac.gfp)] += 1
-    with psi.memstall(k, ac.task or k.current, "direct reclaim"):
+    with psi.memstall(k, ac.task or k.current, psi.DIRECT_RECLAIM):
         wanted = compaction.compact_gap(ac.order) if costly else SWAP_CLUSTER_MAX
         return vmscan.reclaim(k, k.root_cgroup, wanted, nodes=nodes_of(ac.nodes)) > 0
 

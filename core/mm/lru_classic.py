@@ -136,8 +136,6 @@ def judge_references(s: State, pfn: int, young: int, flags: int) -> int:
 @step
 def shrink_page(s: State, r: Rmap, pfn: int) -> int:
     """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
-    if s.ctl[CTL_TRACE_TABLES]:
-        return shrink_traced(s, r, pfn)
     begin_look(s, pfn)
     fate = shrink_isolated(s, r, pfn)
     end_look(s, fate)
@@ -276,36 +274,6 @@ def queue_frames(s: State, batch, at: int, taken: int, head: int) -> int:
     return taken + used
 
 
-@step
-def shrink_traced(s: State, r: Rmap, pfn: int) -> int:
-    """`shrink_isolated` on a machine that replays a trace (`core.replay.frames`): no swap, no files, one mapping, whose page is the row of its entry.
-
-    What may go is gone, its frame is free; its shadow stands where the page's number says.
-    """
-    page, index, row = s.mem[pfn], s.mem[pfn]["index"], s.ctl[CTL_TRACE_TABLES] + (s.mem[pfn]["index"] >> 9)
-    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED:
-        return KEPT  # promoted while it was in our hands
-    young = 0
-    if s.pt[row, index & 511] & PTE_A:
-        young = 1
-        if lru_gen_enabled(s):
-            lru_gen_look_around(s, s.mms[r.vt[0]["mm"]]["pgd"], index, 0, r.vt[0]["end"], 0, pfn)
-        s.pt[row, index & 511] &= ~PTE_A
-    references = judge_references(s, pfn, young, 0)
-    if references == ACTIVATE:
-        return activate(s, 0, pfn)
-    if references == KEEP:
-        return KEPT
-    s.xa[row, index & 511] = workingset_eviction(s, 0, 0, pfn)
-    s.pt[row, index & 511] = 0
-    page["flags"] = 0
-    s.gens[pfn] = 0
-    page["next"] = s.ctl[CTL_TRACE_FREE]
-    s.ctl[CTL_TRACE_FREE] = pfn
-    s.sc[0]["nr_pageout"] += 1
-    return FREED
-
-
 @inline
 def prefetch_page(s: State, pfn: int) -> None:
     """A page's row, which may lie on two cache lines."""
@@ -369,6 +337,51 @@ def activate(s: State, zid: int, pfn: int) -> int:
 
 
 @step
+def shrink_traced(s: State, r: Rmap, taken: int, how: int) -> int:
+    """`shrink_folio_list` on a machine that replays a trace (`core.replay.frames`): no swap, no files, one mapping, and nobody asks for looks.
+
+    The page's number says where its entry and its shadow are. What may go is gone, its frame is free.
+    """
+    tables, freed = s.ctl[CTL_TRACE_TABLES], 0
+    later = r.batch[taken]
+    for i in range(taken):
+        later = s.mem[later]["prev"]  # its row was fetched a page ago
+        prefetch_page(s, later)
+        pfn = r.batch[i]
+        page = s.mem[pfn]
+        row, slot = tables + (page["index"] >> 9), page["index"] & 511
+        fate = look_traced(s, r, pfn, row, slot)
+        if fate != FREED:
+            putback(s, pfn, fate, how, 1)
+            continue
+        s.xa[row, slot] = workingset_eviction(s, 0, 0, pfn)
+        s.pt[row, slot] = 0
+        page["flags"] = 0
+        s.gens[pfn] = 0
+        page["next"] = s.ctl[CTL_TRACE_FREE]
+        s.ctl[CTL_TRACE_FREE] = pfn
+        freed += 1
+    s.sc[0]["nr_pageout"] += freed
+    s.sc[0]["nr_written"] = 0
+    return freed
+
+
+@inline
+def look_traced(s: State, r: Rmap, pfn: int, row: int, slot: int) -> int:
+    """What becomes of a page whose one entry is there: FREED if it may go."""
+    page = s.mem[pfn]
+    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED:
+        return KEPT  # promoted while it was in our hands
+    if not s.pt[row, slot] & PTE_A:
+        page["flags"] &= ~PG_REFERENCED
+        return FREED
+    if lru_gen_enabled(s):
+        lru_gen_look_around(s, s.mms[r.vt[0]["mm"]]["pgd"], row, page["index"], 0, r.vt[0]["end"], 0, pfn)
+    s.pt[row, slot] &= ~PTE_A
+    return activate(s, 0, pfn) if judge_references(s, pfn, 1, 0) == ACTIVATE else KEPT
+
+
+@step
 def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     """Try to free the first `taken` pages of r.batch, which are on no list: how many were; the others are back on one (shrink_folio_list).
 
@@ -379,12 +392,14 @@ def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     c, batch = s.sc[0], r.batch
     freed, written, i = 0, 0, -1
     prefetch_entries(s, r, taken)
+    if s.ctl[CTL_TRACE_TABLES]:
+        return shrink_traced(s, r, taken, how)
     later = batch[taken] if taken < len(batch) else 0
     while i + 1 < taken:
         i += 1
         pfn = batch[i]
+        later = s.mem[later]["prev"]  # its row was fetched a page ago
         prefetch_page(s, later)
-        later = s.mem[later]["prev"]
         nr, flags = lru_pages(s.mem[pfn]["flags"]), s.mem[pfn]["flags"]
         c["split"] = 0
         fate = shrink_page(s, r, pfn)

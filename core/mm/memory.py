@@ -117,7 +117,7 @@ from core.mm.page_ops import (
 )
 from core.mm.pgtable import PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, entry, pmd_entry
 from core.mm.swap_readahead import ZRAM, memcg_at_hand, next_refused, read_slot
-from core.mm.thrash import UNDECIDED, UNSETTLED, UNWALKED
+from core.mm.thrash import FRUITLESS, MAX_TRIES, UNSETTLED, UNWALKED
 from core.mm.told import emit_fault
 from core.panic import KernelBug, Signal, TaskKilled
 from core.sched import psi
@@ -130,7 +130,6 @@ if TYPE_CHECKING:
 
 READ, WRITE, EXEC = 0, 1, 2
 PTRS_PER_PMD = 512
-MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 MANY = 1 << 16  # accesses of one call that make host huge pages under mem_map worth their granularity
 NO_PERM = np.zeros(1, np.int64)
 NO_FILE = (V_ANON, 0, 0, 0, 0, EVERYWHERE)
@@ -295,7 +294,7 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
     while True:
         if vma.file is not None:
             k.s.ctl[CTL_DIRTY_POLL] = max(1, task.nr_dirtied_pause - task.nr_dirtied)
-        if stretch is not None and thrash.allocates_low(k) and thrash.common(k, task, vma):  # many stops are likely, and all alike
+        if stretch is not None and thrash.common(k, task, vma):  # many stops are likely, and all alike
             stage, done, tries = stretch.run(order, tries, outcome)
         else:
             ACCESS.run(k.s, order)
@@ -315,9 +314,9 @@ def run(k: Kernel, task: Task, vma: Vma, access: int, first: int, step: int, n: 
         done = end.done
         if end.reason in (DONE, OUT_OF_VMA):
             return done
-        if stage <= UNDECIDED:
-            decide(k, task, vma, end, order, outcome)
-        if stretch is None and end.reason == NO_PAGE and k.swap_devices and thrash.allocates_low(k) and thrash.common(k, task, vma):
+        if stage <= FRUITLESS:
+            decide(k, task, vma, end, order, outcome, reclaimed=stage == FRUITLESS)
+        if stretch is None and end.reason == NO_PAGE and k.swap_devices and thrash.common(k, task, vma):
             stretch = thrash.Stretch(k, task)
         if k.watch is not None:
             k.watch(outcome.touched + done)
@@ -375,7 +374,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
         if kind != READ_IN:
             faults += n
             ns += n * told.price(k, kind)
-            told.faults(k, task, k.clock.now, kind, vpn, n, step)
+            told.faults(k, task, kind, vpn, n, step)
             continue
         if stall:  # everything before it has had its time: the stall begins then
             before = at - first - (accesses - left)
@@ -387,7 +386,7 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
                 psi.io_schedule(k, read_ns)
         else:
             psi.io_schedule(k, read_ns)
-        told.reads(k, task, k.clock.now, slot, vpn, n, pages)
+        told.reads(k, task, slot, vpn, n, pages)
         # get_user_pages comes back to a page that was read as a new fault (filemap.retry_major)
         if not int(k.s.vmf["flags"][0]) & F_POPULATE or k.s.swaps["kind"][told.swap_device(k, slot)] == ZRAM:
             task.majflt += n
@@ -409,18 +408,24 @@ def settle(k: Kernel, task: Task, vma: Vma, end: Answer, accesses: int, outcome:
             page_writeback.dirtied(k, task, vma.file, end.dirtied)
 
 
-def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome) -> None:
-    """The decisions that the loop leaves to the kernel; on return the same access is tried again."""
+def decide(k: Kernel, task: Task, vma: Vma, end: Answer, order: Array, outcome: TouchOutcome, *, reclaimed: bool = False) -> None:
+    """The decisions that the loop leaves to the kernel; on return the same access is tried again.
+
+    `reclaimed`: the task has reclaimed for itself already, in vain.
+    """
     reason, vpn = end.reason, end.vpn
     if k.lru_gen["on"]:
         lru_gen_enter_fault(k, vma)  # it waited, and runs again
     if reason in (NO_PAGE, LIMIT):
         try:
             with held(k, vma, vpn) if vma.file is not None and not end.ra_next else nullcontext():
-                if reason == NO_PAGE:
-                    gfp.slowpath(k, task, asked_for(k, vma, vpn))
-                else:
+                if reason != NO_PAGE:
                     charge_slowpath(k, task)
+                elif reclaimed:
+                    gfp.nothing_reclaimed(k, task, asked_for(k, vma, vpn))
+                    gfp.check_alive(k, task)
+                else:
+                    gfp.slowpath(k, task, asked_for(k, vma, vpn))
         except SysError:
             pagefault_out_of_memory(k, task)
     elif reason == MISS:

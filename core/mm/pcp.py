@@ -79,9 +79,20 @@ def settle_zone(row: Array, small: int, huge: int, room: int, gained: int, taken
 
 def drain_all_pages(k: Kernel) -> None:
     """Memory is short: every list goes back to its zone."""
-    pcp, zones = k.pcp.rows, k.s.zones
-    pcp[:, PCP_FIRST:] = 0
-    pcp[:, PCP_FREE], pcp[:, PCP_TAKEN], pcp[:, PCP_FREED] = zones["free"], zones["huge_taken"], zones["huge_freed"]
+    DRAIN.run(k.s.zones, k.pcp.rows)
+
+
+@njit
+def drain_zones(zones: Array, pcp: Array) -> None:
+    """`drain_all_pages`, zone by zone."""
+    for zid in range(len(zones)):
+        zone, row = zones[zid], pcp[zid]
+        row[PCP_FREE], row[PCP_TAKEN], row[PCP_FREED] = zone["free"], zone["huge_taken"], zone["huge_freed"]
+        for at in range(PCP_FIRST, len(row)):
+            row[at] = 0
+
+
+DRAIN = Direct(drain_zones)
 
 
 def held(k: Kernel, zid: int) -> int:

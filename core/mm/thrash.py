@@ -6,18 +6,20 @@ Where memory is short, every few dozen touches find no frame above the low mark,
 
 Each of these stops is decided in `gfp.slowpath`, `fair.kswapd_turn` and `vmscan.kswapd_run`, in some two hundred calls of Python, which take longer
 than what they decide on. All of them are alike, and all that follows is arithmetic: whose time passes, what is counted, what is told. So `stretch`
-carries the common stop out itself, by the same rules, and *notes* what there is to tell: a row for each run of faults, each read, each visit of
-reclaim, each turn of kswapd. `Stretch.run` brings in before what Python knows (`BESIDE`: clocks, kswapd's state, the run queue, the TLB) and tells
-afterwards what the rows say, in their order: events, states of tasks (PSI), records for `explain`. The result is the same to the last bit.
+carries the common stops out itself, by the same rules: kswapd wakes; it has kept pace with the task; the task reclaims 32 pages of its own. It
+*notes* what there is to tell, in rows as those who need them want them: events (`core.untold`), changes of tasks' states (`psi.task_changes`),
+visits and stalls for `explain`. `Stretch.run` brings in before what Python knows (`BESIDE`: clocks, kswapd's state, the run queue, the TLB) and hands
+the rows on afterwards. Nobody makes an object of them before he is asked for it. The result is the same to the last bit.
 
-It decides nothing that a reader of Linux would look for here. What is uncommon is left to Python (`common` says when none of it can come up):
+It decides nothing that a reader of Linux would look for here. What is uncommon is left to Python (`common` says when none of it can come up; a
+round of reclaim that stops for a decision after all is a bug, and found):
 
-    nothing was found above the min mark either      direct reclaim, the OOM killer
+    the task's own reclaim has freed nothing         the OOM killer
     a limit of a cgroup, memory.high                 the charge's own reclaim, throttling
     kswapd has given up; a theft of a pageblock      `gfp`
     protected cgroups, dirty files, huge pages, several nodes, another policy; a task on a slice
 
-    one stop in Python: 80 µs, of which the round itself takes 20        in a stretch: 21 µs, and 10 to tell it
+    one stop in Python: 80 µs, of which the round itself takes 20        in a stretch: 21 µs, and 4 to hand on what is to be told
 
 Sources: as for `gfp`, `vmscan`, `fair`, `memory.settle`, `tlb.access`; the test that compares both ways is tests/core/mm/test_thrash.py.
 """
@@ -30,10 +32,9 @@ import numpy as np
 
 from core.columns import by_reference
 from core.direct import Direct
-from core.events import Watermark
 from core.jit import inline, njit, step
 from core.mm import rmap_walk, tlb, told, vmscan
-from core.mm.fault import F_POPULATE, READ_IN, access_pages
+from core.mm.fault import COW, F_POPULATE, READ_IN, ZERO_COW, access_pages
 from core.mm.mm_types import (
     CLASSIC,
     CTL_FAIL_NTH,
@@ -44,19 +45,22 @@ from core.mm.mm_types import (
     CTL_STEAL,
     WMARK_LOW,
     WMARK_MIN,
-    ZONE_NAMES,
     ZONES_PER_NODE,
     Array,
     State,
 )
 from core.mm.page_ops import NO_PAGE, RUNS_FULL
+from core.mm.pcp import drain_zones
 from core.mm.rmap_walk import MAX_VISITS, Rmap
-from core.mm.shrink_node import DEF_PRIORITY, balance_round, pgdat_balanced, snapshot_refaults
+from core.mm.shrink_node import DEF_PRIORITY, FULL, SWAP_CLUSTER_MAX, balance_round, pgdat_balanced, snapshot_refaults, try_to_free_pages
 from core.mm.swap_readahead import ZRAM
 from core.mm.swapfile import swap_area
 from core.mm.tlb_walk import access_tlb, flush_asid
 from core.mm.vmscan import MAX_RECLAIM_RETRIES
+from core.panic import KernelBug
+from core.record import keep_all
 from core.sched import fair, psi
+from core.untold import AT, CAUSE, CGROUP, REST, TIMER, WHAT, WIDTH
 from core.vmstat import EVENT, NR_FILE_DIRTY
 
 if TYPE_CHECKING:
@@ -65,40 +69,48 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Vma
     from core.sched.task import Task
 
-PAGEOUTRUN, LOW_WMARK_HIT_QUICKLY = EVENT["pageoutrun"], EVENT["kswapd_low_wmark_hit_quickly"]
+PAGEOUTRUN, LOW_WMARK_HIT_QUICKLY, ALLOCSTALL = EVENT["pageoutrun"], EVENT["kswapd_low_wmark_hit_quickly"], EVENT["allocstall_movable"]
 CYCLES_PER_NS = 3
 
 # How far the last stop is carried out when a stretch ends.
-UNSETTLED, UNWALKED, UNDECIDED, DECIDED = range(4)
+UNSETTLED, UNWALKED, UNDECIDED, FRUITLESS, DECIDED = range(5)  # FRUITLESS: the task's own reclaim has freed nothing
 
 # What Python knows and a stretch goes on with. Times in ns.
 BESIDE = np.dtype([(name, "i8") for name in (
-    "stage", "before", "tries", "noted",  # how it ended; accesses made before the last stop; rows of the log
+    "stage", "before", "tries", "stopped",  # how it ended; accesses made before the last stop; why a round of reclaim stopped
+    "told", "changed", "visited", "stalled",  # rows of the logs
+    "nr_events", "cause", "quiet", "state",  # events so far; what the task's follow from; are its faults none; its state for PSI
     "now", "user_ns", "asleep_ns", "others_ns", "disk_waits",  # the clock
-    "pid", "minflt", "majflt", "faults",  # the task
-    "awake", "priority", "reclaimed", "failures", "until", "time_ns", "ran",  # kswapd
-    "same_cpu", "queued", "rq_now", "iowait_ns", "idle_ns", "io_until", "system_ns",  # the processor that it runs on
-    "cpu", "asid", "gen", "flushed", "local_all", "accesses", "hits", "l2_hits", "misses", "cycles", "walk", "l2",  # the TLB
+    "pid", "cgroup", "minflt", "majflt", "faults",  # the task
+    "awake", "priority", "reclaimed", "failures", "until", "time_ns", "ran", "for",  # kswapd; the event that it woke for
+    "rq", "same_cpu", "queued", "rq_now", "iowait_ns", "idle_ns", "io_until", "system_ns",  # the processor that it runs on
+    "cpu", "asid", "gen", "flushed", "local_all", "local_one", "accesses", "hits", "l2_hits", "misses", "cycles", "walk", "l2",  # the TLB
     "access_ns", "scan_ns", "swap_out_ns", "visits", "populate",
 )])  # fmt: skip
-WIDTH, NOTES = 18, 1024  # of the log
-# its rows: what, when, and
-FAULTS = 0  # kind, first page, how many, step
-READ = 1  # first page, reads, pages, slot, when it began, was it a stall
-SHORTAGE = 2  # zone, free, low mark
-VISIT = 3  # cgroup, priority, visit, looked, scanned, freed, written; then scanned and freed list by list
-TURN = 4  # of kswapd: when it began, how long it took, does it sleep now
+NOTES, CHANGES = 1024, 2048  # rows of the logs: of events, of visits and of stalls; of tasks' states
+MOST_ROUNDS = 39  # of a direct reclaim: 13 priorities, three times over
+MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
+DIRECT, KSWAPD = range(2)  # who reclaims; rows of `Beside.fresh`
+OVER = (psi.DIRECT_RECLAIM, told.REFAULT)  # what a stall is over
+IN_RECLAIM, IN_READ = range(2)
+KSWAPD_PID, KSWAPD_STATE = -1, psi.RUNNING | psi.ONCPU | psi.MEMSTALL
 
 
 @by_reference
 class Beside(NamedTuple):
-    """What `stretch` is given besides the machine: `row` of BESIDE, what a fault of each kind costs, the log, a fresh scan_control, the TLB."""
+    """What `stretch` is given besides the machine: `row` of BESIDE, what a fault of each kind costs, the logs, a fresh scan_control for each who
+    reclaims, the CPUs' lists of free pages, the TLB.
+    """
 
     row: Array
     prices: Array
-    log: Array
+    events: Array  # told: rows of `core.untold`
+    changes: Array  # changed: when, pid, processor, state, cgroup (`psi.task_changes`)
+    visits: Array  # visited: number of the visit, of its event, when, cgroup, priority, who
+    stalls: Array  # stalled: from, to, over what
     sc: Array  # State.sc as words
     fresh: Array
+    pcp: Array
     tags: Array
     stamps: Array
     tlb_state: Array
@@ -117,7 +129,7 @@ def stretch(s: State, r: Rmap, b: Beside, perm) -> None:
         access_pages(s, perm)
         w["before"], w["stage"] = before, UNSETTLED
         w["tries"] = count_tries(v, before, w["tries"])
-        if w["noted"] + v["nr_runs"] + len(r.order) + ZONES_PER_NODE + 1 > NOTES:
+        if not room(w, v["nr_runs"], len(r.order)):
             return
         settle(s, v, b, v["done"] - before)
         w["stage"] = UNWALKED
@@ -126,13 +138,76 @@ def stretch(s: State, r: Rmap, b: Beside, perm) -> None:
         w["stage"] = UNDECIDED
         if v["reason"] == RUNS_FULL:
             continue
-        if v["reason"] != NO_PAGE or v["mark"] == WMARK_MIN or v["tried"] or s.ctl[CTL_STEAL] or w["failures"] >= MAX_RECLAIM_RETRIES:
+        if v["reason"] != NO_PAGE or v["tried"] or s.ctl[CTL_STEAL] or w["failures"] >= MAX_RECLAIM_RETRIES:
             return
-        wake_kswapd(s, r, b)
+        w["stage"] = slowpath(s, r, b, v)
+        if w["stage"] != DECIDED or w["stopped"] or w["tries"] > MAX_TRIES:
+            return
+
+
+@inline
+def room(w, runs: int, visits: int) -> bool:
+    """Is there room in the logs for the runs of some accesses, and for so many visits of one who reclaims?"""
+    return w["told"] + runs + 2 * visits + ZONES_PER_NODE <= NOTES and w["changed"] + 4 * runs + 2 <= CHANGES and w["visited"] + visits <= NOTES
+
+
+@step
+def slowpath(s: State, r: Rmap, b: Beside, v) -> int:
+    """`gfp.slowpath`: kswapd wakes; or it has kept pace; or the task reclaims. DECIDED: the access is tried again. FRUITLESS: that freed nothing."""
+    w, worked = b.row[0], False
+    if v["mark"] != WMARK_MIN:
+        note_shortage(s, b)
+        kswapd_turn(s, r, b)
         v["mark"] = WMARK_MIN
-        w["stage"] = DECIDED
+        return DECIDED
+    while w["awake"] and w["until"] <= w["now"]:  # gfp.kswapd_keeps_pace
+        if not room(w, 0, len(r.order)):
+            return UNDECIDED
+        kswapd_turn(s, r, b)
+        worked = True
+    if worked and above_min(s):
+        if not w["awake"]:
+            v["mark"] = WMARK_LOW
+        return DECIDED
+    if not room(w, 0, MOST_ROUNDS * len(r.order)):
+        return UNDECIDED
+    return DECIDED if direct_reclaim(s, r, b) else FRUITLESS
 
 
+@inline
+def above_min(s: State) -> bool:
+    """`gfp.above_min`, where no mark is raised."""
+    for zid in range(ZONES_PER_NODE):
+        zone = s.zones[zid]
+        if zone["managed"] and zone["free"] > zone["wmark"][WMARK_MIN] + zone["lowmem_reserve"][3]:
+            return True
+    return False
+
+
+@step
+def direct_reclaim(s: State, r: Rmap, b: Beside) -> int:
+    """The task reclaims 32 pages itself, a stall: how many were freed."""
+    w, begin = b.row[0], b.row[0]["now"]
+    s.vm_event[ALLOCSTALL] += 1
+    state_changes(b, begin, w["state"] | psi.MEMSTALL)
+    begin_reclaim(s, b, DIRECT)
+    while True:
+        w["stopped"] = try_to_free_pages(s, r)
+        tell(s, r, b)
+        if w["stopped"] != FULL:
+            break
+    state_changes(b, w["now"], w["state"])
+    stalled(b, begin, w["now"], IN_RECLAIM)
+    drain_zones(s.zones, b.pcp)
+    return s.sc[0]["nr_reclaimed"]
+
+
+@inline
+def begin_reclaim(s: State, b: Beside, who: int) -> None:
+    """A fresh scan_control (vmscan.begin)."""
+    for i in range(len(b.sc)):
+        b.sc[i] = b.fresh[who, i]
+    s.sc[0]["nr_visits"] = b.row[0]["visits"]
 @inline
 def count_tries(v, before: int, tries: int) -> int:
     """How often the same access has been tried without getting anywhere: not while its page is read, unless it was evicted again meanwhile."""
@@ -142,13 +217,54 @@ def count_tries(v, before: int, tries: int) -> int:
 
 
 @inline
-def note(b: Beside, what: int) -> int:
-    """A new row of the log: its number."""
+def note(b: Beside, what: int, at: int, cause: int, cgroup: int) -> int:
+    """An event: a new row of the log; the place in it of what is its own."""
+    w, row = b.row[0], b.row[0]["told"]
+    b.events[row, AT], b.events[row, CAUSE], b.events[row, WHAT], b.events[row, CGROUP] = at, cause, what, cgroup
+    w["told"] += 1
+    w["nr_events"] += 1
+    return row
+
+
+@inline
+def state_changes(b: Beside, at: int, state: int) -> None:
+    """From then on the task is in this state (psi.set_state)."""
     w = b.row[0]
-    at = w["noted"]
-    w["noted"] += 1
-    b.log[at, 0], b.log[at, 1] = what, w["now"]
-    return at
+    changes(b, at, w["pid"], w["cpu"], state, w["cgroup"])
+
+
+@inline
+def changes(b: Beside, at: int, pid: int, cpu: int, state: int, cgroup: int) -> None:
+    """A row for psi.task_change."""
+    w, row = b.row[0], b.changes[b.row[0]["changed"]]
+    row[0], row[1], row[2], row[3], row[4] = at, pid, cpu, state, cgroup
+    w["changed"] += 1
+
+
+@inline
+def stalled(b: Beside, begin: int, end: int, over: int) -> None:
+    """A stall is over (psi.record_stall)."""
+    w, row = b.row[0], b.stalls[b.row[0]["stalled"]]
+    if end > begin:
+        row[0], row[1], row[2] = begin, end, over
+        w["stalled"] += 1
+
+
+@step
+def read(b: Beside, begin: int, ns: int, stall: bool) -> None:
+    """The task waits for the disk (psi.io_schedule), in a stall or not (psi.memstall)."""
+    w = b.row[0]
+    within = w["state"] | (psi.MEMSTALL if stall else 0)
+    if stall:
+        state_changes(b, begin, within)
+    state_changes(b, begin, within & psi.MEMSTALL | psi.IOWAIT)
+    w["disk_waits"] += 1
+    w["now"] += ns
+    w["asleep_ns"] += ns
+    state_changes(b, w["now"], within)
+    if stall:
+        state_changes(b, w["now"], w["state"])
+        stalled(b, begin, w["now"], IN_READ)
 
 
 @step
@@ -162,8 +278,7 @@ def settle(s: State, v, b: Beside, accesses: int) -> None:
             w["faults"] += run["n"]
             w["minflt"] += run["n"]
             ns += run["n"] * b.prices[run["kind"]]
-            at = note(b, FAULTS)
-            b.log[at, 2], b.log[at, 3], b.log[at, 4], b.log[at, 5] = run["kind"], run["vpn"], run["n"], run["step"]
+            faults(b, run)
             continue
         if run["stall"]:
             before = run["at"] - first - (accesses - left)
@@ -171,18 +286,26 @@ def settle(s: State, v, b: Beside, accesses: int) -> None:
             w["user_ns"] += before * w["access_ns"]
             w["now"] += before * w["access_ns"] + ns
             ns = 0
-        began = w["now"]
-        w["disk_waits"] += 1
-        w["now"] += run["ns"]
-        w["asleep_ns"] += run["ns"]
-        at = note(b, READ)
-        b.log[at, 2], b.log[at, 3], b.log[at, 4], b.log[at, 5] = run["vpn"], run["n"], run["pages"], run["slot"]
-        b.log[at, 6], b.log[at, 7] = began, run["stall"]
-        if not w["populate"] or s.swaps[swap_area(s, run["slot"])]["kind"] == ZRAM:
+        read(b, w["now"], run["ns"], run["stall"] != 0)
+        area, row = swap_area(s, run["slot"]), b.events[note(b, told.READ, w["now"], w["cause"], w["cgroup"])]
+        row[REST], row[REST + 1], row[REST + 2] = w["pid"], run["vpn"], run["n"]
+        row[REST + 3], row[REST + 4], row[REST + 5] = run["pages"], run["slot"], area
+        if not w["populate"] or s.swaps[area]["kind"] == ZRAM:
             w["majflt"] += run["n"]
             w["minflt"] -= run["n"]
     w["user_ns"] += left * w["access_ns"]
     w["now"] += left * w["access_ns"] + ns
+
+
+@inline
+def faults(b: Beside, run) -> None:
+    """`told.faults`."""
+    w = b.row[0]
+    if run["kind"] == COW or run["kind"] == ZERO_COW:
+        w["local_one"] += run["n"]
+    if not w["quiet"]:
+        row = b.events[note(b, told.FAULTS, w["now"], w["cause"], w["cgroup"])]
+        row[REST], row[REST + 1], row[REST + 2], row[REST + 3], row[REST + 4] = w["pid"], run["kind"], run["vpn"], run["n"], run["step"]
 
 
 @step
@@ -212,19 +335,26 @@ def walk(s: State, v, b: Beside, perm, before: int) -> bool:
 
 
 @step
-def wake_kswapd(s: State, r: Rmap, b: Beside) -> None:
-    """A zone is below its low mark: kswapd wakes, if it sleeps, and works for a round (gfp.wake_kswapd), on its own time (fair.kswapd_turn)."""
+def note_shortage(s: State, b: Beside) -> None:
+    """Which zones are below their low marks, if kswapd still sleeps (gfp.note_shortage)."""
     w = b.row[0]
-    if not w["awake"]:
-        for zid in range(ZONES_PER_NODE):
-            zone = s.zones[zid]
-            if zone["managed"] and zone["free"] <= zone["wmark"][WMARK_LOW]:
-                at = note(b, SHORTAGE)
-                b.log[at, 2], b.log[at, 3], b.log[at, 4] = zid, zone["free"], zone["wmark"][WMARK_LOW]
-    start = w["now"]
+    if w["awake"]:
+        return
+    for zid in range(ZONES_PER_NODE):
+        zone = s.zones[zid]
+        if zone["managed"] and zone["free"] <= zone["wmark"][WMARK_LOW]:
+            row = b.events[note(b, told.SHORTAGE, w["now"], w["cause"], 0)]
+            row[REST], row[REST + 1], row[REST + 2] = zid, zone["free"], zone["wmark"][WMARK_LOW]
+            w["for"] = w["nr_events"]
+
+
+@step
+def kswapd_turn(s: State, r: Rmap, b: Beside) -> None:
+    """A round of kswapd's, on its own time (fair.kswapd_turn)."""
+    w, start = b.row[0], b.row[0]["now"]
     begin = max(start, w["until"])
     w["now"] = begin
-    sleeps = kswapd_run(s, r, b)
+    kswapd_run(s, r, b)
     took = w["now"] - begin
     w["until"] = begin + took
     w["time_ns"] += took
@@ -239,8 +369,9 @@ def wake_kswapd(s: State, r: Rmap, b: Beside) -> None:
         w["rq_now"] = start
     w["system_ns"] += took
     w["rq_now"] += took
-    at = note(b, TURN)
-    b.log[at, 2], b.log[at, 3], b.log[at, 4] = begin, took, sleeps
+    if took:
+        changes(b, begin, KSWAPD_PID, w["rq"], KSWAPD_STATE, 0)
+        changes(b, begin + took, KSWAPD_PID, w["rq"], 0, 0)
 
 
 @step
@@ -251,10 +382,9 @@ def kswapd_run(s: State, r: Rmap, b: Beside) -> bool:
         begin_run(s, b)
     if pgdat_balanced(s, 0):
         return kswapd_sleep(s, r, b, True)
-    for i in range(len(b.sc)):
-        b.sc[i] = b.fresh[i]
-    c["priority"], c["nr_visits"] = w["priority"], w["visits"]
-    balance_round(s, r)
+    begin_reclaim(s, b, KSWAPD)
+    c["priority"] = w["priority"]
+    w["stopped"] = balance_round(s, r)
     tell(s, r, b)
     w["reclaimed"] += c["nr_reclaimed"]
     if c["nr_scanned"] < c["nr_to_reclaim"] or c["nr_reclaimed"] == 0:
@@ -284,7 +414,7 @@ def kswapd_sleep(s: State, r: Rmap, b: Beside, useful: bool) -> bool:
     if useful and balanced:
         s.vm_event[LOW_WMARK_HIT_QUICKLY] += 1
     if balanced or w["failures"] >= MAX_RECLAIM_RETRIES:
-        w["awake"] = 0
+        w["awake"], w["for"] = 0, 0
         return True
     begin_run(s, b)
     return False
@@ -292,22 +422,29 @@ def kswapd_sleep(s: State, r: Rmap, b: Beside, useful: bool) -> bool:
 
 @step
 def tell(s: State, r: Rmap, b: Beside) -> None:
-    """What the visits of the round came to: their time, and a row for each (vmscan.tell)."""
+    """What the visits of the rounds came to: their time, their events, their rows for `explain` (vmscan.tell)."""
     w, c = b.row[0], s.sc[0]
+    cause = w["for"] if c["kswapd"] and w["for"] else w["cause"]
     for i in range(c["row"]):
-        row = r.visits[i]
-        w["now"] += row["scanned"] * w["scan_ns"]
-        if not row["looked"] and not row["scanned"]:
-            continue
-        at = note(b, VISIT)
-        b.log[at, 2], b.log[at, 3], b.log[at, 4] = row["memcg"], row["priority"], row["visit"]
-        b.log[at, 5], b.log[at, 6], b.log[at, 7], b.log[at, 8] = row["looked"], row["scanned"], row["freed"], row["written"]
-        for lru in range(4):
-            b.log[at, 9 + lru], b.log[at, 13 + lru] = row["list_scanned"][lru], row["list_freed"][lru]
-        if row["looked"]:
-            w["visits"] = row["visit"] + 1
-        if row["scanned"]:
-            w["now"] += row["written"] * w["swap_out_ns"]
+        visit = r.visits[i]
+        w["now"] += visit["scanned"] * w["scan_ns"]
+        if visit["looked"]:
+            row = b.visits[w["visited"]]
+            row[0], row[1], row[2] = visit["visit"], w["nr_events"] + 1 if visit["scanned"] else 0, w["now"]
+            row[3], row[4], row[5] = visit["memcg"], visit["priority"], visit["kswapd"]
+            w["visited"] += 1
+            w["visits"] = visit["visit"] + 1
+        if visit["scanned"]:
+            row = b.events[note(b, told.RECLAIM, w["now"], cause, visit["memcg"])]
+            row[REST], row[REST + 1], row[REST + 2], row[REST + 3] = visit["kswapd"], visit["priority"], visit["scanned"], visit["freed"]
+            for lru in range(4):
+                row[REST + 4 + lru], row[REST + 8 + lru] = visit["list_scanned"][lru], visit["list_freed"][lru]
+            w["now"] += visit["written"] * w["swap_out_ns"]
+            if visit["written"]:
+                number = w["nr_events"]
+                b.events[note(b, told.WRITTEN, w["now"], number, visit["memcg"]), REST] = visit["written"]
+    if c["row"]:
+        r.visits[0] = r.visits[c["row"] % len(r.visits)]
     c["row"] = 0
 
 
@@ -334,12 +471,6 @@ def common(k: Kernel, task: Task, vma: Vma) -> bool:
     return len(ids) < MAX_VISITS and not (groups["low"].any() or groups["min"].any() or groups["split_len"].any())
 
 
-def allocates_low(k: Kernel) -> bool:
-    """Will the next access ask for frames above the low mark? Then whoever finds none wakes kswapd, and has not come down to reclaiming himself."""
-    v = k.s.vmf[0]
-    return int(v["ra_mark"] if v["ra_next"] else v["mark"]) == WMARK_LOW
-
-
 class Stretch:
     """The stretches of one run of accesses: what they need, and what becomes of their notes."""
 
@@ -348,8 +479,11 @@ class Stretch:
     def __init__(self, k: Kernel, task: Task) -> None:
         self.k, self.task, self.rq = k, task, fair.kswapd_rq(k, 0)
         cols, prices = k.tlb_columns, [told.price(k, kind) for kind in range(len(told.PRICES))]
-        row, log, words = np.zeros(1, BESIDE), np.empty((NOTES, WIDTH), np.int64), k.s.sc.view(np.ndarray).view(np.int64)
-        self.beside = Beside(row, np.array(prices, np.int64), log, words, np.zeros_like(words), cols.tags, cols.stamps, cols.state, cols.geom)
+        row, words = np.zeros(1, BESIDE), k.s.sc.view(np.ndarray).view(np.int64)
+        events, changes, visits, stalls = (np.empty(shape, np.int64) for shape in ((NOTES, WIDTH), (CHANGES, 5), (NOTES, 6), (NOTES, 3)))
+        fresh = np.zeros((2, len(words)), np.int64)
+        self.beside = Beside(row, np.array(prices, np.int64), events, changes, visits, stalls, words, fresh, k.pcp.rows,
+                             cols.tags, cols.stamps, cols.state, cols.geom)  # fmt: skip
 
     def run(self, order: Array, tries: int, outcome: TouchOutcome) -> tuple[int, int, int]:
         """One stretch: how far its last stop is carried out (UNSETTLED ...), the accesses made before that, and its `tries`."""
@@ -357,7 +491,9 @@ class Stretch:
         self.bring(tries)
         STRETCH.run(k.s, rmap_walk.tables(k), b, order)
         w = dict(zip(BESIDE.names or (), b.row[0].item(), strict=True))
-        self.tell(b.log[: w["noted"]].tolist())
+        if w["stopped"]:
+            raise KernelBug(f"reclaim stopped for a decision ({w['stopped']}) in a stretch: `thrash.common` does not know of it")
+        self.tell(w)
         self.take_back(w)
         outcome.faults += w["faults"]
         return w["stage"], w["before"], w["tries"]
@@ -368,13 +504,15 @@ class Stretch:
         clock, costs, cpu = k.clock, k.costs, self.k.tlb.cpus[self.task.cpu]
         walk, l2, _ = k.tlb_costs
         self.beside.row[0] = (
-            0, 0, tries, 0, clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns, clock.disk_waits, task.pid, task.minflt, task.majflt, 0,
-            daemon["awake"], daemon["priority"], daemon["reclaimed"], daemon["failures"], daemon["until"], daemon["time_ns"], 0,
-            rq.number == task.cpu, bool(rq.queue), rq.now, rq.iowait_ns, rq.idle_ns, rq.io_until, rq.system_ns,
-            task.cpu, cpu.asid, cpu.gens[cpu.asid], -1, cpu.local_all, 0, 0, 0, 0, 0, walk, l2,
+            0, 0, tries, 0, 0, 0, 0, 0, k.nr_events, k.causes[-1] if k.causes else 0, k.quiet, k.psi.flags.get(task.pid, 0),
+            clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns, clock.disk_waits, task.pid, task.cgroup.id, task.minflt, task.majflt, 0,
+            daemon["awake"], daemon["priority"], daemon["reclaimed"], daemon["failures"], daemon["until"], daemon["time_ns"], 0, daemon["cause"],
+            rq.number, rq.number == task.cpu, bool(rq.queue), rq.now, rq.iowait_ns, rq.idle_ns, rq.io_until, rq.system_ns,
+            task.cpu, cpu.asid, cpu.gens[cpu.asid], -1, cpu.local_all, cpu.local_one, 0, 0, 0, 0, 0, walk, l2,
             costs.access, costs.scan_page, costs.swap_out, k.records.nr_visits, int(k.s.vmf["flags"][0]) & F_POPULATE,
         )  # fmt: skip
-        vmscan.begin(k, 0, vmscan.pages_to_balance(k, 0), kswapd=True, into=self.beside.fresh)
+        vmscan.begin(k, 0, SWAP_CLUSTER_MAX, into=self.beside.fresh[DIRECT])
+        vmscan.begin(k, 0, vmscan.pages_to_balance(k, 0), kswapd=True, into=self.beside.fresh[KSWAPD])
 
     def take_back(self, w: dict[str, int]) -> None:
         """How far everything has come."""
@@ -383,11 +521,11 @@ class Stretch:
         clock.now, clock.user_ns, clock.asleep_ns, clock.others_ns, clock.disk_waits = (
             w["now"], w["user_ns"], w["asleep_ns"], w["others_ns"], w["disk_waits"])  # fmt: skip
         task.minflt, task.majflt = w["minflt"], w["majflt"]
-        daemon.update({name: w[name] for name in ("priority", "reclaimed", "failures", "until", "time_ns")}, awake=bool(w["awake"]))
+        daemon.update({name: w[name] for name in ("priority", "reclaimed", "failures", "until", "time_ns")}, awake=bool(w["awake"]), cause=w["for"])
         if w["ran"]:
             daemon.update(need_aging=False, boosts={})
         rq.now, rq.iowait_ns, rq.idle_ns, rq.system_ns = w["rq_now"], w["iowait_ns"], w["idle_ns"], w["system_ns"]
-        cpu.gens[cpu.asid], cpu.local_all = w["gen"], w["local_all"]
+        cpu.gens[cpu.asid], cpu.local_all, cpu.local_one = w["gen"], w["local_all"], w["local_one"]
         if w["flushed"] >= 0:
             cpu.flushed[cpu.asid] = (tlb.BY_RECLAIM, w["flushed"])
         if w["accesses"]:
@@ -395,23 +533,18 @@ class Stretch:
         if k.rmap[1].file_lost.any():
             rmap_walk.settle(k)
 
-    def tell(self, notes: list[list[int]]) -> None:
-        """What happened, note by note, as those who did it would have told."""
-        k, task, rq, daemon = self.k, self.task, self.rq, self.k.kswapd[0]
-        for what, at, *x in notes:
-            if what == FAULTS:
-                told.faults(k, task, at, x[0], x[1], x[2], x[3])
-            elif what == READ:
-                vpn, n, pages, slot, began, stall = x[:6]
-                psi.slept(k, task, began, at, told.REFAULT if stall else None)
-                told.reads(k, task, at, slot, vpn, n, pages)
-            elif what == VISIT:
-                with k.because(daemon["cause"]):
-                    vmscan.tell_visit(k, at, 0, "kswapd", x[:7], x[7:11], x[11:15])
-            elif what == TURN:
-                begin, took, sleeps = x[:3]
-                fair.kswapd_worked(k, 0, rq, begin, took)
-                if sleeps:
-                    daemon["cause"] = 0
-            else:
-                daemon["cause"] = k.emit(Watermark(at, 0, ZONE_NAMES[x[0] % ZONES_PER_NODE], "low", x[1], x[2], "kswapd"))
+    def tell(self, w: dict[str, int]) -> None:
+        """What happened: events and states of tasks, as rows; records, as those who did it would have kept them."""
+        k, b, task = self.k, self.beside, self.task
+        events, cause = b.events[: w["told"]], k.causes[-1] if k.causes else 0
+        groups = events[:, CGROUP].copy()
+        for id in set(groups.tolist()):
+            events[groups == id, CGROUP] = k.untold.word(k.cgroups[id].path)
+        events[:, TIMER] = k.untold.word(k.timer)
+        k.emit_rows(events)
+        psi.task_changes(k, b.changes[: w["changed"]])
+        keep_all(k.records.stalls, [psi.stall(task, begin, end, OVER[over], cause) for begin, end, over in b.stalls[: w["stalled"]].tolist()])
+        keep_all(k.records.visits, [vmscan.visit_of(visit, event, at, told.RECLAIMERS[who], 0, k.cgroups[memcg].path, priority)
+                                    for visit, event, at, memcg, priority, who in b.visits[: w["visited"]].tolist()])  # fmt: skip
+        k.records.nr_visits = w["visits"]
+        k.unordered = True

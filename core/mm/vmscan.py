@@ -24,6 +24,7 @@ Time: each look, each write and each wait has its price in `Costs`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.direct import Direct
@@ -144,6 +145,16 @@ def tell(k: Kernel, who: str) -> None:
         k.s.sc[0]["row"] = 0
 
 
+def visit_of(visit: int, event: int, at: int, who: str, node: int, cgroup: str, priority: int) -> dict[str, Any]:
+    """What is kept of a visit for `explain`; `event`: the number of its event, 0 if nothing was scanned."""
+    return {"visit": visit, "event": event, "clock_ns": at, "by": who, "node": node, "cgroup": cgroup, "priority": priority}
+
+
+def lists_by_name(scanned: Sequence[int], freed: Sequence[int]) -> dict[str, list[int]]:
+    """Pages scanned and freed of each LRU list that was looked at."""
+    return {name: [scanned[lru], freed[lru]] for lru, name in enumerate(LISTS) if scanned[lru]}
+
+
 def tell_visit(k: Kernel, at: int, node: int, who: str, row: list[int], list_scanned: list[int], list_freed: list[int]) -> None:
     """The events of a visit, whose looks were done `at`, and its row for `explain`. What it wrote takes its time after that.
 
@@ -152,12 +163,10 @@ def tell_visit(k: Kernel, at: int, node: int, who: str, row: list[int], list_sca
     memcg, priority, visit, looked, scanned, freed, written = row
     path = k.cgroups[memcg].path
     if looked:
-        keep(k.records.visits, {"visit": visit, "event": k.nr_events + 1 if scanned else 0, "clock_ns": at, "by": who,
-                                "node": node, "cgroup": path, "priority": priority})  # fmt: skip
+        keep(k.records.visits, visit_of(visit, k.nr_events + 1 if scanned else 0, at, who, node, path, priority))
         k.records.nr_visits = visit + 1
     if scanned:
-        lists = {name: [list_scanned[lru], list_freed[lru]] for lru, name in enumerate(LISTS) if list_scanned[lru]}
-        number = k.emit(Reclaim(at, who, node, path, priority, scanned, freed, lists))
+        number = k.emit(Reclaim(at, who, node, path, priority, scanned, freed, lists_by_name(list_scanned, list_freed)))
         if written:
             with k.because(number):
                 k.emit(SwapOut(at + written * k.costs.swap_out, written, 0, 0, path))
@@ -272,8 +281,7 @@ def pageout(k: Kernel, node: int) -> int:
     pageout_range(k.s, rmap_walk.tables(k))
     rmap_walk.settle(k)
     if int(k.s.ctl[CTL_LOOKS]) > looked:
-        keep(k.records.visits, {"visit": k.records.nr_visits, "event": 0, "clock_ns": k.clock.now, "by": "madvise", "node": node, "cgroup": "/",
-                                "priority": 0})  # fmt: skip
+        keep(k.records.visits, visit_of(k.records.nr_visits, 0, k.clock.now, "madvise", node, "/", 0))
         k.records.nr_visits += 1
     written = int(c["nr_io"])
     if written:

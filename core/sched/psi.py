@@ -52,7 +52,9 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from core.events import Psi
 from core.record import keep
@@ -60,6 +62,7 @@ from core.record import keep
 if TYPE_CHECKING:
     from core.kernel import Kernel
     from core.mm.memcontrol import Cgroup
+    from core.mm.mm_types import Array
     from core.sched.task import Task
 
 NSEC_PER_TICK = 4_000_000  # HZ = 250
@@ -73,6 +76,7 @@ RESOURCES = ("io", "memory", "cpu")
 IO_SOME, IO_FULL, MEM_SOME, MEM_FULL, CPU_SOME, CPU_FULL, NONIDLE = range(7)
 NR_STATES = NONIDLE
 NAMES = ("some", "full")
+DIRECT_RECLAIM = "direct reclaim"  # a stall
 WINDOW_MIN_US, WINDOW_MAX_US = 500_000, 10_000_000
 UPDATES_PER_WINDOW = 10
 
@@ -160,22 +164,20 @@ def counts(flags: int) -> tuple[int, ...]:
 
 # By old and new state of a task: what that adds to each count.
 CHANGES = [[tuple(b - a for a, b in zip(counts(old), counts(new), strict=True)) for new in range(16)] for old in range(16)]
+COUNTS = np.array([counts(flags) for flags in range(16)], np.int64)
+
+
+def test_states(running: Any, oncpu: Any, iowait: Any, memstall: Any, memstall_running: Any, memstall_oncpu: Any) -> tuple[Any, ...]:
+    """Which states hold where so many tasks are in each (test_state), IO_SOME to NONIDLE: for one moment, or for many at once (arrays)."""
+    io, memory, cpu = iowait > 0, memstall > 0, running > oncpu
+    full = (running == memstall_running) | (memstall_oncpu > 0)
+    return io, io & (running == 0), memory, memory & full, cpu, cpu & (oncpu == 0), (running > 0) | io | memory
 
 
 @lru_cache(maxsize=1024)
-def test_states(running: int, oncpu: int, iowait: int, memstall: int, memstall_running: int, memstall_oncpu: int) -> tuple[int, ...]:
-    """The states that hold where so many tasks are in each (test_state)."""
-    states = []
-    if iowait:
-        states += [IO_SOME] if running else [IO_SOME, IO_FULL]
-    if memstall:
-        full = running == memstall_running or memstall_oncpu
-        states += [MEM_SOME, MEM_FULL] if full else [MEM_SOME]
-    if running > oncpu:
-        states += [CPU_SOME] if oncpu else [CPU_SOME, CPU_FULL]
-    if running or iowait or memstall:
-        states.append(NONIDLE)
-    return tuple(states)
+def states_of(*counts: int) -> tuple[int, ...]:
+    """The states that hold at a moment."""
+    return tuple(state for state, holds in enumerate(test_states(*counts)) if holds)
 
 
 class GroupCpu:
@@ -198,7 +200,7 @@ class GroupCpu:
         self.memstall += memstall
         self.memstall_running += memstall_running
         self.memstall_oncpu += memstall_oncpu
-        self.states = test_states(self.running, self.oncpu, self.iowait, self.memstall, self.memstall_running, self.memstall_oncpu)
+        self.states = states_of(self.running, self.oncpu, self.iowait, self.memstall, self.memstall_running, self.memstall_oncpu)
 
     def run(self, now: int) -> None:
         """Time passes (record_times)."""
@@ -207,6 +209,17 @@ class GroupCpu:
             for state in self.states:
                 self.times[state] += passed
             self.since = now
+
+    def run_through(self, times: Array, changes: Array) -> None:
+        """`run` and `count` for many changes at once, in order of time; `changes`: what each adds to the counts."""
+        before = [self.running, self.oncpu, self.iowait, self.memstall, self.memstall_running, self.memstall_oncpu]
+        counts = np.vstack([before, changes]).cumsum(axis=0)
+        passed = np.diff(times, prepend=self.since)
+        for state, holds in enumerate(test_states(*counts[:-1].T)):
+            self.times[state] += int(passed[holds].sum())
+        self.since = int(times[-1])
+        self.running, self.oncpu, self.iowait, self.memstall, self.memstall_running, self.memstall_oncpu = counts[-1].tolist()
+        self.states = states_of(*counts[-1].tolist())
 
 
 class Aggregate:
@@ -263,6 +276,23 @@ class PsiGroup:
         if self.triggers:
             fired += self.watch(now, before)
         return fired
+
+    def change_many(self, cpus: Array, times: Array, changes: Array) -> None:
+        """Many changes, in order of time, of a group without triggers: what each adds to the counts of its processor.
+
+        They go by stretches in which no period ends.
+        """
+        at = 0
+        while at < len(times):
+            self.advance(int(times[at]))
+            stop = max(at + 1, int(np.searchsorted(times, self.next_update)))
+            for cpu in dict.fromkeys(cpus[at:stop].tolist()):
+                mine = at + np.flatnonzero(cpus[at:stop] == cpu)
+                if cpu not in self.cpus:
+                    self.cpus[cpu] = GroupCpu(int(times[mine[0]]))
+                self.cpus[cpu].run_through(times[mine], changes[mine])
+            self.now = max(self.now, int(times[stop - 1]))
+            at = stop
 
     def holding(self) -> set[int]:
         """The states that hold on some processor."""
@@ -408,6 +438,41 @@ def task_change(k: Kernel, pid: int, cpu: int, cgroup: Cgroup, now: int, flags: 
         changes.append((now, tasks.seq, pid, cpu, flags, cgroup))
 
 
+def task_changes(k: Kernel, rows: Array) -> None:
+    """`task_change` for many, one after the other: rows of time, pid, cpu, flags, number of the cgroup. They stay rows until they are carried out."""
+    tasks, at = k.psi, 0
+    while at < len(rows) and len(tasks.changes) < 2:  # until there is something for the next to follow
+        now, pid, cpu, flags, cgroup = rows[at].tolist()
+        task_change(k, pid, cpu, k.cgroups[cgroup], now, flags)
+        at += 1
+    rows = rows[at:]
+    if not len(rows):
+        return
+    if tasks.changes[-1][2] == rows[0, 1] and tasks.changes[-1][0] == rows[0, 0]:
+        tasks.changes.pop()
+    lasts = np.append((np.diff(rows[:, :2], axis=0) != 0).any(axis=1), True)
+    numbered = np.insert(rows, 1, tasks.seq + 1 + np.arange(len(rows)), axis=1)[lasts]
+    tasks.seq += len(rows)
+    k.untold.changes.append(numbered[:-1])
+    tasks.changes += as_changes(k.cgroups, numbered[-1:])
+    begun = []  # since when each task has been in some state without a break
+    for pid in np.unique(rows[:, 1]).tolist():
+        mine = np.flatnonzero(rows[:, 1] == pid)
+        breaks = np.flatnonzero(rows[mine, 3] == 0)
+        if len(breaks):
+            tasks.flags.pop(pid, None)
+            mine = mine[breaks[-1] + 1 :]
+        if len(mine):
+            begun.append((int(mine[0]), pid, int(rows[mine[-1], 3])))
+    for _, pid, state in sorted(begun):
+        tasks.flags[pid] = state
+
+
+def as_changes(groups: dict[int, Cgroup], rows: Array) -> list[tuple[int, int, int, int, int, Cgroup]]:
+    """The changes that rows of `task_changes`, numbered, stand for."""
+    return [(now, seq, pid, cpu, flags, groups[cgroup]) for now, seq, pid, cpu, flags, cgroup in rows.tolist()]
+
+
 def set_state(k: Kernel, task: Task, flags: int) -> None:
     """The state of a task from now on."""
     task_change(k, task.pid, task.cpu, task.cgroup, k.clock.now, flags)
@@ -416,6 +481,7 @@ def set_state(k: Kernel, task: Task, flags: int) -> None:
 def forget(k: Kernel, task: Task) -> None:
     """A task dies: what was noted about its future does not come to pass."""
     now = k.clock.now
+    one_by_one(k)
     k.psi.changes = [change for change in k.psi.changes if change[2] != task.pid or change[0] <= now]
     if task.pid in k.psi.flags:
         set_state(k, task, 0)
@@ -423,6 +489,7 @@ def forget(k: Kernel, task: Task) -> None:
 
 def move(k: Kernel, task: Task) -> None:
     """A task has changed its cgroup: its state counts there from now on (cgroup_move_task)."""
+    one_by_one(k)
     tasks, now = k.psi, k.clock.now
     tasks.changes = [(*change[:5], task.cgroup) if change[2] == task.pid and change[0] > now else change for change in tasks.changes]
     if task.pid in tasks.flags:
@@ -435,15 +502,66 @@ def move(k: Kernel, task: Task) -> None:
 def settle(k: Kernel, until: int) -> None:
     """Carry out the changes before `until`, in order of time."""
     tasks = k.psi
-    if tasks.changes and tasks.changes[0][0] < until:
+    due = bool(tasks.changes) and tasks.changes[0][0] < until
+    if tasks.watched or not due:
+        one_by_one(k)
+    if k.untold.changes:
+        carry_out_many(k, until)
+    elif due:
         tasks.changes.sort()
-        due = 0
-        while due < len(tasks.changes) and tasks.changes[due][0] < until:
-            _carry_out(k, tasks, tasks.changes[due])
-            due += 1
-        del tasks.changes[:due]
+        done = 0
+        while done < len(tasks.changes) and tasks.changes[done][0] < until:
+            _carry_out(k, tasks, tasks.changes[done])
+            done += 1
+        del tasks.changes[:done]
     for cgroup in tasks.watched:
         report(k, cgroup.path, cgroup.psi.advance(until))
+
+
+def one_by_one(k: Kernel) -> None:
+    """What was noted in rows is to be carried out change by change after all."""
+    for rows in k.untold.changes:
+        k.psi.changes[-1:-1] = as_changes(k.cgroups, rows)
+    k.untold.changes.clear()
+
+
+def carry_out_many(k: Kernel, until: int) -> None:
+    """`_carry_out` for all changes before `until`, those that were noted in rows and the others; nobody watches."""
+    tasks = k.psi
+    groups = k.cgroups | {change[5].id: change[5] for change in tasks.changes} | {was[2].id: was[2] for was in tasks.known.values()}
+    singly = np.array([(*change[:5], change[5].id) for change in tasks.changes], np.int64)
+    rows = np.vstack([singly, *k.untold.changes])
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    due = int(np.searchsorted(rows[:, 0], until))
+    tasks.changes = as_changes(groups, rows[due:])
+    k.untold.changes.clear()
+    rows = rows[:due]
+    cpus, flags, cgroups = states_and_before(tasks, groups, rows)
+    times, changes = np.repeat(rows[:, 0], 2), COUNTS[flags]
+    changes[::2] *= -1
+    concerned = {id: groups[id].ancestors for id in np.unique(cgroups).tolist()}
+    for group in dict.fromkeys(group for above in concerned.values() for group in above):
+        mine = np.isin(cgroups, [id for id, above in concerned.items() if group in above])
+        group.psi.change_many(cpus[mine], times[mine], changes[mine])
+
+
+def states_and_before(tasks: PsiTasks, groups: dict[int, Cgroup], rows: Array) -> Array:
+    """Of each change, in order of time, first what was known of its task before, then what is now: processors, states, cgroups."""
+    pairs = np.repeat(rows[:, 3:], 2, axis=0)
+    by_task = np.argsort(rows[:, 2], kind="stable")
+    again = rows[by_task[1:], 2] == rows[by_task[:-1], 2]
+    pairs[2 * by_task[1:][again]] = rows[by_task[:-1][again], 3:]
+    for at in by_task[np.insert(~again, 0, True)].tolist():  # each task's first
+        was = tasks.known.get(int(rows[at, 2]))
+        pairs[2 * at] = (was[0], was[1], was[2].id) if was is not None else (0, 0, 0)
+    for at in sorted(by_task[np.append(~again, True)].tolist()):  # and last
+        pid, cpu, flags, cgroup = rows[at, 2:].tolist()
+        tasks.known.pop(pid, None)
+        if flags:
+            tasks.known[pid] = (cpu, flags, groups[cgroup])
+    fresh = np.flatnonzero(pairs[::2, 1] == 0)  # it was in no state: nowhere else either
+    pairs[2 * fresh, 0], pairs[2 * fresh, 2] = pairs[2 * fresh + 1, 0], pairs[2 * fresh + 1, 2]
+    return pairs.T
 
 
 def _carry_out(k: Kernel, tasks: PsiTasks, change: tuple[int, int, int, int, int, Cgroup]) -> None:
@@ -486,26 +604,18 @@ def memstall(k: Kernel, task: Task | None, over: str) -> Iterator[None]:
 def record_stall(k: Kernel, task: Task, begin: int, end: int, over: str, event: int) -> None:
     """A stall is over; one of no length is none."""
     if end > begin:
-        keep(k.records.stalls, {"begin_ns": begin, "end_ns": end, "pid": task.pid, "cgroup": task.cgroup.path, "over": over, "event": event})
+        keep(k.records.stalls, stall(task, begin, end, over, event))
+
+
+def stall(task: Task, begin: int, end: int, over: str, event: int) -> dict[str, Any]:
+    """What is kept of a stall."""
+    return {"begin_ns": begin, "end_ns": end, "pid": task.pid, "cgroup": task.cgroup.path, "over": over, "event": event}
 
 
 def io_schedule(k: Kernel, ns: int) -> None:
     """The running task, if there is one, sleeps until the disk has done its work (io_schedule)."""
     k.clock.disk_waits += 1
     schedule_timeout(k, ns, IOWAIT)
-
-
-def slept(k: Kernel, task: Task, begin: int, end: int, over: str | None) -> None:
-    """Told afterwards: a task waited for the disk (`io_schedule`), in a stall (`memstall`) if it is said `over` what."""
-    before = k.psi.flags.get(task.pid, 0)
-    within = before if over is None else before | MEMSTALL
-    if over is not None:
-        task_change(k, task.pid, task.cpu, task.cgroup, begin, within)
-    task_change(k, task.pid, task.cpu, task.cgroup, begin, within & MEMSTALL | IOWAIT)
-    task_change(k, task.pid, task.cpu, task.cgroup, end, within)
-    if over is not None:
-        task_change(k, task.pid, task.cpu, task.cgroup, end, within & ~MEMSTALL)
-        record_stall(k, task, begin, end, over, k.causes[-1] if k.causes else 0)
 
 
 def schedule_timeout(k: Kernel, ns: int, state: int = 0) -> None:

@@ -157,3 +157,13 @@ def test_whatever_is_touched(monkeypatch: pytest.MonkeyPatch, steps: list[Step],
 def test_a_long_thrash_is_a_few_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one of each stop: those are several hundred."""
     assert 0 < both_ways(monkeypatch, {}, {}, [FILL, touch()]) < 100
+
+
+def test_events_that_nobody_has_taken_are_in_a_snapshot() -> None:
+    story = Story({}, {}, [FILL])
+    k = story.k
+    k.call("touch", story.pids[0], address=story.at[0], length=SIZE, access="write")
+    assert any(isinstance(event, int) for event in k.events)
+    twin = Kernel.restore(k.snapshot())
+    assert [event.to_dict() for event in twin.drain()] == [event.to_dict() for event in k.drain()]
+    assert twin.digest() == k.digest()
