@@ -244,7 +244,7 @@ class Kernel:
         if any(made.fault):
             for (page, _, _), kind, begin in zip(pages, made.fault, begins, strict=False):
                 if kind:
-                    told.faults(self, task, begin + self.costs.syscall, kind, page, 1, 1)
+                    told.faults(self, task, kind, page, 1, 1, begin + self.costs.syscall)
                     task.minflt += 1
         self.clock.run_user(sum(made.user_ns))
         self.clock.spend(made.clock_ns[-1] - self.clock.now)
