@@ -1,13 +1,14 @@
 """One operation on a kernel, what it did, and what its caller is told of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from app.errors import Problem
 from app.host.policy_client import OURS, PolicyClient
 from app.schemas.calls import Op, render_result
-from core import Event, FsError, Kernel, Result
+from core import Event, FsError, Kernel, Result, Touched
 
 
 @dataclass(slots=True)
@@ -44,6 +45,45 @@ class Outcome:
         if result.tlb is not None:
             answer["tlb"] = result.tlb
         return answer
+
+
+@dataclass(slots=True)
+class Run:
+    """Touches of a page each that were made in one step, and their events: each fault has one."""
+
+    ops: Sequence[Op]
+    made: Touched
+    events: list[Event]
+
+    failed = False  # none of them can
+
+    def last_events(self, before: int) -> list[int]:
+        """The number of the last event up to and with each, where `before` came before."""
+        return list(accumulate(map(bool, self.made.fault), initial=before))[1:]
+
+    def answers(self, seq: int, before: int) -> list[bytes]:
+        """What each answers, as JSON (`Outcome.answer`): the first is number `seq`, and its first event comes after `before`."""
+        made, firsts = self.made, [before, *(ends := self.last_events(before))]
+        columns = (made.fault, made.elapsed_ns, made.clock_ns, made.l1_hits, made.l2_hits, made.misses, made.walk_cycles, firsts, ends)
+        return [
+            (
+                f'{{"result":{{"touched":1}},"errno":null,"signal":null,"fault_address":null,"faults":{{"minor":{fault and 1},"major":0}},'
+                f'"killed":[],"elapsed_ns":{ns},"clock_ns":{clock},"events":{_span(first, last)},"seq":{number},'
+                f'"tlb":{{"accesses":1,"l1_hits":{l1},"l2_hits":{l2},"misses":{misses},"walk_cycles":{cycles}}}}}'
+            ).encode()
+            for number, (fault, ns, clock, l1, l2, misses, cycles, first, last) in enumerate(zip(*columns, strict=False), seq)
+        ]
+
+
+def _span(before: int, last: int) -> str:
+    """The events after one number, up to another."""
+    return f'{{"first":{before + 1},"last":{last}}}' if last > before else "null"
+
+
+def carry_out_run(kernel: Kernel, ops: Sequence[Op]) -> Run | None:
+    """Carry out the first of these operations in one step, if they are such."""
+    made = kernel.calls(ops)
+    return None if made is None else Run(ops[: len(made)], made, kernel.drain())
 
 
 def carry_out(

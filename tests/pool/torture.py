@@ -32,12 +32,13 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from tests.pool.reference import replayed
-from tests.pool.service import Nursery, Workers
+from tests.pool.service import GaveUp, Nursery, Workers
 from tests.storage import postgres
 
 AGAIN = frozenset({409, 502, 503})  # 409: the first request with this key is still under way
 PAGE = 4096
 PATIENCE = 10.0  # it may run beside others, with what they leave of the processors
+STARTS = 20
 GROUP = "/sys/fs/cgroup/app"
 FILES = ("/proc/meminfo", "/proc/vmstat", "/proc/buddyinfo", "/sys/fs/cgroup/memory.stat", f"{GROUP}/memory.current", f"{GROUP}/memory.events",
          f"{GROUP}/memory.stat")  # fmt: skip
@@ -252,9 +253,24 @@ def kill_service(plan: Plan, service: Workers, luck: random.Random, moments: Mom
             if killed >= plan.kills or luck.random() > 0.2:
                 break
             time.sleep(luck.uniform(0.0, 8.0))
-        service.await_ready()
+        await_ready(service)
         print(f"{killed} kills, {moments.answered()} operations", flush=True)
     return killed
+
+
+def await_ready(service: Workers) -> None:
+    """Wait for it; where the machine leaves it so little that its workers are not ready in time, start it again, as whoever runs a service does."""
+    for _ in range(STARTS):
+        try:
+            service.await_ready()
+            return
+        except GaveUp as said:
+            if "took no requests within" not in str(said):
+                raise
+            print("the service gave up: it is started again", flush=True)
+            service.process.wait()
+            service.begin()
+    raise AssertionError("the service does not get ready")
 
 
 KILL: dict[str, Callable[[Plan, Workers, random.Random, Moments], int]] = {"worker": kill_workers, "service": kill_service}
