@@ -50,7 +50,7 @@ from core.abi.mman import (
 from core.abi.page_flags import PG_DIRTY
 from core.events import Process
 from core.jit import njit
-from core.mm import cpuset, memcontrol, memory, mempolicy, mmap, mmzone, pcp, tlb
+from core.mm import cpuset, memcontrol, memory, mempolicy, mlock, mmap, mmzone, pcp, tlb
 from core.mm.filemap import find
 from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
@@ -178,6 +178,8 @@ def load(k: Kernel, task: Task, exe: Inode, locked: bool = False) -> None:
     mm.def_flags = VM_LOCKED if locked else 0
     lay_out(k, task, mm, exe)
     with_quiet_faults(k, task, mm)
+    if not locked:
+        lock_for_a_moment(k, task)
     k.s.mms["lag"][mm.id] = 0
     k.s.mms["events"][mm.id] = STARTUP_FAULTS
     mm.hiwater_vm = mm.total_vm
@@ -211,6 +213,13 @@ def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
         memory.touch(k, task, STACK, STACK_PAGES, 1, memory.WRITE)
         map_vdso(k, task)
         _protect_relro(k, mm)
+
+
+def lock_for_a_moment(k: Kernel, task: Task) -> None:
+    """mlockall and munlockall, as the recorded program begins: all that it has is there then, and each page was marked as accessed once."""
+    with quietly(k, task):
+        mlock.do_mlockall(k, task, ("current",))
+        mlock.do_munlockall(k, task)
 
 
 def _protect_relro(k: Kernel, mm: Mm) -> None:
