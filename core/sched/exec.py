@@ -14,7 +14,8 @@ Every program here is one small static executable, laid out as the recorded one 
 The file lies in the root file system, which is memory (tmpfs): its pages are page cache of shmem kind, in RAM once
 for all processes. So a fresh process has VmSize 1392 kB, RssShmem 720 kB that it shares, RssAnon 648 kB of its own,
 and 7 page tables (VmPTE 28 kB). None of these numbers is written anywhere: exec maps the segments and then
-touches their pages through the fault path, like the program would; the faults do not count in the answers of calls.
+touches their pages through the fault path, like the program would; the faults do not count in the answers of calls. The recorded one began with mlockall and
+munlockall: what stays of them is that each page was marked as accessed (`get_user_pages`), so reclaim that finds it in use takes it for active at once.
 
 Whoever returns from fork runs a few instructions before it asks for anything: `run_user` touches that working set.
 The child faults in what it executes (fault-around brings 16 pages a fault) and copies the stack and data pages it
@@ -50,7 +51,7 @@ from core.abi.mman import (
 from core.abi.page_flags import PG_DIRTY
 from core.events import Process
 from core.jit import njit
-from core.mm import cpuset, memcontrol, memory, mempolicy, mlock, mmap, mmzone, pcp, tlb
+from core.mm import cpuset, memcontrol, memory, mempolicy, mmap, mmzone, pcp, tlb
 from core.mm.filemap import find
 from core.mm.mm_types import WMARK_MIN, Inode, State, ask
 from core.mm.page_ops import pte_alloc
@@ -178,8 +179,6 @@ def load(k: Kernel, task: Task, exe: Inode, locked: bool = False) -> None:
     mm.def_flags = VM_LOCKED if locked else 0
     lay_out(k, task, mm, exe)
     with_quiet_faults(k, task, mm)
-    if not locked:
-        lock_for_a_moment(k, task)
     k.s.mms["lag"][mm.id] = 0
     k.s.mms["events"][mm.id] = STARTUP_FAULTS
     mm.hiwater_vm = mm.total_vm
@@ -202,7 +201,7 @@ def lay_out(k: Kernel, task: Task, mm: Mm, exe: Inode) -> None:
 
 
 def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
-    """The start-up code: relocate, write data and heap, read the rest; then protect what was relocated."""
+    """The start-up code: relocate, write data and heap, read the rest; then protect what was relocated, and see that all is there."""
     with quietly(k, task):
         for start, pages, _, _, written in SEGMENTS:
             if written:
@@ -213,13 +212,7 @@ def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
         memory.touch(k, task, STACK, STACK_PAGES, 1, memory.WRITE)
         map_vdso(k, task)
         _protect_relro(k, mm)
-
-
-def lock_for_a_moment(k: Kernel, task: Task) -> None:
-    """mlockall and munlockall, as the recorded program begins: all that it has is there then, and each page was marked as accessed once."""
-    with quietly(k, task):
-        mlock.do_mlockall(k, task, ("current",))
-        mlock.do_munlockall(k, task)
+        mmap.mm_populate(k, task, 0, STACK + STACK_PAGES)
 
 
 def _protect_relro(k: Kernel, mm: Mm) -> None:
