@@ -48,6 +48,17 @@ OF_KEEPER = ("smaps", "status", "maps")
 OFTEN = {"PAGEWALK_INSTANCE": "torture", "PAGEWALK_SNAPSHOT_EVERY": "25", "PAGEWALK_LIVE_MEMORY": "0"}  # snapshots and hibernation all the time
 
 
+class Wait:
+    """A pause before something is tried again, longer each time: fifty clients that ask and ask leave a service that starts no processor."""
+
+    def __init__(self) -> None:
+        self._most = 0.5
+
+    def __call__(self) -> None:
+        time.sleep(random.uniform(0.2, 1.0) * self._most)
+        self._most = min(self._most * 2, 8.0)
+
+
 @dataclass
 class Client:
     """One session, who works on it and who follows it."""
@@ -69,7 +80,7 @@ class Client:
 
     def send(self, path: str, body: dict) -> dict:
         """One request, repeated under one key until it is answered."""
-        key = str(uuid.uuid4())
+        key, wait = str(uuid.uuid4()), Wait()
         while True:
             with contextlib.suppress(httpx2.TransportError):
                 answer = self.http.post(path, json=body, headers={"Idempotency-Key": key})
@@ -77,7 +88,7 @@ class Client:
                     assert answer.status_code in (200, 201), f"{path}: {answer.status_code} {answer.text[:300]}"
                     return answer.json()
             self.retries += 1
-            time.sleep(random.uniform(0.1, 1.0))
+            wait()
 
     def operation(self, path: str, op: str, pid: int | None = None, **args) -> dict:
         """One operation on its own route."""
@@ -135,7 +146,7 @@ class Client:
     def follow(self) -> None:
         """Every event in order, whatever becomes of the connection."""
         url = f"{self.service.url.replace('http', 'ws')}/v1/sessions/{self.sid}/events"
-        quiet = 0
+        quiet, wait = 0, Wait()
         while quiet < 3:
             after = self.told[-1]["id"] if self.told else 0
             try:
@@ -144,11 +155,11 @@ class Client:
                         event = json.loads(ws.recv(timeout=5))
                         if event["type"] not in ("bookmark", "progress"):
                             self.told.append(event)
-                        quiet = 0
+                        quiet, wait = 0, Wait()
             except TimeoutError:
                 quiet += self.over.is_set()
             except (ConnectionClosed, InvalidHandshake, OSError):
-                time.sleep(random.uniform(0.2, 1.0))
+                wait()
 
     # ---- what became of it
 
