@@ -1,9 +1,9 @@
 """One operation on a kernel, what it did, and what its caller is told of that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, count, repeat
+from typing import Any, Final
 
 from app.errors import Problem
 from app.host.policy_client import OURS, PolicyClient
@@ -63,21 +63,23 @@ class Run:
 
     def answers(self, seq: int, before: int) -> list[bytes]:
         """What each answers, as JSON (`Outcome.answer`): the first is number `seq`, and its first event comes after `before`."""
-        made, firsts = self.made, [before, *(ends := self.last_events(before))]
-        columns = (made.fault, made.elapsed_ns, made.clock_ns, made.l1_hits, made.l2_hits, made.misses, made.walk_cycles, firsts, ends)
-        return [
-            (
-                f'{{"result":{{"touched":1}},"errno":null,"signal":null,"fault_address":null,"faults":{{"minor":{fault and 1},"major":0}},'
-                f'"killed":[],"elapsed_ns":{ns},"clock_ns":{clock},"events":{_span(first, last)},"seq":{number},'
-                f'"tlb":{{"accesses":1,"l1_hits":{l1},"l2_hits":{l2},"misses":{misses},"walk_cycles":{cycles}}}}}'
-            ).encode()
-            for number, (fault, ns, clock, l1, l2, misses, cycles, first, last) in enumerate(zip(*columns, strict=False), seq)
-        ]
+        made = self.made
+        spans: Iterable[bytes] = repeat(b"null")
+        if self.events:
+            ends = self.last_events(before)
+            spans = [b'{"first":%d,"last":%d}' % (last, last) if fault else b"null" for fault, last in zip(made.fault, ends, strict=True)]
+        rows = zip(
+            map(bool, made.fault), made.elapsed_ns, made.clock_ns, spans, count(seq), made.l1_hits, made.l2_hits, made.misses, made.walk_cycles,
+            strict=False,
+        )  # fmt: skip
+        return [TOUCHED % row for row in rows]
 
 
-def _span(before: int, last: int) -> str:
-    """The events after one number, up to another."""
-    return f'{{"first":{before + 1},"last":{last}}}' if last > before else "null"
+TOUCHED: Final = (
+    b'{"result":{"touched":1},"errno":null,"signal":null,"fault_address":null,"faults":{"minor":%d,"major":0},"killed":[],'
+    b'"elapsed_ns":%d,"clock_ns":%d,"events":%b,"seq":%d,'
+    b'"tlb":{"accesses":1,"l1_hits":%d,"l2_hits":%d,"misses":%d,"walk_cycles":%d}}'
+)
 
 
 def carry_out_run(kernel: Kernel, ops: Sequence[Op]) -> Run | None:

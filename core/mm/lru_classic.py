@@ -11,7 +11,8 @@ An anonymous page that was touched once is thus looked at three times before it 
 and one for each of the 7,862 that stayed.
 
 `shrink_list` is the loop, `check_references` the decision per page; `vmscan` says how many of which list.
-I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated).
+I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated). zram has a page when the call
+returns: it is freed at once.
 
 A huge page is one entry of a list and a batch of its own: 512 looks at once. Where the swap device gives no 512 slots in a row it is split and its
 frames are written one by one, 32 to a request. The disk needs five fourths of the time that reclaim does for a request, so of 512 frames 377 are
@@ -196,8 +197,8 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
             if not shmem_writepage(s, zid, pfn, r.file_root[inode]):
                 return activate(s, zid, pfn)
             r.file_lost[inode] += 1
-        write_to_swap(s, zid, pfn)
-        return WRITTEN
+        if not write_to_swap(s, zid, pfn):
+            return WRITTEN
     if page["flags"] & PG_PRIVATE:
         drop_buffers(s, pfn, c["block_heads"])
     if anon and not swapbacked:
@@ -301,15 +302,16 @@ def prefetch_entries(s: State, r: Rmap, taken: int) -> None:
 
 
 @step
-def write_to_swap(s: State, zid: int, pfn: int) -> None:
-    """swap_writepage: the slot holds the page's content now."""
+def write_to_swap(s: State, zid: int, pfn: int) -> bool:
+    """swap_writepage: the slot holds the page's content now. True where the device is done when the call returns (zram: bdev_write_page)."""
     page = s.mem[pfn]
     nr = lru_pages(page["flags"])
     page["flags"] &= ~PG_DIRTY
     kind = swap_area(s, page["private"])
+    done = is_zram(s, kind)
     for i in range(nr):
         s.slots[page["private"] + i]["content"] = s.mem[pfn + i]["content"]
-        if is_zram(s, kind):
+        if done:
             zram_write(s, kind, page["private"] + i, s.mem[pfn + i]["content"])
     if nr > 1:
         s.vm_event[THP_SWPOUT] += 1
@@ -320,6 +322,7 @@ def write_to_swap(s: State, zid: int, pfn: int) -> None:
     stat_add(s, zid, page["memcg"], NR_WRITTEN, nr)
     s.sc[0]["nr_pageout"] += nr
     s.sc[0]["nr_io"] += nr
+    return done
 
 
 @step
