@@ -42,7 +42,7 @@ def test_a_fresh_process_weighs_what_the_recorded_one_did(k: Kernel) -> None:
 
 
 def test_a_programs_own_pages_are_active_after_one_look() -> None:
-    """It began with mlockall, which marks what is there as accessed: those that reclaim finds in use were used twice. Recorded kernels activated 160."""
+    """It began with mlockall, which marks all as accessed: what reclaim then finds in use was used twice. Recorded kernels activated 160."""
     k = Kernel.boot(Machine.from_dict({"memory": "64M", "swap": "64M"}))
     pid = spawn(k)
     own = kb(k, pid, "RssAnon") // 4
