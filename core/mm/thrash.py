@@ -194,11 +194,11 @@ def direct_reclaim(s: State, r: Rmap, b: Beside) -> int:
     s.vm_event[ALLOCSTALL] += 1
     state_changes(b, begin, w["state"] | psi.MEMSTALL)
     begin_reclaim(s, b, DIRECT)
-    while True:
-        w["stopped"] = try_to_free_pages(s, r)
+    reason = FULL
+    while reason == FULL:
+        reason = try_to_free_pages(s, r)
         tell(s, r, b)
-        if w["stopped"] != FULL:
-            break
+    w["stopped"] = max(w["stopped"], reason)
     state_changes(b, w["now"], w["state"])
     stalled(b, begin, w["now"], IN_RECLAIM)
     drain_zones(s.zones, b.pcp)
@@ -387,7 +387,7 @@ def kswapd_run(s: State, r: Rmap, b: Beside) -> bool:
         return kswapd_sleep(s, r, b, True)
     begin_reclaim(s, b, KSWAPD)
     c["priority"] = w["priority"]
-    w["stopped"] = balance_round(s, r)
+    w["stopped"] = max(w["stopped"], balance_round(s, r))
     tell(s, r, b)
     w["reclaimed"] += c["nr_reclaimed"]
     if c["nr_scanned"] < c["nr_to_reclaim"] or c["nr_reclaimed"] == 0:
