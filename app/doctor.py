@@ -4,6 +4,7 @@ Each check is a function of the settings that answers one Finding; it changes no
 """
 
 import errno
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +32,8 @@ DISK_LOW: Final = 1 << 30
 DISK_FULL: Final = 100 << 20
 FILES_FEW: Final = 2048
 TOLD: Final = 10  # damages that are named
+ANSWER_S: Final = 3.0  # that a service on our port may take to say who it is
+SHORT: Final = 4096  # bytes of its answer that are read
 
 Verdict = Literal["ok", "note", "wrong"]
 
@@ -94,6 +98,20 @@ def address(settings: Settings) -> Finding:
     return Finding("address", "ok", f"{settings.host}: {'asks nobody for a token' if settings.open else 'asks for tokens'}")
 
 
+def _answers(settings: Settings) -> str | None:
+    """The version of the pagewalk that listens where this one would; None when nobody does, or somebody else."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    there = HTTPConnection(host, settings.port, timeout=ANSWER_S)
+    try:
+        there.request("GET", f"{settings.root_path or ''}/version")
+        found = json.loads(there.getresponse().read(SHORT))
+        return str(found["version"]) if found["name"] == "pagewalk" else None
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        there.close()
+
+
 def port(settings: Settings) -> Finding:
     """Nobody else listens there."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -107,6 +125,9 @@ def port(settings: Settings) -> Finding:
                 errno.EACCES: "only root may listen on ports below 1024: choose another with --port",
                 errno.EADDRNOTAVAIL: "this machine has no such address: choose another with --host",
             }
+            if error.errno == errno.EADDRINUSE and (running := _answers(settings)) is not None:
+                says = f"pagewalk {running} listens there already, on this data or on other; a second one wants another --port"
+                return Finding("port", "note", f"{settings.host} port {settings.port}: {says}")
             says = reasons.get(error.errno or 0, str(error))
             return Finding("port", "wrong", f"{settings.host} port {settings.port}: {says}")
     return Finding("port", "ok", f"{settings.host} port {settings.port} is free")

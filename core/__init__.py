@@ -16,6 +16,7 @@ from core.jit import cache_dir
 from core.kernel import Kernel, Result
 from core.machine import Costs, Machine
 from core.mm.policy_client import Advisor
+from core.mm.touches import Touched
 from core.monitor import text as vmstat_text
 from core.panic import KernelBug
 from core.programs.program import catalogue as program_catalogue
@@ -42,6 +43,7 @@ __all__ = [
     "Machine",
     "Param",
     "Result",
+    "Touched",
     "Trace",
     "cache_dir",
     "calibration_table",

@@ -11,7 +11,7 @@ Everything hangs on this object by name: `s` the columns (`mm_types.State`), `ta
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,17 @@ from core import boot, record, snapshot, verify, views
 from core.abi.errno import SysError
 from core.events import Event, Fault
 from core.fs import tree
-from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb
+from core.mm import compaction, filemap, gfp, memcontrol, page_writeback, pcp, tlb, told, touches
 from core.mm.mm_types import CTL_IN_LRU_FAULT
 from core.mm.told import tell
+from core.mm.touches import Touched
 from core.panic import Signal, TaskKilled
 from core.programs import program
 from core.sched import exec as image
 from core.sched import fair, psi
 from core.sched import task as sched
 from core.syscalls.file import lookup
+from core.syscalls.mm import one_page
 from core.syscalls.table import CALLS
 from core.untold import Fresh, Untold, after_causes
 
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from core.record import Records
     from core.sched.task import Task
 
+Operation = tuple[str, int | None, Mapping[str, Any]]  # what `call` takes: operation, process, arguments
+
 CATCH_UP_WORK = 1 << 20  # accesses that programs may make while a client's call takes its time
 
 
@@ -66,6 +70,11 @@ class Result:
     killed: list[int] = field(default_factory=list)
     elapsed_ns: int = 0
     tlb: dict[str, int] | None = None  # what the call's accesses found in the TLB (tlb.COUNTED); None: it made none
+
+    @classmethod
+    def of(cls, made: Touched, at: int) -> Result:
+        """What touch number `at` of those that were made in one step answers."""
+        return cls({"touched": 1}, minor=int(made.fault[at] > 0), elapsed_ns=made.elapsed_ns[at], tlb=tlb.by_name(made.tlb(at)))
 
 
 class Because:
@@ -206,6 +215,47 @@ class Kernel:
         record.keep(self.records.calls, {"pid": task.pid, "op": op, "begin_ns": self.clock.now - answer.elapsed_ns, "elapsed_ns": answer.elapsed_ns,
                                   "minor": answer.minor, "major": answer.major})  # fmt: skip
         return answer
+
+    def calls(self, ops: Sequence[Operation]) -> Touched | None:
+        """Carry out the first of these operations in one step, as many as are plain touches of one process (`mm.touches`); None: not even one is.
+
+        They leave, tell and answer what `call` would, one after the other: `Result.of` makes the answers.
+        """
+        op, pid, _ = ops[0]
+        task = self.tasks.get(pid) if op == "touch" and pid is not None else None
+        if task is None or task.state == "zombie" or self.panicked is not None or not touches.is_settled(self, task):
+            return None
+        pages = []
+        for op, caller, args in ops:
+            if op != "touch" or caller != pid or (page := one_page(**args)) is None:
+                break
+            pages.append(page)
+        if not pages:
+            return None
+        made = touches.make(self, task, pages, min(self.clock.timers[0][0], self.kcompactd[0]["look"]))
+        if made is not None:
+            self._around(task, pages, made)
+        return made
+
+    def _around(self, task: Task, pages: Sequence[tuple[int, int, int]], made: Touched) -> None:
+        """These touches are made, and the clock shows the time before them: what `call` does around each."""
+        begun = self._enter(task, Result())
+        begins = [end - took for end, took in zip(made.clock_ns, made.elapsed_ns, strict=True)]
+        if any(made.fault):
+            for (page, _, _), kind, begin in zip(pages, made.fault, begins, strict=False):
+                if kind:
+                    told.faults(self, task, kind, page, 1, 1, begin + self.costs.syscall)
+                    task.minflt += 1
+        self.clock.run_user(sum(made.user_ns))
+        self.clock.spend(made.clock_ns[-1] - self.clock.now)
+        tlb.count(self, task, made.tlb_in_all())
+        self.tlb.call = made.tlb(-1)
+        self.psi.seq += len(made) - 1  # the end of each is a change, of which the beginning of the next leaves nothing
+        self._leave(task, Result(), begun)
+        record.keep_all(self.records.calls, [
+            {"pid": task.pid, "op": "touch", "begin_ns": begin, "elapsed_ns": took, "minor": int(kind > 0), "major": 0}
+            for begin, took, kind in zip(begins, made.elapsed_ns, made.fault, strict=True)
+        ])  # fmt: skip
 
     def _run(self, handler: Any, task: Task | None, args: dict[str, Any]) -> Result:
         """One handler with its outcome sorted into the answer's channels."""

@@ -193,7 +193,7 @@ class Machine:
             tlb=_tlb(merged.get("tlb", {})),
             sysctl=_sysctl(merged.get("sysctl", {})),
             distances=_distances(merged.get("distances"), len(memory)),
-            reclaim_policy=_choice(merged.get("reclaim_policy", "classic"), "machine.reclaim_policy", RECLAIM_POLICIES[:-1]),
+            reclaim_policy=_policy(merged.get("reclaim_policy", "classic")),
             cgroup_mount=_options(merged.get("cgroup_mount", []), "machine.cgroup_mount", CGROUP_MOUNT),
             cmdline=parameters,
             preset=name,
@@ -240,6 +240,15 @@ def _choice(value: object, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)
+
+
+def _policy(value: object) -> str:
+    """A reclaim policy that a machine can begin with."""
+    if value == "opt":
+        raise ValueError("machine.reclaim_policy: opt must know every access that is to come, and no kernel does; ask a replay for it")
+    if value == "client":
+        raise ValueError("machine.reclaim_policy: a client takes over when it connects to the session's websocket /policy; begin with another policy")
+    return _choice(value, "machine.reclaim_policy", RECLAIM_POLICIES[:-1])
 
 
 def _options(value: object, what: str, choices: tuple[str, ...]) -> tuple[str, ...]:

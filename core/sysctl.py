@@ -33,9 +33,9 @@ LATER = "the value is kept; the mechanism that reads it is not simulated yet"
 SYSCTLS: tuple[Sysctl, ...] = (
     Sysctl("vm.admin_reserve_kbytes", 8192, 0, ULONG_MAX, "kB kept for root when overcommit_memory is 2"),
     Sysctl("vm.compaction_proactiveness", 20, 0, 100, "how eagerly kcompactd works in the background"),
-    Sysctl("vm.dirty_background_bytes", 0, 0, ULONG_MAX, "dirty bytes at which background writeback starts (0: use the ratio)"),
+    Sysctl("vm.dirty_background_bytes", 0, 1, ULONG_MAX, "dirty bytes at which background writeback starts (0: use the ratio)"),
     Sysctl("vm.dirty_background_ratio", 10, 0, 100, "per cent of dirtyable memory at which background writeback starts"),
-    Sysctl("vm.dirty_bytes", 0, 0, ULONG_MAX, "dirty bytes at which writers are throttled (0: use the ratio)"),
+    Sysctl("vm.dirty_bytes", 0, 8192, ULONG_MAX, "dirty bytes at which writers are throttled (0: use the ratio)"),
     Sysctl("vm.dirty_expire_centisecs", 3000, 0, INT_MAX, "age at which a dirty file is written"),
     Sysctl("vm.dirty_ratio", 20, 0, 100, "per cent of dirtyable memory at which writers are throttled"),
     Sysctl("vm.dirty_writeback_centisecs", 500, 0, INT_MAX, "how often the flusher wakes; 0 switches periodic writeback off"),

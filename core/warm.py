@@ -42,6 +42,7 @@ def story(k: Kernel) -> None:
     heap = call(k, "mmap", a, length=4 * M, prot="rw", flags=PRIVATE)["address"]
     for access, order in (("read", "sequential"), ("write", "random"), ("write", "zipf")):
         call(k, "touch", a, address=heap, length=M, access=access, order=order)
+    k.calls([("touch", a, {"address": heap})])
     child = call(k, "fork", a)["pid"]
     call(k, "touch", child, address=heap, length=64 * K, access="write")
     call(k, "exit", child)

@@ -5,19 +5,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
+
 from app.errors import Problem
-from app.host.outcome import Outcome, carry_out, is_answer, refusal
+from app.host.outcome import Outcome, Run, carry_out, carry_out_run, is_answer, refusal
 from app.host.session import INLINE_OPS, INLINE_PAGES, SLOW_NS, Session
 from app.host.telling import TELL_S, show, was_cancelled, watcher
 from app.host.turns import Call
 from app.schemas.calls import Op
 from core import Kernel
 
-Done = Outcome | Problem
+Done = Outcome | Problem | Run
 
 
-async def batch(session: Session, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[dict[str, Any]]:
-    """Carry out operations in order; an operation that cannot be carried out answers a problem in its place.
+async def batch(session: Session, ops: Sequence[Op], stop_on_error: bool, if_match: str | None = None) -> list[bytes]:
+    """Carry out operations in order: the answer of each as JSON; an operation that cannot be carried out answers a problem in its place.
 
     A batch that is cancelled ends before the operation that it was at.
     """
@@ -28,7 +30,7 @@ async def batch(session: Session, ops: Sequence[Op], stop_on_error: bool, if_mat
         session.threads.require_room()
     async with session.calls.begin("batch", None, len(ops), "operations") as call:
         session.require_ready(len(ops), if_match)
-        answers: list[dict[str, Any]] = []
+        answers: list[bytes] = []
         told = time.monotonic()
         while len(answers) < len(ops):
             at = len(answers)
@@ -47,7 +49,7 @@ async def batch(session: Session, ops: Sequence[Op], stop_on_error: bool, if_mat
         return answers
 
 
-async def _part(session: Session, ops: Sequence[Op], long: bool, stop: bool, answers: list[dict[str, Any]], call: Call) -> bool:
+async def _part(session: Session, ops: Sequence[Op], long: bool, stop: bool, answers: list[bytes], call: Call) -> bool:
     """Operations of a batch, as many as are done in a millisecond; True when the batch ends here. What was done before a bug is committed."""
     done: list[Done] = []
     long = long or any(map(session.runs_programs, ops))
@@ -55,8 +57,9 @@ async def _part(session: Session, ops: Sequence[Op], long: bool, stop: bool, ans
 
     def work() -> None:
         end = time.perf_counter_ns() + SLOW_NS
-        for op in ops:
-            done.append(_attempt(session, op, watch))
+        at = 0
+        while at < len(ops):
+            at += _attempt(session, ops[at:], watch, done)
             if (stop and _failed(done[-1])) or time.perf_counter_ns() > end:
                 return
 
@@ -72,18 +75,29 @@ async def _part(session: Session, ops: Sequence[Op], long: bool, stop: bool, ans
     return stop and _failed(done[-1])
 
 
-def _attempt(session: Session, op: Op, watch: Callable[[int], None] | None) -> Done:
+def _attempt(session: Session, ops: Sequence[Op], watch: Callable[[int], None] | None, done: list[Done]) -> int:
+    """Carry out the first of these operations, with those after it that are one step with it; how many."""
     try:
         session.require_running()
-        return carry_out(session.kernel, op, None, session.client, watch)
+        if session.client is None and watch is None and (run := carry_out_run(session.kernel, ops)) is not None:
+            done.append(run)
+            return len(run.ops)
+        done.append(carry_out(session.kernel, ops[0], None, session.client, watch))
     except Exception as error:
-        if is_answer(error):
-            return refusal(op, error)
-        raise
+        if not is_answer(error):
+            raise
+        done.append(refusal(ops[0], error))
+    return 1
 
 
-def _committed(session: Session, done: Sequence[Done]) -> list[dict[str, Any]]:
-    return [item.document() if isinstance(item, Problem) else session.commit(item) for item in done]
+def _committed(session: Session, done: Sequence[Done]) -> list[bytes]:
+    answers: list[bytes] = []
+    for item in done:
+        if isinstance(item, Run):
+            answers += session.commit_run(item)
+        else:
+            answers.append(orjson.dumps(item.document() if isinstance(item, Problem) else session.commit(item)))
+    return answers
 
 
 def _failed(item: Done) -> bool:

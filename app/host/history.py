@@ -88,12 +88,15 @@ class History:
 
     def entry(self, seq: int, body: bytes, last_event: int, clock_ns: int, then: Then | None = None) -> None:
         """Stage an operation."""
+        self.stage((Entry(seq, last_event, clock_ns, body),), then)
+
+    def stage(self, rows: Sequence[Entry], then: Then | None = None) -> None:
+        """Stage operations that follow each other."""
         last = self._items[-1] if self._items else None
-        row = Entry(seq, last_event, clock_ns, body)
         if isinstance(last, Append) and last.line == self.line:
-            self._entries.append(row)
+            self._entries += rows
         else:
-            self._entries = [row]
+            self._entries = list(rows)
             self._items.append(Append(self.lease, self.line, self._entries))
         self._stage(then)
 

@@ -11,7 +11,7 @@ from core import Result
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 NS: Final = tuple(int(bound * 1e9) for bound in BOUNDS)
-HIGHEST: Final = frozenset({"stream_lag_highest", "journal_lag_seconds"})  # of several workers the highest counts, not the sum
+HIGHEST: Final = frozenset({"stream_lag_highest", "journal_lag_seconds", "sessions", "draining"})  # of several workers' the highest counts
 
 
 class Reader(Protocol):

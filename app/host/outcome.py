@@ -1,13 +1,14 @@
 """One operation on a kernel, what it did, and what its caller is told of that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate, count, repeat
+from typing import Any, Final
 
 from app.errors import Problem
 from app.host.policy_client import OURS, PolicyClient
 from app.schemas.calls import Op, render_result
-from core import Event, FsError, Kernel, Result
+from core import Event, FsError, Kernel, Result, Touched
 
 
 @dataclass(slots=True)
@@ -44,6 +45,47 @@ class Outcome:
         if result.tlb is not None:
             answer["tlb"] = result.tlb
         return answer
+
+
+@dataclass(slots=True)
+class Run:
+    """Touches of a page each that were made in one step, and their events: each fault has one."""
+
+    ops: Sequence[Op]
+    made: Touched
+    events: list[Event]
+
+    failed = False  # none of them can
+
+    def last_events(self, before: int) -> list[int]:
+        """The number of the last event up to and with each, where `before` came before."""
+        return list(accumulate(map(bool, self.made.fault), initial=before))[1:]
+
+    def answers(self, seq: int, before: int) -> list[bytes]:
+        """What each answers, as JSON (`Outcome.answer`): the first is number `seq`, and its first event comes after `before`."""
+        made = self.made
+        spans: Iterable[bytes] = repeat(b"null")
+        if self.events:
+            ends = self.last_events(before)
+            spans = [b'{"first":%d,"last":%d}' % (last, last) if fault else b"null" for fault, last in zip(made.fault, ends, strict=True)]
+        rows = zip(
+            map(bool, made.fault), made.elapsed_ns, made.clock_ns, spans, count(seq), made.l1_hits, made.l2_hits, made.misses, made.walk_cycles,
+            strict=False,
+        )  # fmt: skip
+        return [TOUCHED % row for row in rows]
+
+
+TOUCHED: Final = (
+    b'{"result":{"touched":1},"errno":null,"signal":null,"fault_address":null,"faults":{"minor":%d,"major":0},"killed":[],'
+    b'"elapsed_ns":%d,"clock_ns":%d,"events":%b,"seq":%d,'
+    b'"tlb":{"accesses":1,"l1_hits":%d,"l2_hits":%d,"misses":%d,"walk_cycles":%d}}'
+)
+
+
+def carry_out_run(kernel: Kernel, ops: Sequence[Op]) -> Run | None:
+    """Carry out the first of these operations in one step, if they are such."""
+    made = kernel.calls(ops)
+    return None if made is None else Run(ops[: len(made)], made, kernel.drain())
 
 
 def carry_out(

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -27,7 +28,7 @@ from app.host.history import History, op_body
 from app.host.keeper import Keeper
 from app.host.locks import Locks
 from app.host.meter import Meter
-from app.host.outcome import Outcome, carry_out, is_answer, no_such_process
+from app.host.outcome import Outcome, Run, carry_out, is_answer, no_such_process
 from app.host.policy_client import PolicyClient
 from app.host.rebuild import UNKNOWN, Rebuilt, state_at
 from app.host.ring import Ring
@@ -36,7 +37,7 @@ from app.host.turns import Call, Calls, Threads, Turn
 from app.logs import logger
 from app.schemas.calls import Op, accesses
 from app.settings import Settings
-from app.storage import Record, catalogue, history
+from app.storage import Entry, Record, catalogue, history
 from core import Kernel, Machine
 
 T = TypeVar("T")
@@ -249,12 +250,36 @@ class Session:
             self.history.work(lambda conn: history.finish(conn, line, seq, last, clock_ns), then)
         else:
             self.history.entry(seq, op_body(op), last, clock_ns, then)
+        self._committed(op.op, 1)
+        self.meter.operation(outcome.result)
+        return outcome.answer(seq, first if early is None else early, last)
+
+    def commit_run(self, run: Run) -> list[bytes]:
+        """The same for operations that were carried out in one step: their answers, as JSON."""
+        seq, before, made = self.seq + 1, self.last_event, run.made
+        ends = run.last_events(before)
+        rows = list(map(Entry, count(seq), ends, made.clock_ns, map(op_body, run.ops)))
+        self.history.stage(rows, partial(self._publish, run, seq, before) if run.events else None)
+        self.seq, self.last_event, self.clock_ns = rows[-1].seq, ends[-1], made.clock_ns[-1]
+        self._committed(run.ops[0].op, len(rows))
+        self.meter.operations += len(rows)
+        self.meter.minor += sum(map(bool, made.fault))
+        return run.answers(seq, before)
+
+    def _committed(self, op: str, times: int) -> None:
+        """What follows from an operation, or from several that were one step."""
         if self.kernel.panicked is not None and self.panicked is None:
             self.panicked = self.kernel.panicked
             self.change(panicked=self.panicked)
-        self.keeper.ran(self, self._took_ns.get(op.op, NEVER)[1])
-        self.meter.operation(outcome.result)
-        return outcome.answer(seq, first if early is None else early, last)
+        self.keeper.ran(self, times * self._took_ns.get(op, NEVER)[1])
+
+    def _publish(self, run: Run, seq: int, before: int) -> None:
+        """The events of a run's operations, each with the number of its own."""
+        at = 0
+        for number, last in enumerate(run.last_events(before), seq):
+            if last > before + at:
+                self.ring.publish(number, run.events[at : last - before])
+                at = last - before
 
     def limited(self, op: Op) -> Op:
         """An advance says how much its programs may do, so that it does the same when it is replayed under other settings."""

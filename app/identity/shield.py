@@ -4,7 +4,8 @@ A page of another site can make a browser send requests here. Against a service 
 one by itself. An open service would obey, so there
 
 - the Host must be an address, `localhost`, a name without a dot, or one of PAGEWALK_HOSTS. A site can point its own name at 127.0.0.1
-  (DNS rebinding), and then its pages count as ours; but its name is in the Host header, and it has a dot;
+  (DNS rebinding), and then its pages count as ours; but its name is in the Host header, and it has a dot. Where PAGEWALK_HOSTS is set, a service
+  that wants tokens answers to no other name, either; to addresses and names without a dot both do, or its health would not be seen;
 - a page's Origin must be the service's own or one of PAGEWALK_ORIGINS where something is changed or a websocket is opened; what is
   merely read, a browser does not show to a foreign page, unless CORS says so.
 """
@@ -56,7 +57,7 @@ def is_local_name(name: str) -> bool:
 def answers_to(host: str, settings: Settings) -> bool:
     """True for a Host header with one of the service's names."""
     name = host_name(host)
-    return name in settings.hosts or ((settings.open or not settings.hosts) and is_local_name(name))
+    return name in settings.hosts or is_local_name(name)
 
 
 def require_origin(scope: Scope, settings: Settings) -> None:

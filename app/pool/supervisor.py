@@ -113,11 +113,18 @@ class Supervisor:
                 if self._stopping is not None:
                     return True
                 if seat.ready not in found:
-                    return False
+                    return self._give_up(seat)
             if not seat.has_started():
-                return False
+                return self._give_up(seat)
         self._announce()
         return True
+
+    def _give_up(self, seat: Seat) -> bool:
+        seat.process.join(0.1)
+        late = seat.process.is_alive()
+        why = f"took no requests within {READY_S:g} s" if late else f"ended before it took requests ({_how(seat.process.exitcode)})"
+        logger.error("worker %s %s: giving up", seat.name, why)
+        return False
 
     def _watch(self) -> bool:
         """Until a signal comes: whoever dies is replaced."""

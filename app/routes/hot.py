@@ -6,11 +6,10 @@ in place of the framework: the path is matched once, the body goes from its byte
 into bytes. They are in the table of routes like all others, and are documented from the table of calls.
 """
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 from starlette.routing import Route
@@ -38,7 +37,6 @@ class Sent(NamedTuple):
 
 
 LARGE: Final = 32 << 10  # bytes of a batch that are read in a thread: about a millisecond
-AT_ONCE: Final = 256  # results that are written at once
 Answer = Callable[[Session, Sent], Awaitable[bytes]]
 
 
@@ -108,17 +106,7 @@ async def _batch(session: Session, sent: Sent) -> bytes:
     ops, stop = await session.in_thread(read) if len(sent.body) > LARGE else read()
     results = await batch(session, ops, stop, sent.if_match)
     state = {"requested": len(ops), "completed": len(results), "clock_ns": session.clock_ns, "seq": session.seq}
-    return b'{"results":[%b],%b' % (await _joined(results), orjson.dumps(state)[1:])
-
-
-async def _joined(results: Sequence[Any]) -> bytes:
-    """JSON of a list, without its brackets; others have the event loop after each part of it."""
-    parts = []
-    for start in range(0, len(results), AT_ONCE):
-        if start:
-            await asyncio.sleep(0)
-        parts.append(orjson.dumps(results[start : start + AT_ONCE])[1:-1])
-    return b",".join(parts)
+    return b'{"results":[%b],%b' % (b",".join(results), orjson.dumps(state)[1:])
 
 
 CALL: Final = Endpoint(CALL_PATH, _call)

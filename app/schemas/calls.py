@@ -8,7 +8,7 @@ that a model costs for each operation, half is the model.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union
 
 import orjson
@@ -20,6 +20,8 @@ from core import CALLS, Call, Param
 
 PAGE: Final = 4096
 MAX_PID: Final = (1 << 22) - 1
+SCALARS: Final = frozenset({"int", "size", "address", "duration", "bool", "prot", "choice"})  # kinds whose values are short and never change
+REMEMBERED: Final = 512  # values of an argument
 
 
 class Op(NamedTuple):
@@ -69,6 +71,11 @@ def _parser(param: Param) -> Callable[[object], Any]:
     if param.minimum is not None or param.maximum is not None:
         parse = partial(_within, parse, param.minimum, param.maximum)
     return parse if param.required or param.default is not None else partial(_or_none, parse)
+
+
+def _remembered(param: Param) -> Callable[[object], Any]:
+    """`_parser`, for bodies that are right: what a scalar was read as is remembered, by its type too. A list where none may be raises TypeError."""
+    return lru_cache(REMEMBERED, typed=True)(_parser(param)) if param.kind in SCALARS else _parser(param)
 
 
 def _bounded(schema: dict[str, Any], param: Param) -> dict[str, Any]:
@@ -143,24 +150,24 @@ class _Reader:
     __slots__ = ("_defaults", "_parsers", "_required")
 
     def __init__(self, params: Mapping[str, Param]) -> None:
-        self._parsers = {name: _parser(param) for name, param in params.items()}
-        self._required = [name for name, param in params.items() if param.required]
+        self._parsers = {name: _remembered(param) for name, param in params.items()}
+        self._required = frozenset(name for name, param in params.items() if param.required)
         self._defaults = {name: param.default for name, param in params.items() if not param.required and param.default is not None}
 
     def read(self, members: Mapping[str, object]) -> dict[str, Any]:
-        """Clean arguments. Raises ValueError, KeyError."""
+        """Clean arguments. Raises ValueError, KeyError, TypeError."""
         clean, parsers = self._defaults.copy(), self._parsers
         for name, value in members.items():
             if (found := parsers[name](value)) is not None:
                 clean[name] = found
-        for name in self._required:
-            clean[name]
+        if not self._required <= clean.keys():
+            raise KeyError(*self._required - clean.keys())
         return clean
 
 
 _BODY_READERS: Final = {name: _Reader(call.params) for name, call in CALLS.items()}
 _OP_READERS: Final = {
-    name: _Reader({**call.params, "op": Param("str", "", choices=(name,)), "seq": SEQ, **({"pid": PID} if call.process else {})})
+    name: _Reader({**call.params, "op": Param("choice", "", choices=(name,)), "seq": SEQ, **({"pid": PID} if call.process else {})})
     for name, call in CALLS.items()
 }
 
@@ -183,7 +190,7 @@ def parse_body(name: str, raw: bytes) -> dict[str, Any]:
     raw = raw or b"{}"
     try:
         return _BODY_READERS[name].read(orjson.loads(raw))
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         pass
     try:
         return _clean(_VALIDATE[name](raw))

@@ -26,11 +26,12 @@ def create(conn: Connection, record: Record, boot: Entry, holder: str, until: fl
     """A new session with its lease and its first timeline."""
     lease = create_row(conn, record, holder, until)
     conn.execute(insert(lines).values(id=record.line, session=record.id, parent=None, fork_seq=0))
-    conn.execute(insert(journal).values(_entry(record.line, boot)))
+    conn.execute(insert(journal).values(row_of(record.line, boot)))
     return lease
 
 
-def _entry(line: int, entry: Entry) -> dict[str, Any]:
+def row_of(line: int, entry: Entry) -> dict[str, Any]:
+    """An entry as a row of a timeline's journal."""
     row = {name: getattr(entry, name) for name in ("seq", "last_event", "clock_ns", "body", "format")}
     return row | {"line": line, "mark": mark(line, entry.seq, entry.format, entry.body)}
 

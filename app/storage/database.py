@@ -19,7 +19,7 @@ from app.storage.store import StorageDamaged, StorageError, StorageFull
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
-Row = tuple[str, int, int, int, int, int, int, bytes, int]  # session, fence, line, seq, format, last event, clock, body, mark
+Row = tuple[str, int, int, int, int, int, int, bytes, int, int]  # session, fence, line, seq, format, last event, clock, body, mark, first operation
 
 
 class Dialect(Protocol):
@@ -35,7 +35,7 @@ class Dialect(Protocol):
         """The driver's own connection for appends; what it executes is committed at once."""
 
     def append(self, connection: Any, rows: Sequence[Row]) -> int:
-        """Add rows to the journal, those whose fence is the session's; how many. One statement."""
+        """Add rows to the journal, those whose fence is the session's; how many. One statement; an error of a row that has an operation again."""
 
     def lock(self, conn: Connection) -> None:
         """Wait until no other changes the schema."""

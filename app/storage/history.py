@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, ScalarSelect, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-from app.storage.catalogue import change
+from app.storage.catalogue import change, row_of
+from app.storage.packing import unpack
 from app.storage.schema import COUNT_CHANGE, events, journal, lines, names, sessions, snapshots, tokens
-from app.storage.store import Entry, Lease, Snapshot, mark
+from app.storage.store import Entry, Lease, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,28 @@ def lineage(conn: Connection, line: int, upto: int | None = None) -> list[Stretc
 def entries(conn: Connection, line: int, after: int = -1, upto: int | None = None) -> Iterator[Entry]:
     """The entries of a history with numbers in (after, upto]; -1 begins with the boot."""
     for stretch in lineage(conn, line, upto):
-        query = select(journal).where(journal.c.line == stretch.line, journal.c.seq > max(after, stretch.after))
-        if stretch.upto is not None:
-            query = query.where(journal.c.seq <= stretch.upto)
-        for row in conn.execute(query.order_by(journal.c.seq)):
-            yield read_entry(row)
+        after = max(after, stretch.after)
+        for entry in _stored(conn, stretch.line, after, stretch.upto):
+            yield entry
+            after = entry.seq
 
 
-def read_entry(row: Row[Any]) -> Entry:
-    """A row of the journal, checked."""
-    sound = row.mark is None or row.mark == mark(row.line, row.seq, row.format, row.body)
-    return Entry(row.seq, row.last_event, row.clock_ns, row.body, row.format, None if sound else "its checksum is wrong")
+def _stored(conn: Connection, line: int, after: int, upto: int | None) -> Iterator[Entry]:
+    """The entries of one timeline with numbers in (after, upto]. A row holds the operations up to its number (`packing`)."""
+    query = select(journal).where(journal.c.line == line, journal.c.seq > after)
+    if upto is not None:
+        query = query.where(journal.c.seq <= func.coalesce(_row_of(line, upto), upto))
+    for row in conn.execute(query.order_by(journal.c.seq)):
+        for entry in unpack(row, after):
+            if entry.seq > after and (upto is None or entry.seq <= upto):
+                yield entry
+                after = entry.seq
+
+
+def _row_of(line: int, seq: int) -> ScalarSelect[int]:
+    """The number of the row that holds an operation, if any does."""
+    rows = journal.alias()
+    return select(func.min(rows.c.seq)).where(rows.c.line == line, rows.c.seq >= seq).scalar_subquery()
 
 
 def entry(conn: Connection, line: int, seq: int) -> Entry | None:
@@ -62,10 +74,10 @@ def fork(conn: Connection, line: int, seq: int, child: int, session: str) -> Non
     """A new timeline that has everything up to an operation in common with an older one; it begins with a copy of that operation's entry."""
     parent = lineage(conn, line, seq)[-1].line
     conn.execute(insert(lines).values(id=child, session=session, parent=parent, fork_seq=seq))
-    row = conn.execute(select(journal).where(journal.c.line == parent, journal.c.seq == seq)).first()
-    if row is None:
-        raise LookupError(f"timeline {parent} has no operation {seq}")
-    conn.execute(insert(journal).values({**row._asdict(), "line": child, "mark": mark(child, seq, row.format, row.body)}))
+    copied = next(_stored(conn, parent, seq - 1, seq), None)
+    if copied is None or copied.damage is not None:
+        raise LookupError(f"timeline {parent} has no operation {seq} that can be read")
+    conn.execute(insert(journal).values(row_of(child, copied)))
 
 
 def rewind(conn: Connection, lease: Lease, line: int, seq: int, child: int, epoch: int) -> None:
@@ -208,7 +220,7 @@ def stored_events(conn: Connection, line: int, upto: int | None = None) -> list[
     for stretch in lineage(conn, line, upto):
         limit = None
         if stretch.upto is not None:
-            limit = conn.execute(select(journal.c.last_event).where(journal.c.line == stretch.line, journal.c.seq == stretch.upto)).scalar()
+            limit = next((one.last_event for one in _stored(conn, stretch.line, stretch.upto - 1, stretch.upto)), None)
         for row in conn.execute(select(events).where(events.c.line == stretch.line).order_by(events.c.first)):
             if row.checksum == checksum(row.line, row.first, row.last, 0, row.data):
                 found.append((row.last if limit is None else min(limit, row.last), row.data))

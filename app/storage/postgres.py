@@ -1,7 +1,8 @@
 """PostgreSQL by psycopg 3.
 
 An append is one statement over arrays. It locks the sessions' rows against a change of their fence until it is committed (`FOR SHARE`): whoever
-takes a session over waits for it, and so reads a journal to which nothing can be added under the old fence.
+takes a session over waits for it, and so reads a journal to which nothing can be added under the old fence. A row that has an operation again gets no
+timeline, which the table refuses.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from app.storage.database import Durability, Row
 LOCK: Final = 7_238_541_906  # of the schema, an advisory one
 APPEND: Final = (
     "INSERT INTO journal (line, seq, format, last_event, clock_ns, body, mark)"
-    " SELECT v.line, v.seq, v.format, v.last_event, v.clock_ns, v.body, v.mark"
-    " FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[])"
-    " AS v(session, fence, line, seq, format, last_event, clock_ns, body, mark)"
+    " SELECT CASE WHEN EXISTS (SELECT FROM journal AS j WHERE j.line = v.line AND j.seq >= v.first) THEN NULL ELSE v.line END,"
+    " v.seq, v.format, v.last_event, v.clock_ns, v.body, v.mark"
+    " FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[],"
+    " %s::bigint[])"
+    " AS v(session, fence, line, seq, format, last_event, clock_ns, body, mark, first)"
     " JOIN sessions AS s ON s.id = v.session AND s.fence = v.fence FOR SHARE OF s"
 )
 

@@ -4,8 +4,8 @@
                          │
               journal (line, seq)   snapshots (line, seq)   events (line, first)      names (session, name) ──> (line, seq)
 
-The journal is the truth: boot is number 0, operation N is number N, and what is the same in two timelines is stored once, in the older
-one. Snapshots and events can be made again from it; they are there for speed.
+The journal is the truth: boot is number 0, operation N is number N (a row holds one, or several that were committed together: `packing`), and
+what is the same in two timelines is stored once, in the older one. Snapshots and events can be made again from it; they are there for speed.
 
 Callers stand beside the sessions (`identity.py`), so that every process of the service knows the same tokens, courses and members.
 
@@ -178,9 +178,12 @@ class Component:
 
 SESSIONS: Final = Component(
     "sessions",
-    2,
+    3,
     (sessions, lines, journal, snapshots, events, names, replies),
-    {2: ("ALTER TABLE journal ADD COLUMN mark BIGINT", "ALTER TABLE sessions ADD COLUMN differs TEXT")},
+    {
+        2: ("ALTER TABLE journal ADD COLUMN mark BIGINT", "ALTER TABLE sessions ADD COLUMN differs TEXT"),
+        3: (),  # rows of several operations (`packing`), which an older program cannot read
+    },
 )
 IDENTITY: Final = Component("identity", 1, (tokens, courses, members, tickets, identity_changes))
 COMPONENTS: Final = (SESSIONS, IDENTITY)

@@ -6,18 +6,22 @@ from sqlalchemy import Connection
 
 from app.storage import catalogue, history
 from app.storage.database import Database, Row
+from app.storage.packing import pack
 from app.storage.store import Append, Entry, Lease, Loaded, Record, Snapshot, mark
 
 
 def rows(appends: Sequence[Append]) -> list[Row]:
-    """Appends as rows for the database's append."""
+    """Appends as rows for the database's append: what a timeline gains in one commit stands together (`packing`)."""
+    gains: dict[tuple[str, int, int], list[Entry]] = {}
+    for one in appends:
+        gains.setdefault((one.lease.session, one.lease.fence, one.line), []).extend(one.entries)
     return [
         (
-            one.lease.session, one.lease.fence, one.line, entry.seq, entry.format, entry.last_event, entry.clock_ns, entry.body,
-            mark(one.line, entry.seq, entry.format, entry.body),
+            session, fence, line, entry.seq, entry.format, entry.last_event, entry.clock_ns, entry.body,
+            mark(line, entry.seq, entry.format, entry.body), first,
         )
-        for one in appends
-        for entry in one.entries
+        for (session, fence, line), entries in gains.items()
+        for first, entry in pack(entries)
     ]  # fmt: skip
 
 

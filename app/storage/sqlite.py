@@ -2,7 +2,7 @@
 
 An append is one statement, and by itself one transaction, so that the writer's thread leaves the interpreter once a commit and not once a row:
 each return to it may have to wait for the event loop. The number of rows is rounded up to a power of two with empty ones, which the join with
-`sessions` drops, so that the same few statements are compiled once.
+`sessions` drops, so that the same few statements are compiled once. A row that has an operation again gets no timeline, which the table refuses.
 """
 
 import os
@@ -21,15 +21,16 @@ MAX_ROWS: Final = 512
 MMAP: Final = 64 << 20
 DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
-_EMPTY: Final = (None,) * 9
+_EMPTY: Final = (None,) * 10
 
 
 @cache
 def _append(rows: int) -> str:
-    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+    values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
     return (
         "INSERT INTO journal (line, seq, format, last_event, clock_ns, body, mark)"
-        " SELECT v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9"
+        " SELECT CASE WHEN EXISTS (SELECT 1 FROM journal AS j WHERE j.line = v.column3 AND j.seq >= v.column10) THEN NULL ELSE v.column3 END,"
+        " v.column4, v.column5, v.column6, v.column7, v.column8, v.column9"
         f" FROM (VALUES {values}) AS v JOIN sessions AS s ON s.id = v.column1 AND s.fence = v.column2"
     )
 

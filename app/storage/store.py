@@ -53,12 +53,12 @@ class Lease:
 
 
 class Entry(NamedTuple):
-    """One row of the journal: number 0 is the boot."""
+    """One operation in the journal; number 0 is the boot."""
 
     seq: int
     last_event: int  # the number of the last event up to and with it
     clock_ns: int
-    body: bytes
+    body: bytes  # one line
     format: int = 1
     damage: str | None = None  # what is wrong with it, as it was read
 

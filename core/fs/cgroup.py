@@ -116,9 +116,9 @@ def events(k: Kernel, cg: Cgroup) -> str:
 
 def stat(k: Kernel, cg: Cgroup) -> str:
     """Descendants, live and removed."""
-    everything = memcontrol.subtree(k, cg, dying=True)[1:]
-    dying = sum(at.dying for at in everything)
-    return f"nr_descendants {len(everything) - dying}\nnr_dying_descendants {dying}\n"
+    below = memcontrol.subtree(k, cg, dying=True)[1:]
+    dying = sum(memcontrol.is_held(k, at) for at in below if at.dying)
+    return f"nr_descendants {sum(not at.dying for at in below)}\nnr_dying_descendants {dying}\n"
 
 
 def read_bound(name: str, k: Kernel, cg: Cgroup) -> str:

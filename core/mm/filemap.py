@@ -89,9 +89,10 @@ def make_root(k: Kernel, inode: Inode) -> None:
 
 
 @njit
-def fill_pages(s: State, mark: int) -> None:
+def fill_pages(s: State, mark: int, rewritten: bool) -> None:
     """Cache the pages vmf.first .. vmf.n of vmf.file that are not cached yet; page `mark` gets PG_readahead.
 
+    Pages that are about to be `rewritten` do not come back too soon, whatever their shadow says (__GFP_WRITE in __filemap_add_folio).
     Answers `done` (pages looked at), `count[NEW_PAGES]` (pages added), and a reason where a frame cannot be had.
     """
     v = s.vmf[0]
@@ -103,6 +104,8 @@ def fill_pages(s: State, mark: int) -> None:
             pfn = alloc_charged(s, v, GFP_USER, at + v["ino"] if v["kind"] == 2 else -1)
             if pfn == 0:
                 break
+            if rewritten:
+                s.xa[leaf, at & 511] = 0
             add_to_page_cache(s, v, leaf, at, pfn, v["kind"] == 2)
             v["count"][NEW_PAGES] += 1
             if at == mark:
@@ -282,16 +285,18 @@ def begin(k: Kernel, task: Task, inode: Inode, start: int, end: int) -> None:
     )  # fmt: skip
 
 
-def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: int = -1, *, disk: bool = True, needed: int | None = None) -> int:
+def read_pages(k: Kernel, task: Task, inode: Inode, start: int, end: int, mark: int = -1, *, disk: bool = True,
+               rewritten: bool = False, needed: int | None = None) -> int:  # fmt: skip
     """Bring the pages [start, end) into the cache: how many came from the disk.
 
-    `needed`: the page that somebody waits for; without it a shortage of memory simply ends the read-ahead.
+    `disk`: they are read; `rewritten`: for write(2). `needed`: the page that somebody waits for; without it a shortage of memory
+    simply ends the read-ahead.
     """
     begin(k, task, inode, start, end)
     v = k.s.vmf[0]
     added, restored = 0, int(k.s.node_stat[:, RESTORE_FILE].sum())
     while True:
-        fill_pages(k.s, mark)
+        fill_pages(k.s, mark, rewritten)
         added += int(v["count"][NEW_PAGES])
         inode.nr_pages += int(v["count"][NEW_PAGES])  # before anything is reclaimed, these pages may be among it
         v["count"][NEW_PAGES] = 0
@@ -459,13 +464,13 @@ def file_write(k: Kernel, task: Task, inode: Inode, offset: int, length: int) ->
     for edge in {offset >> 12, (end - 1) >> 12}:  # a page written in part is read first, if it exists
         covered = offset <= edge << 12 and ((edge + 1) << 12) <= max(end, inode.size and end)
         if edge < known and not covered and not (inode.root and find(k.s, inode.root, edge)):
-            read_pages(k, task, inode, edge, edge + 1, needed=edge)
+            read_pages(k, task, inode, edge, edge + 1, rewritten=True, needed=edge)
     inode.size = max(inode.size, end)
     start, stop = offset >> 12, (end + 4095) >> 12
     at, piece = start, min(WRITE_PIECE, max(1, task.nr_dirtied_pause - task.nr_dirtied))
     while at < stop:
         upto = min(stop, at + piece)
-        read_pages(k, task, inode, at, upto, disk=False, needed=upto)
+        read_pages(k, task, inode, at, upto, disk=False, rewritten=True, needed=upto)
         begin(k, task, inode, at, upto)
         dirty_pages(k.s)
         dirtied, done = int(k.s.vmf[0]["dirtied"]), int(k.s.vmf[0]["done"])

@@ -11,7 +11,8 @@ An anonymous page that was touched once is thus looked at three times before it 
 and one for each of the 7,862 that stayed.
 
 `shrink_list` is the loop, `check_references` the decision per page; `vmscan` says how many of which list.
-I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated).
+I/O is finished when the batch of 32 that started it is: the pages go to the tail of the list then (pgrotated). zram has a page when the call
+returns: it is freed at once.
 
 A huge page is one entry of a list and a batch of its own: 512 looks at once. Where the swap device gives no 512 slots in a row it is split and its
 frames are written one by one, 32 to a request. The disk needs five fourths of the time that reclaim does for a request, so of 512 frames 377 are
@@ -136,8 +137,6 @@ def judge_references(s: State, pfn: int, young: int, flags: int) -> int:
 @step
 def shrink_page(s: State, r: Rmap, pfn: int) -> int:
     """One isolated page of an inactive list: what becomes of it, written down for those who ask."""
-    if s.ctl[CTL_TRACE_TABLES]:
-        return shrink_traced(s, r, pfn)
     begin_look(s, pfn)
     fate = shrink_isolated(s, r, pfn)
     end_look(s, fate)
@@ -198,8 +197,8 @@ def shrink_isolated(s: State, r: Rmap, pfn: int) -> int:
             if not shmem_writepage(s, zid, pfn, r.file_root[inode]):
                 return activate(s, zid, pfn)
             r.file_lost[inode] += 1
-        write_to_swap(s, zid, pfn)
-        return WRITTEN
+        if not write_to_swap(s, zid, pfn):
+            return WRITTEN
     if page["flags"] & PG_PRIVATE:
         drop_buffers(s, pfn, c["block_heads"])
     if anon and not swapbacked:
@@ -276,36 +275,6 @@ def queue_frames(s: State, batch, at: int, taken: int, head: int) -> int:
     return taken + used
 
 
-@step
-def shrink_traced(s: State, r: Rmap, pfn: int) -> int:
-    """`shrink_isolated` on a machine that replays a trace (`core.replay.frames`): no swap, no files, one mapping, whose page is the row of its entry.
-
-    What may go is gone, its frame is free; its shadow stands where the page's number says.
-    """
-    page, index, row = s.mem[pfn], s.mem[pfn]["index"], s.ctl[CTL_TRACE_TABLES] + (s.mem[pfn]["index"] >> 9)
-    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED:
-        return KEPT  # promoted while it was in our hands
-    young = 0
-    if s.pt[row, index & 511] & PTE_A:
-        young = 1
-        if lru_gen_enabled(s):
-            lru_gen_look_around(s, s.mms[r.vt[0]["mm"]]["pgd"], index, 0, r.vt[0]["end"], 0, pfn)
-        s.pt[row, index & 511] &= ~PTE_A
-    references = judge_references(s, pfn, young, 0)
-    if references == ACTIVATE:
-        return activate(s, 0, pfn)
-    if references == KEEP:
-        return KEPT
-    s.xa[row, index & 511] = workingset_eviction(s, 0, 0, pfn)
-    s.pt[row, index & 511] = 0
-    page["flags"] = 0
-    s.gens[pfn] = 0
-    page["next"] = s.ctl[CTL_TRACE_FREE]
-    s.ctl[CTL_TRACE_FREE] = pfn
-    s.sc[0]["nr_pageout"] += 1
-    return FREED
-
-
 @inline
 def prefetch_page(s: State, pfn: int) -> None:
     """A page's row, which may lie on two cache lines."""
@@ -333,15 +302,16 @@ def prefetch_entries(s: State, r: Rmap, taken: int) -> None:
 
 
 @step
-def write_to_swap(s: State, zid: int, pfn: int) -> None:
-    """swap_writepage: the slot holds the page's content now."""
+def write_to_swap(s: State, zid: int, pfn: int) -> bool:
+    """swap_writepage: the slot holds the page's content now. True where the device is done when the call returns (zram: bdev_write_page)."""
     page = s.mem[pfn]
     nr = lru_pages(page["flags"])
     page["flags"] &= ~PG_DIRTY
     kind = swap_area(s, page["private"])
+    done = is_zram(s, kind)
     for i in range(nr):
         s.slots[page["private"] + i]["content"] = s.mem[pfn + i]["content"]
-        if is_zram(s, kind):
+        if done:
             zram_write(s, kind, page["private"] + i, s.mem[pfn + i]["content"])
     if nr > 1:
         s.vm_event[THP_SWPOUT] += 1
@@ -352,6 +322,7 @@ def write_to_swap(s: State, zid: int, pfn: int) -> None:
     stat_add(s, zid, page["memcg"], NR_WRITTEN, nr)
     s.sc[0]["nr_pageout"] += nr
     s.sc[0]["nr_io"] += nr
+    return done
 
 
 @step
@@ -369,6 +340,51 @@ def activate(s: State, zid: int, pfn: int) -> int:
 
 
 @step
+def shrink_traced(s: State, r: Rmap, taken: int, how: int) -> int:
+    """`shrink_folio_list` on a machine that replays a trace (`core.replay.frames`): no swap, no files, one mapping, and nobody asks for looks.
+
+    The page's number says where its entry and its shadow are. What may go is gone, its frame is free.
+    """
+    tables, freed = s.ctl[CTL_TRACE_TABLES], 0
+    later = r.batch[taken]
+    for i in range(taken):
+        later = s.mem[later]["prev"]  # its row was fetched a page ago
+        prefetch_page(s, later)
+        pfn = r.batch[i]
+        page = s.mem[pfn]
+        row, slot = tables + (page["index"] >> 9), page["index"] & 511
+        fate = look_traced(s, r, pfn, row, slot)
+        if fate != FREED:
+            putback(s, pfn, fate, how, 1)
+            continue
+        s.xa[row, slot] = workingset_eviction(s, 0, 0, pfn)
+        s.pt[row, slot] = 0
+        page["flags"] = 0
+        s.gens[pfn] = 0
+        page["next"] = s.ctl[CTL_TRACE_FREE]
+        s.ctl[CTL_TRACE_FREE] = pfn
+        freed += 1
+    s.sc[0]["nr_pageout"] += freed
+    s.sc[0]["nr_written"] = 0
+    return freed
+
+
+@inline
+def look_traced(s: State, r: Rmap, pfn: int, row: int, slot: int) -> int:
+    """What becomes of a page whose one entry is there: FREED if it may go."""
+    page = s.mem[pfn]
+    if lru_gen_enabled(s) and page["flags"] & PG_REFERENCED:
+        return KEPT  # promoted while it was in our hands
+    if not s.pt[row, slot] & PTE_A:
+        page["flags"] &= ~PG_REFERENCED
+        return FREED
+    if lru_gen_enabled(s):
+        lru_gen_look_around(s, s.mms[r.vt[0]["mm"]]["pgd"], row, page["index"], 0, r.vt[0]["end"], 0, pfn)
+    s.pt[row, slot] &= ~PTE_A
+    return activate(s, 0, pfn) if judge_references(s, pfn, 1, 0) == ACTIVATE else KEPT
+
+
+@step
 def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     """Try to free the first `taken` pages of r.batch, which are on no list: how many were; the others are back on one (shrink_folio_list).
 
@@ -380,12 +396,14 @@ def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     freed, written, i = 0, 0, -1
     keep_near(r, 1)
     prefetch_entries(s, r, taken)
+    if s.ctl[CTL_TRACE_TABLES]:
+        return shrink_traced(s, r, taken, how)
     later = batch[taken] if taken < len(batch) else 0
     while i + 1 < taken:
         i += 1
         pfn = batch[i]
+        later = s.mem[later]["prev"]  # its row was fetched a page ago
         prefetch_page(s, later)
-        later = s.mem[later]["prev"]
         nr, flags = lru_pages(s.mem[pfn]["flags"]), s.mem[pfn]["flags"]
         c["split"] = 0
         fate = shrink_page(s, r, pfn)

@@ -43,13 +43,15 @@ from core.abi.mman import VM_ACCESS, VM_HUGETLB, VM_IO, VM_LOCKED, VM_PFNMAP, VM
 from core.abi.page_flags import (
     PG_ANON,
     PG_DIRTY,
+    PG_LRU,
     PG_MLOCKED,
     PG_RECLAIM,
     PG_REFERENCED,
     PG_SWAPBACKED,
+    PG_SWAPCACHE,
     PG_WORKINGSET,
 )
-from core.jit import inline, njit, step
+from core.jit import inline, njit, prefetch, step
 from core.machine import RECLAIM_POLICIES
 from core.mm import lru_gen_walk, memcontrol, oom_kill, rmap_walk
 from core.mm.lru_classic import BY_GENERATIONS, MEMCG_PGREFILL, PGREFILL, count_reclaim, rotate_reclaimable, shrink_folio_list
@@ -60,6 +62,7 @@ from core.mm.mm_inline import (
     REFS_SHIFT,
     gen_list,
     gen_move,
+    gen_unlink,
     lru_gen,
     lru_gen_add,
     lru_gen_del,
@@ -96,6 +99,7 @@ from core.mm.rmap_walk import Rmap
 from core.mm.shrink_node import BELOW_LOW, WITHIN, protection
 from core.mm.swap import list_del, lru_add
 from core.mm.workingset import ACTIVATE_ANON, nr_swap_pages
+from core.vmstat import EVENT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -106,6 +110,7 @@ MAX_LRU_BATCH = MIN_LRU_BATCH * 64
 DEF_PRIORITY = 12
 JIFFY = 4_000_000  # ns: HZ=250
 BATCH = MIN_LRU_BATCH  # pages that one eviction takes at most
+PGSKIP = EVENT["pgskip_dma"]  # + 1 .. 3: the other zones
 VISITED, AGE = range(2)  # why a visit to a cgroup ended
 
 # ---------------------------------------------------------------- generations
@@ -262,7 +267,7 @@ def get_type_to_scan(s: State, lruvec: int, swappiness: int) -> int:
 # ---------------------------------------------------------------- eviction
 
 
-@step
+@inline
 def sort_page(s: State, zid: int, lruvec: int, pfn: int, tier_idx: int) -> bool:
     """A page at the tail that is not to be taken: put where it belongs (sort_folio)."""
     page = s.mem[pfn]
@@ -294,17 +299,21 @@ def sort_page(s: State, zid: int, lruvec: int, pfn: int, tier_idx: int) -> bool:
     return False
 
 
-@step
-def isolate_page(s: State, zid: int, pfn: int) -> bool:
-    """Take a page off its list to try it (isolate_folio)."""
+@inline
+def isolate_page(s: State, lruvec: int, row: int, pfn: int) -> bool:
+    """Take a page off its list to try it (isolate_folio); sizes are the caller's."""
     page = s.mem[pfn]
-    if not s.sc[0]["may_unmap"] and page["mapcount"] > 0:
+    c = s.sc[0]
+    if not c["may_unmap"] and page["mapcount"] > 0:
+        return False
+    if not c["may_writepage"] and (page["flags"] & PG_DIRTY or page["flags"] & (PG_ANON | PG_SWAPCACHE) == PG_ANON):
         return False
     if not page["flags"] & PG_REFERENCED:
         s.gens[pfn] &= ~(REFS_MASK << REFS_SHIFT)
         page["flags"] &= ~PG_WORKINGSET
-    page["flags"] &= ~(PG_RECLAIM | PG_REFERENCED)
-    lru_gen_del(s, zid, pfn, True)
+    page["flags"] &= ~(PG_RECLAIM | PG_REFERENCED | PG_LRU)
+    gen_unlink(s, lruvec, row, pfn)
+    s.gens[pfn] &= REFS_MASK << REFS_SHIFT
     return True
 
 
@@ -319,32 +328,39 @@ def scan_pages(s: State, lruvec: int, kind: int, tier: int, batch) -> int:
     c["gen_scanned"] = 0
     if vec["max_seq"] - vec["min_seq"][kind] + 1 == MIN_NR_GENS:
         return 0
-    scanned, ordered, taken, skipped, isolated = 0, 0, 0, 0, 0
-    gen = vec["min_seq"][kind] % MAX_NR_GENS
+    remaining, scanned, ordered, taken, isolated = MAX_LRU_BATCH, 0, 0, 0, 0
+    oldest = vec["min_seq"][kind] % MAX_NR_GENS
     for zone in range(ZONES_PER_NODE - 1, -1, -1):
-        row = gen_list(gen, kind, zone)
-        pfn = vec["tail"][row]
-        while pfn and scanned < MAX_LRU_BATCH and max(isolated, skipped) < BATCH:
-            before = s.mem[pfn]["prev"]
-            zid = zone_of(s, pfn)
-            nr = lru_pages(s.mem[pfn]["flags"])
+        row, zid, before = gen_list(oldest, kind, zone), lruvec % nodes * ZONES_PER_NODE + zone, isolated
+        skipped, first_skipped, pfn = 0, 0, vec["tail"][row]
+        while pfn and pfn != first_skipped and remaining and max(isolated, skipped) < BATCH:
+            later, gen, nr = s.mem[pfn]["prev"], lru_gen(s, pfn), lru_pages(s.mem[pfn]["flags"])
+            prefetch(s.mem, later, 0)
+            remaining -= 1
             scanned += nr
             if sort_page(s, zid, lruvec, pfn, tier):
                 ordered += nr
-            elif isolate_page(s, zid, pfn):
+            elif isolate_page(s, lruvec, row, pfn):
                 batch[taken] = pfn
                 taken += 1
                 isolated += nr
+                if gen != oldest:  # locked in memory, so it was not sorted
+                    lru_gen_update_size(s, zid, lruvec, kind, gen, oldest, nr)
             else:
+                gen_move(s, zid, lruvec, pfn, oldest, False)
+                first_skipped = first_skipped if skipped else pfn
                 skipped += nr
-            pfn = before
+            pfn = later
         if pfn:
             batch[taken] = pfn
+        if isolated > before:
+            lru_gen_update_size(s, zid, lruvec, kind, oldest, -1, isolated - before)
+        s.vm_event[PGSKIP + zone] += skipped
     count_reclaim(s, lruvec // nodes, kind, c["kswapd"], isolated, 0)
     if c["target"] == 0:
         s.vm_event[PGREFILL] += ordered
     s.memcgs[lruvec // nodes]["stat"][MEMCG_PGREFILL] += ordered
-    c["gen_scanned"] = scanned if taken or scanned >= MAX_LRU_BATCH else 0
+    c["gen_scanned"] = scanned if taken or remaining == 0 else 0
     c["nr_scanned"] += isolated
     c["list_scanned"][2 * kind] += isolated
     return taken

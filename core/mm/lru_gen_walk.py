@@ -19,9 +19,10 @@ Source: walk_mm, walk_pmd_range, walk_pte_range, lru_gen_look_around, update_blo
 from __future__ import annotations
 
 from core.abi.mman import VM_RAND_READ, VM_SEQ_READ
-from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_HEAD, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL, PG_UNEVICTABLE
+from core.abi.page_flags import PG_ANON, PG_DIRTY, PG_HEAD, PG_REFERENCED, PG_SWAPBACKED, PG_SWAPCACHE, PG_TAIL
+from core.bits import bits, trailing_zeros
 from core.jit import inline, njit, prefetch, step
-from core.mm.mm_inline import lru_gen_promote, lru_type, lruvec_of
+from core.mm.mm_inline import GEN_MASK, gen_move, lru_gen, lru_gen_promote, lru_gen_update_size, lru_pages, lru_type, lruvec_of
 from core.mm.mm_types import CTL_NR_NODES, LRU_GEN_FILE, MAX_NR_GENS, State
 from core.mm.page_alloc import zone_of
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_D, PTE_PRESENT, PTE_PS, PTE_SPECIAL, find_table, table_of
@@ -103,12 +104,41 @@ def mine(s: State, pfn: int, memcg: int, node: int, can_swap: int) -> bool:
 
 @step
 def make_old(s: State, tid: int, slot: int, pfn: int) -> None:
-    """Clear an entry's A bit; what its D bit knows of a page in the swap cache goes to the page."""
+    """Clear an entry's A bit; what its D bit knows of an anonymous page that would not be written without goes to the page."""
     pte = s.pt[tid, slot]
     s.pt[tid, slot] = pte & ~PTE_A
     page = s.mem[pfn]
-    if pte & PTE_D and page["flags"] & PG_ANON and page["flags"] & PG_SWAPCACHE and page["flags"] & PG_SWAPBACKED:
+    if pte & PTE_D and page["flags"] & PG_ANON and page["flags"] & (PG_SWAPBACKED | PG_SWAPCACHE) != PG_SWAPBACKED:
         page["flags"] |= PG_DIRTY
+
+
+@inline
+def used_entries(s: State, tid: int, slot: int, count: int) -> int:
+    """Which of `count` <= 64 entries from `slot` on map a page and were used: a word, bit i for entry `slot` + i."""
+    used = 0
+    for i in range(count):
+        pte = s.pt[tid, slot + i]
+        if pte & (PTE_A | PTE_SPECIAL) == PTE_A and pte & PTE_PRESENT:
+            used |= 1 << i
+    return used
+
+
+@inline
+def idle_entries(s: State, tid: int, slot: int, count: int) -> int:
+    """How many entries map a page that was not used."""
+    idle = 0
+    for i in range(count):
+        pte = s.pt[tid, slot + i]
+        if pte & (PTE_A | PTE_SPECIAL) == 0 and pte & PTE_PRESENT:
+            idle += 1
+    return idle
+
+
+@inline
+def page_at(s: State, tid: int, slot: int) -> int:
+    """The page that an entry maps; of a huge page its head."""
+    pfn = (s.pt[tid, slot] & PFN_MASK) >> 12
+    return s.mem[pfn]["private"] if s.mem[pfn]["flags"] & PG_TAIL else pfn
 
 
 @step
@@ -118,22 +148,18 @@ def walk_pte_range(s: State, lruvec: int, tid: int, start: int, end: int, can_sw
     memcg, node = lruvec // nodes, lruvec % nodes
     stats = s.lrugens[lruvec]["mm_stats"]
     young = 0
-    for vpn in range(start, end):
-        pte = s.pt[tid, vpn & 511]
-        if not pte & PTE_PRESENT or pte & PTE_SPECIAL:
-            continue
-        if not pte & PTE_A:
-            stats[LEAF_OLD] += 1
-            continue
-        pfn = (pte & PFN_MASK) >> 12
-        if s.mem[pfn]["flags"] & PG_TAIL:
-            pfn = s.mem[pfn]["private"]
-        if not mine(s, pfn, memcg, node, can_swap):
-            continue
-        make_old(s, tid, vpn & 511, pfn)
-        young += 1
-        if not s.mem[pfn]["flags"] & PG_UNEVICTABLE:
-            lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
+    for at in range(start, end, MIN_LRU_BATCH):
+        first, count = at & 511, min(MIN_LRU_BATCH, end - at)
+        stats[LEAF_OLD] += idle_entries(s, tid, first, count)
+        used = used_entries(s, tid, first, count)
+        while used:
+            slot = first + trailing_zeros(used)
+            used &= used - 1
+            pfn = page_at(s, tid, slot)
+            if mine(s, pfn, memcg, node, can_swap):
+                make_old(s, tid, slot, pfn)
+                young += 1
+                lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
     stats[LEAF_TOTAL] += end - start
     stats[LEAF_YOUNG] += young
     return suitable_to_scan(end - start, young)
@@ -151,8 +177,7 @@ def walk_huge(s: State, lruvec: int, tid: int, slot: int, can_swap: int, seq: in
     elif mine(s, pfn, lruvec // nodes, lruvec % nodes, can_swap) and s.mem[pfn]["flags"] & PG_HEAD:
         s.pt[tid, slot] &= ~PTE_A
         stats[LEAF_YOUNG] += 1
-        if not s.mem[pfn]["flags"] & PG_UNEVICTABLE:
-            lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
+        lru_gen_promote(s, zone_of(s, pfn), lruvec, pfn, seq % MAX_NR_GENS)
 
 
 @njit
@@ -184,14 +209,13 @@ def walk_mm(s: State, lruvec: int, seq: int, can_swap: int, force: int, ranges) 
 
 
 @step
-def lru_gen_look_around(s: State, pgd: int, vpn: int, vm_start: int, vm_end: int, vm_flags: int, pfn: int) -> None:
-    """Eviction met a page in use: promote those in use among the 64 entries around it (lru_gen_look_around)."""
+def lru_gen_look_around(s: State, pgd: int, tid: int, vpn: int, vm_start: int, vm_end: int, vm_flags: int, pfn: int) -> None:
+    """Eviction met a page in use, by an entry of table `tid`: promote those in use among the 64 entries around it (lru_gen_look_around).
+
+    Fewer than 15 move to the youngest generation's list at once; where more do, or during a walk, only their generation changes.
+    """
     if vm_flags & (VM_SEQ_READ | VM_RAND_READ):
         return
-    upper = find_table(s, pgd, vpn, 2)
-    if upper == 0 or s.pt[upper, (vpn >> 9) & 511] & PTE_PS:
-        return
-    tid = table_of(s, s.pt[upper, (vpn >> 9) & 511])
     memcg, zid = s.mem[pfn]["memcg"], zone_of(s, pfn)
     node = s.zones[zid]["node"]
     lruvec = lruvec_of(s, memcg, node)
@@ -200,25 +224,45 @@ def lru_gen_look_around(s: State, pgd: int, vpn: int, vm_start: int, vm_end: int
     if end - start > MIN_LRU_BATCH:
         start = min(max(vpn - MIN_LRU_BATCH // 2, start), end - MIN_LRU_BATCH)
         end = start + MIN_LRU_BATCH
-    young, promoted = 0, 0
-    for at in range(start, end):
-        if s.pt[tid, at & 511] & PTE_A:
-            prefetch(s.mem, (s.pt[tid, at & 511] & PFN_MASK) >> 12, 0)
-    for at in range(start, end):
-        pte = s.pt[tid, at & 511]
-        if not pte & PTE_PRESENT or pte & PTE_SPECIAL or not pte & PTE_A:
+    c, first = s.sc[0], start & 511
+    can_swap = 1 if not c["walk"] or c["can_swap"] else 0
+    used = used_entries(s, tid, first, end - start)
+    left = used
+    while left:
+        prefetch(s.mem, (s.pt[tid, first + trailing_zeros(left)] & PFN_MASK) >> 12, 0)
+        left &= left - 1
+    young, older = 0, 0
+    while used:
+        at = trailing_zeros(used)
+        used &= used - 1
+        near = page_at(s, tid, first + at)
+        if not mine(s, near, memcg, node, can_swap):
             continue
-        near = (pte & PFN_MASK) >> 12
-        if s.mem[near]["flags"] & PG_TAIL:
-            near = s.mem[near]["private"]
-        if not mine(s, near, memcg, node, 1) or s.mem[near]["flags"] & PG_UNEVICTABLE:
-            continue
-        make_old(s, tid, at & 511, near)
+        make_old(s, tid, first + at, near)
         young += 1
-        if lru_gen_promote(s, zone_of(s, near), lruvec, near, seq % MAX_NR_GENS):
-            promoted += 1
+        gen = lru_gen(s, near)
+        if gen < 0:
+            s.mem[near]["flags"] |= PG_REFERENCED
+        elif gen != seq % MAX_NR_GENS:
+            older |= 1 << at
     if suitable_to_scan(end - start, young):
-        update_bloom_filter(s, lruvec, seq, upper << 9 | (vpn >> 9) & 511)
-    if not s.sc[0]["walk"] and promoted < PAGEVEC_SIZE:
-        s.vm_event[PGACTIVATE] += promoted
-        s.memcgs[memcg]["stat"][MEMCG_PGACTIVATE] += promoted
+        update_bloom_filter(s, lruvec, seq, find_table(s, pgd, vpn, 2) << 9 | (vpn >> 9) & 511)
+    few = not c["walk"] and bits(older) < PAGEVEC_SIZE
+    while older:
+        near = page_at(s, tid, first + trailing_zeros(older))
+        older &= older - 1
+        if few:
+            folio_activate(s, zone_of(s, near), lruvec, near, seq % MAX_NR_GENS)
+        else:
+            lru_gen_promote(s, zone_of(s, near), lruvec, near, seq % MAX_NR_GENS)
+
+
+@inline
+def folio_activate(s: State, zid: int, lruvec: int, pfn: int, gen: int) -> None:
+    """A page is moved to the youngest generation, its uses through files remembered (folio_activate_fn)."""
+    nr = lru_pages(s.mem[pfn]["flags"])
+    lru_gen_update_size(s, zid, lruvec, lru_type(s.mem[pfn]["flags"]), lru_gen(s, pfn), gen, nr)
+    s.gens[pfn] = (s.gens[pfn] & ~GEN_MASK) | (gen + 1)
+    gen_move(s, zid, lruvec, pfn, gen, False)
+    s.vm_event[PGACTIVATE] += nr
+    s.memcgs[s.mem[pfn]["memcg"]]["stat"][MEMCG_PGACTIVATE] += nr

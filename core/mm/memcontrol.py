@@ -227,15 +227,19 @@ def remove(k: Kernel, path: str) -> None:
 
 
 def release_dying(k: Kernel) -> None:
-    """Forget removed cgroups that pay for nothing any more; their event counts pass to the parent's memory.stat."""
-    for cg in [cg for cg in k.cgroups.values() if cg.dying]:
-        held = k.s.memcgs["usage"][cg.id] or k.s.memcgs["swap"][cg.id] or cg.pids or any(child.parent is cg for child in k.cgroups.values())
-        lists = k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
-        if held or lists or cg.parent is None:
+    """Forget removed cgroups that pay for nothing any more, the lowest first; their event counts pass to the parent's memory.stat."""
+    for cg in [cg for cg in reversed(k.cgroups.values()) if cg.dying]:
+        if is_held(k, cg) or cg.parent is None:
             continue
         k.s.memcgs["stat"][cg.parent.id] += k.s.memcgs["stat"][cg.id]
         k.s.memcgs["stat"][cg.id] = 0
         del k.cgroups[cg.id]
+
+
+def is_held(k: Kernel, cg: Cgroup) -> bool:
+    """Does a removed cgroup still pay for something, or one below it?"""
+    own = k.s.memcgs["usage"][cg.id] or k.s.memcgs["swap"][cg.id] or cg.pids or k.s.lruvecs["nr"][cg.id * k.nr_nodes : (cg.id + 1) * k.nr_nodes].any()
+    return bool(own) or any(is_held(k, child) for child in k.cgroups.values() if child.parent is cg)
 
 
 def attach(k: Kernel, cg: Cgroup, pid: int) -> None:

@@ -26,7 +26,18 @@ from core.jit import njit
 from core.machine import RECLAIM_POLICIES
 from core.mm import lru_gen, lru_simple
 from core.mm.mm_inline import lru_pages, update_lru_size
-from core.mm.mm_types import CTL_FALLBACK, CTL_MAX_PFN, CTL_POLICY, FIFO, LRU, MGLRU, Array, State
+from core.mm.mm_types import (
+    CTL_FALLBACK,
+    CTL_MAX_PFN,
+    CTL_POLICY,
+    FIFO,
+    LRU,
+    LRU_INACTIVE_ANON,
+    LRU_INACTIVE_FILE,
+    MGLRU,
+    Array,
+    State,
+)
 from core.mm.page_alloc import page_zone, zone_of
 from core.mm.rmap_walk import Rmap, page_referenced
 from core.mm.swap import list_del, lru_add
@@ -62,7 +73,8 @@ class Advisor:
         if answer is None:
             self.score["late"] += 1
         elif not takeable(k, answer, memcg, node, kinds):
-            self.score["nonsense"] += 1
+            if answer or there_are(k, memcg, node, kinds):
+                self.score["nonsense"] += 1
             answer = None
         self.given += [NO_ANSWER] if answer is None else [len(answer), *answer]
         return answer or []
@@ -116,6 +128,12 @@ def takeable(k: Kernel, pages: list[int], memcg: int, node: int, kinds: list[str
     allowed = [("anon" if flag & PG_SWAPBACKED else "file") in kinds for flag in flags.tolist()]
     return bool(((flags & (PG_LRU | PG_UNEVICTABLE)) == PG_LRU).all() and (rows["memcg"] == memcg).all()
                 and all(allowed) and nodes_of(k, np.array(pages)) == [node] * len(pages))  # fmt: skip
+
+
+def there_are(k: Kernel, memcg: int, node: int, kinds: list[str]) -> bool:
+    """Has the cgroup pages of these kinds on the node? If not, no page is the right answer."""
+    nr = k.s.lruvecs["nr"][memcg * k.nr_nodes + node]
+    return bool("anon" in kinds and nr[LRU_INACTIVE_ANON] + nr[LRU_INACTIVE_ANON + 1]) or bool(nr[LRU_INACTIVE_FILE] + nr[LRU_INACTIVE_FILE + 1])
 
 
 @njit

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from core.abi.mman import VM_SEQ_READ
+from core.abi.mman import VM_LOCKED, VM_SEQ_READ
 from core.abi.page_flags import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HEAD, PG_KSM, PG_SWAPBACKED, PG_SWAPCACHE
 from core.columns import by_reference
 from core.jit import inline, step
@@ -182,7 +182,10 @@ def belongs(s: State, memcg: int, target: int) -> bool:
 
 @inline
 def referenced_one(s: State, r: Rmap, row: int, at: int, target: int) -> int:
-    """One entry of page_referenced: 1 if its A bit was set, plus the mapping's flags << 16; with a `target` cgroup only its own count."""
+    """One entry of page_referenced: 1 if its A bit was set, plus the mapping's flags << 16 if it was; with a `target` cgroup only its own count.
+
+    VM_LOCKED is told of any mapping.
+    """
     if target > 0 and not belongs(s, s.mms[r.vt[row]["mm"]]["memcg"], target):
         return 0
     pte = s.pt[at >> 9, at & 511]
@@ -192,11 +195,11 @@ def referenced_one(s: State, r: Rmap, row: int, at: int, target: int) -> int:
         if lru_gen_enabled(s) and not page["flags"] & PG_KSM:
             vma = r.vt[row]
             vpn = vma["start"] + page["index"] - vma["pgoff"]
-            lru_gen_look_around(s, s.mms[vma["mm"]]["pgd"], vpn, vma["start"], vma["end"], vma["flags"], (pte & PFN_MASK) >> 12)
+            lru_gen_look_around(s, s.mms[vma["mm"]]["pgd"], at >> 9, vpn, vma["start"], vma["end"], vma["flags"], (pte & PFN_MASK) >> 12)
         s.pt[at >> 9, at & 511] &= ~PTE_A
         if not r.vt[row]["flags"] & VM_SEQ_READ:
             young = 1
-    return young | r.vt[row]["flags"] << 16
+    return young | r.vt[row]["flags"] << 16 if young else (r.vt[row]["flags"] & VM_LOCKED) << 16
 
 
 @inline
@@ -239,9 +242,9 @@ def page_referenced_huge(s: State, r: Rmap, head: int, target: int) -> int:
                     s.pt[at >> 9, at & 511] &= ~PTE_A
                     used = 1
         if seen and ours:
-            flags |= vma["flags"]
-            if not vma["flags"] & VM_SEQ_READ:
-                young += used
+            told = used if not vma["flags"] & VM_SEQ_READ else 0
+            flags |= vma["flags"] if told else vma["flags"] & VM_LOCKED
+            young += told
     return young | flags << 16
 
 

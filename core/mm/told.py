@@ -45,13 +45,14 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
     k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
-def faults(k: Kernel, task: Task, kind: int, vpn: int, n: int, step: int) -> None:
-    """A run of faults of one kind, and what the processor has to forget for it."""
-    emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False)
+def faults(k: Kernel, task: Task, kind: int, vpn: int, n: int, step: int, at: int | None = None) -> None:
+    """A run of faults of one kind, and what the processor has to forget for it. `at`: when, if not now."""
+    at = k.clock.now if at is None else at
+    k.emit(Fault(at, task.pid, KIND_NAMES[kind], False, vpn << 12, n, step or None, task.cgroup.path))
     if kind in (COW, ZERO_COW):
         k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
     if kind in (HUGE, HUGE_SHMEM):
-        k.emit(Thp(k.clock.now, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
+        k.emit(Thp(at, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
 
 
 def reads(k: Kernel, task: Task, slot: int, vpn: int, n: int, pages: int) -> None:

@@ -6,6 +6,8 @@ the device's `ratio`, the same for every page (3 unless the machine says otherwi
     ratio 3: 4096 bytes become 1366, with their handle of 8 bytes an object of class 1376, of which 11 fit into a *zspage* of 4 frames;
     1,000 pages take 91 zspages, 364 frames, so 636 frames are won
 
+A write is done when the call returns, so the page is freed at once: it waits neither under writeback nor in the swap cache, and is never rotated.
+
 A page of one byte all over takes nothing (*same_pages*). One that does not shrink below 3,264 bytes or so is kept as it is, a frame for a
 page (*huge_pages*): nothing is won. The frames come without regard to watermarks, as everything that frees memory does; they count as
 `nr_zspages`, belong to no cgroup, and go back when the slots are free that they hold: not when a page is read, but when its slot is given up, and

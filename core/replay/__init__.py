@@ -63,7 +63,7 @@ def faults(trace: Trace, policy: str, frames: int, seed: int = 0) -> int:
 def _reclaim(trace: Trace, policy: int, frames: int, seed: int) -> int:
     """A policy of the kernel, on a machine of frames."""
     s, r, ranges = machines.machine(trace.pages, frames, policy, seed)
-    return int(machines.replay(s, r, trace.accesses, ranges))
+    return int(machines.replay(s, r, trace.accesses, ranges, s.pt[1:].reshape(-1), s.xa[1:].reshape(-1)))
 
 
 def _textbook(trace: Trace, policy: str, frames: int) -> int:

@@ -9,7 +9,7 @@ CLOCK alone does not count the access that brings a page in as a use: so it is d
 
 Two things differ from a session, so that a trace of millions of accesses takes a fraction of a second: a page that may go is
 dropped on the spot (`lru_classic.shrink_traced`), without swap; and classic and mglru, which free up to 32 pages at a time, aim at no more
-than a sixteenth of the frames.
+than a sixteenth of the frames. What remains of an access is a load and a store: that of its entry, found by the page's number alone.
 
     pages 0 .. 511 ──> table 1        frames 1 .. n: the pages'       xa, row by table: the shadow that an evicted page left
 """
@@ -74,7 +74,7 @@ from core.vmstat import EVENTS, NODE_STATS, NUMA_STATS
 
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
-AHEAD = 12  # accesses: how far ahead their entries are fetched
+AHEAD = 24  # accesses: how far ahead their entries are fetched
 ANON_VMA = 1  # the number of the one anchor of reverse mapping
 
 
@@ -125,20 +125,20 @@ def _hang_tables(s: State, frames: int, leaves: int, middles: int) -> None:
 
 
 @njit
-def replay(s: State, r: Rmap, trace, ranges) -> int:
-    """Make the accesses of a trace; how many faulted."""
+def replay(s: State, r: Rmap, trace, ranges, entries, shadows) -> int:
+    """Make the accesses of a trace; how many faulted. `entries`, `shadows`: s.pt and s.xa from the first page on, by its number."""
     faults = 0
     policy = s.ctl[CTL_POLICY]
     for i in range(len(trace)):
         if i + AHEAD < len(trace):
-            fetch(s, trace[i + AHEAD], trace[i + AHEAD // 2])
+            fetch(entries, shadows, trace[i + AHEAD], trace[i + AHEAD // 2])
         page = trace[i]
-        pte = s.pt[1 + (page >> 9), page & 511]
+        pte = entries[page]
         if pte & PTE_P:
             if policy == LRU:
                 move_to_front(s, 0, (pte & PFN_MASK) >> 12)
-            elif not pte & PTE_A:
-                s.pt[1 + (page >> 9), page & 511] = pte | PTE_A
+            else:
+                entries[page] = pte | PTE_A  # whether it was set or not: cheaper than to guess wrong
             continue
         faults += 1
         if s.ctl[CTL_TRACE_FREE] == 0:
@@ -146,30 +146,29 @@ def replay(s: State, r: Rmap, trace, ranges) -> int:
                 evict_next(s, r, policy)
             else:
                 make_room(s, r, policy, ranges)
-        fault(s, page)
+        entries[page] = fault(s, page, shadows[page]) << 12 | PTE_P | (0 if policy == CLOCK else PTE_A)
     return faults
 
 
 @inline
-def fetch(s: State, later: int, soon: int) -> None:
+def fetch(entries, shadows, later: int, soon: int) -> None:
     """The entry of a page that is used a little later, and the shadow of one that is going to fault soon: a cache miss each otherwise."""
-    prefetch(s.pt, 1 + (later >> 9), later & 511)
-    if not s.pt[1 + (soon >> 9), soon & 511] & PTE_P:
-        prefetch(s.xa, 1 + (soon >> 9), soon & 511)
+    prefetch(entries, later, 0)
+    prefetch(shadows, soon * (~entries[soon] & PTE_P), 0)  # of one that is in memory, that of page 0: no branch to guess
 
 
 @inline
-def fault(s: State, page: int) -> None:
-    """The page gets a free frame; one that was here before may be told so by its shadow."""
+def fault(s: State, page: int, shadow: int) -> int:
+    """The page gets a free frame, which is answered; if it was here before, its shadow may tell."""
     pfn = s.ctl[CTL_TRACE_FREE]
     row = s.mem[pfn]
     s.ctl[CTL_TRACE_FREE] = row["next"]
+    prefetch(s.mem, row["next"], 0)
     row["flags"] = PG_UPTODATE | PG_SWAPBACKED | PG_ANON
     row["mapping"] = ANON_VMA
     row["index"] = page
     row["mapcount"] = 1
     row["refcount"] = 1
-    shadow = s.xa[1 + (page >> 9), page & 511]
     if shadow < 0:
         workingset_refault(s, 0, pfn, shadow, 0)
     if s.ctl[CTL_POLICY] >= FIFO:
@@ -177,7 +176,7 @@ def fault(s: State, page: int) -> None:
         list_add(s, 0, LRU_INACTIVE_ANON, pfn)
     else:
         folio_add_lru(s, 0, pfn)
-    s.pt[1 + (page >> 9), page & 511] = (pfn << 12) | PTE_P | (0 if s.ctl[CTL_POLICY] == CLOCK else PTE_A)
+    return pfn
 
 
 @step
@@ -252,6 +251,6 @@ def generations_round(s: State, r: Rmap, ranges) -> None:
             reset_bloom_filter(s, 0, seq + 1)
             walk_mm(s, 0, seq, 1, 0, ranges)
             lru_gen.inc_max_seq(s, 0, 1, 0)
-            aged = 1
+            aged, c["walk"] = 1, 1
         c["priority"] = c["priority"] - 1 if c["priority"] else 0
 

@@ -161,6 +161,16 @@ def sys_touch(
     return {"touched": outcome.touched}
 
 
+def one_page(
+    address: int, length: int = PAGE_SIZE, access: str = "read", stride: int = 1, order: str = "sequential", seed: int = 0,
+    pages: Sequence[int] | None = None, repeat: int = 1, fill: int | None = None,
+) -> tuple[int, int, int] | None:  # fmt: skip
+    """What `sys_touch` would access with these arguments, if it is one page, once: page, access, content; None for more."""
+    if length > PAGE_SIZE or repeat != 1 or stride != 1 or pages is not None or order != "sequential":
+        return None
+    return address >> PAGE_SHIFT, ACCESS[access], -1 if fill is None else fill
+
+
 def access_order(order: str, count: int, stride: int, seed: int) -> Array | None:
     """The pages to access as offsets (int64), or None where they follow each other. E2BIG for an order that is too long."""
     if order in ("random", "zipf") and count > MAX_ORDERED:

@@ -348,6 +348,44 @@ def test_a_reader_that_reads_nothing_slows_nobody_and_is_closed(special):
         link.close()
 
 
+def messages(link):
+    """What a server sends on a websocket by hand, as JSON."""
+    buffer = bytearray()
+    while True:
+        while len(buffer) < 2 or len(buffer) < (end := 2 + (0, 2, 8)[max(0, buffer[1] - 125)] + frame_length(buffer)):
+            data = link.recv(1 << 20)
+            assert data, "the stream ended"
+            buffer += data
+        yield json.loads(buffer[end - frame_length(buffer) : end])
+        del buffer[:end]
+
+
+def frame_length(buffer):
+    return buffer[1] if buffer[1] < 126 else int.from_bytes(buffer[2 : 4 if buffer[1] == 126 else 10], "big")
+
+
+def test_a_slow_reader_is_told_every_event_or_the_gap(special):
+    with special(event_retention=1000, send_timeout=120) as service:
+        session = service.session()
+        link = raw_websocket(service, f"{session.path}/events?after=0")
+        inside, ops = service.inside(session.id), [{"op": "mmap", "pid": session.spawn(), "length": PAGE}] * 5000
+        while inside.ring.last < 60_000:  # more than fits between server and client
+            assert session.post("/batch", {"ops": ops}).json()["completed"] == 5000
+        known, gaps, last = 0, 0, inside.ring.last
+        link.settimeout(30)
+        for message in messages(link):
+            if message["type"] == "gap":
+                assert (message["from"], message["reason"]) == (known + 1, "slow")
+                known, gaps = message["to"], gaps + 1
+            elif message["type"] not in ("progress", "bookmark"):
+                assert message["id"] == known + 1
+                known = message["id"]
+            if known == last:
+                break
+        link.close()
+        assert gaps
+
+
 def test_a_thousand_subscribers_of_one_session_get_the_same_bytes(special):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

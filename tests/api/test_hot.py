@@ -73,6 +73,37 @@ def test_a_retry_is_the_same_answer(session, routes, name):
     problem(session.post("/clock", {"advance": "1ms"}, headers={"Idempotency-Key": "one"}), 422, "another request")
 
 
+def test_a_batch_answers_what_its_operations_answer(service):
+    """Byte by byte, on two like machines; what is carried out in one step, and what is not."""
+    alone, together = (service.session(machine={"memory": "64M"}) for _ in range(2))
+    [pid] = {session.spawn(catch_signals=True) for session in (alone, together)}
+    [address] = {session.mmap(pid, 600 * PAGE) for session in (alone, together)}
+    at = int(address, 16)
+    pages = [0, 0, 1, 2, 2, 599, 599, 3, 700, 4, *range(5, 60), 0, 1]
+    ops = [{"address": hex(at + page * PAGE), "access": ("write", "write", "read")[place % 3]} for place, page in enumerate(pages)]
+    ops[20]["fill"], ops[30]["length"], ops[40]["order"] = 7, 3 * PAGE, "random"
+    answers = [alone.post(f"/processes/{pid}/touch", op) for op in ops]
+    found = together.post("/batch", {"ops": [{"op": "touch", "pid": pid, **op} for op in ops]})
+    assert found.content.startswith(b'{"results":[' + b",".join(answer.content for answer in answers) + b"]")
+    assert alone.state()["seq"] == together.state()["seq"] == found.json()["seq"]
+    for path in ("/journal", "/fs/proc/vmstat", "/events?after=0&limit=1000"):
+        assert alone.get(path).content == together.get(path).content
+    assert alone.post("/snapshots", {"name": "end"}).json()["digest"] == together.post("/snapshots", {"name": "end"}).json()["digest"]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_batch_with_an_operation_that_fails_in_its_midst(session, routes, stop):
+    [op] = routes["batch"][1]["ops"]
+    ops = [op, op, {"op": "touch", "pid": 99, **routes["call"][1]}, op, {"op": "munmap", "pid": op["pid"], "address": "0x1", "length": PAGE}, op]
+    before = session.state()["seq"]
+    found = session.post("/batch", {"ops": ops, "stop_on_error": stop}).json()
+    results = found["results"]
+    assert [result.get("status", 200) for result in results] == ([200, 200, 404] if stop else [200, 200, 404, 200, 200, 200])
+    assert found["completed"] == len(results) and results[2]["errno"] == "ESRCH"
+    assert found["seq"] == before + len(results) - 1
+    assert stop or results[4]["errno"] == "EINVAL"
+
+
 @BOTH
 def test_a_body_in_chunks(session, routes, name):
     path, body = routes[name]

@@ -178,3 +178,18 @@ def test_policies_change_at_run_time(service):
 
 def test_an_unknown_policy_is_refused(session):
     assert problem(session.post("/batch", {"ops": [{"op": "reclaim_policy", "policy": "best"}]}), 422)
+
+
+def test_no_page_is_the_right_answer_where_there_is_none(service):
+    """Swap is full and no file is cached: reclaim asks for files, the program has none to name, which is no nonsense."""
+    session = service.session(machine={"memory": "64M", "swap": "4M"}, seed=1)
+    with playing(session, example().Fifo().isolate) as (socket, heard):
+        pid = session.spawn("a")
+        session.touch(pid, session.mmap(pid, 40 << 20), 40 << 20)
+        socket.send('{"type": "score"}')
+        messages = []
+        while not messages or messages[-1]["type"] != "score":
+            messages.append(heard.get(timeout=60))
+    asked = [message for message in messages if message["type"] == "isolate"]
+    assert any(message["kinds"] == ["file"] and "file" not in message["added"]["kind"] for message in asked)
+    assert messages[-1]["nonsense"] == 0 and messages[-1]["asked"] == len(asked)

@@ -118,6 +118,13 @@ def test_an_open_service_obeys_no_foreign_page() -> None:
         problem(service.http.post("/v1/sessions", json={}, headers={"Origin": "https://evil.example"}), 403, "evil.example")
 
 
+def test_a_service_that_asks_for_tokens_answers_to_its_names_and_to_addresses() -> None:
+    with running(token=TOKEN, hosts=["pagewalk.example.org"]) as service:
+        for host in ("pagewalk.example.org", "127.0.0.1:8000", "localhost", "pagewalk:8000"):
+            assert service.http.get("/readyz", headers={"Host": host}).status_code == 200
+        problem(service.http.get("/readyz", headers={"Host": "evil.example"}), 421, "PAGEWALK_HOSTS")
+
+
 def test_tokens_outlive_the_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sessions.sqlite'}"
     with running(token=TOKEN, database=url) as service:

@@ -10,7 +10,9 @@ import pytest
 
 from app import doctor
 from app.doctor import CHECKS, Finding, examine, show
+from app.routes.health import release
 from app.settings import Settings
+from tests.api.client import running
 from tests.cli.service import COMMAND, ROOT, environment
 
 
@@ -80,3 +82,13 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     (found,) = examine(Settings())
     assert found == Finding("broken check", "wrong", "could not be checked: OSError: no such thing")
     assert show([found]).startswith("WRONG  broken check")
+
+
+def test_a_pagewalk_on_its_port_is_known() -> None:
+    """An operator asks while the service runs."""
+    with running() as service:
+        found = doctor.port(Settings(port=service.listener.getsockname()[1]))
+        assert found.verdict == "note" and f"pagewalk {release()}" in found.says
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "ANSWER_S", 0.1)
+        assert doctor.port(Settings(port=silent.getsockname()[1])).verdict == "wrong"

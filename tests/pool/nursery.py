@@ -8,6 +8,7 @@ Reads commands, one JSON object a line, and answers each by one: {"start": […a
 import json
 import os
 import sys
+import traceback
 
 import app.cli
 import app.main
@@ -30,6 +31,8 @@ def start(arguments: list[str], environment: dict[str, str], out: str, err: str)
         code = app.cli.main(arguments)
     except SystemExit as end:
         code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

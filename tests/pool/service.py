@@ -21,6 +21,18 @@ START_S = 180.0  # for it to be ready
 END_S = 30.0  # for workers to follow their supervisor
 
 
+class GaveUp(Exception):
+    """The program ended before it was ready."""
+
+
+def is_alive(pid: int) -> bool:
+    """False for a process that is over, also when nobody has asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Program:
     """A process of `pagewalk serve`."""
 
@@ -107,7 +119,9 @@ class Workers:
         """Wait until it says that it is ready."""
         end = time.monotonic() + START_S * self._patience
         while not (line := self._out.read_text() if self._out.exists() else "").endswith("\n"):
-            assert psutil.pid_exists(self.process.pid) and time.monotonic() < end, self.said()
+            if not is_alive(self.process.pid):
+                raise GaveUp(self.said())
+            assert time.monotonic() < end, self.said()
             time.sleep(0.02)
         assert line.startswith(READY), (line, self.said())
         self.url = line.removeprefix(READY).strip()

@@ -5,11 +5,14 @@ import json
 import os
 import signal
 import socket
+import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from app.pool import supervisor
+from app.settings import Settings
 from tests.pool.service import Workers, running
 
 
@@ -99,6 +102,19 @@ def test_metrics_are_of_all_workers(service, sessions):
             assert float(figures["pagewalk_workers"]) == 2
 
 
+def test_sessions_are_not_counted_once_for_each_worker(service, sessions):
+    """Every worker knows of all of them, the others' some seconds later."""
+    until = time.monotonic() + 30
+    while True:
+        there = len(service.http.get("/v1/sessions?page_size=1000").json()["items"])
+        lines = service.http.get("/metrics").text.splitlines()
+        counted = float(next(line for line in lines if line.startswith("pagewalk_sessions ")).split()[1])
+        assert counted <= there
+        if counted == there:
+            break
+        assert time.monotonic() < until
+
+
 def test_the_same_key_makes_one_session_wherever_it_arrives(service):
     made = set()
     for _ in range(6):
@@ -148,3 +164,12 @@ def test_workers_end_with_their_supervisor_and_free_the_port():
         break
     again = Workers(port=port)
     assert again.stop()[0] == 0
+
+
+def test_it_is_said_why_a_service_does_not_start(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "READY_S", 0.0)
+    settings = Settings(workers=2, database=f"sqlite:///{tmp_path / 'sessions.sqlite'}", instance="late")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        late = supervisor.Supervisor(settings, listener, lambda: pytest.fail("it is not ready"), lambda life: None)
+        assert not late.run()
+    assert "worker w0 took no requests within 0 s: giving up" in caplog.text

@@ -190,8 +190,10 @@ def test_a_removed_cgroup_pays_until_its_pages_are_gone(k: Kernel) -> None:
     assert a is not None
     assert memcontrol.stat(k, a)["anon"] == 2 * M
     assert [cg.path for cg in k.cgroups.values() if cg.dying] == ["/a/b"]
+    assert k.read("/sys/fs/cgroup/a/cgroup.stat") == b"nr_descendants 1\nnr_dying_descendants 1\n"
     faults = memcontrol.stat(k, a)["pgfault"]
     k.call("exit", pid)
+    assert k.read("/sys/fs/cgroup/a/cgroup.stat") == b"nr_descendants 1\nnr_dying_descendants 0\n"
     memcontrol.release_dying(k)
     assert not [cg for cg in k.cgroups.values() if cg.dying]
     assert memcontrol.stat(k, a)["anon"] == 0

@@ -105,3 +105,28 @@ def test_the_state_of_the_flushers_is_part_of_the_machine() -> None:
     answers = [one.call("write", pid, path="/data/f", offset=0, length=32 * M).elapsed_ns for one in (k, twin)]
     assert answers[0] == answers[1]
     assert k.digest() == twin.digest()
+
+
+@pytest.mark.parametrize(("op", "refaults"), [("read", True), ("write", False)])
+def test_a_page_that_is_rewritten_does_not_come_back_too_soon(op: str, refaults: bool) -> None:
+    """A file larger than its cgroup, twice: pages that are read again are refaults, pages that write(2) brings in are not (__GFP_WRITE)."""
+    k = Kernel.boot(Machine.from_dict({"memory": "512M", "swap": "0"}))
+    k.call("put", path="/sys/fs/cgroup/cgroup.subtree_control", data=b"+memory")
+    k.call("mkdir", path="/sys/fs/cgroup/g")
+    k.call("put", path="/sys/fs/cgroup/g/memory.max", data=b"16M")
+    k.call("create_file", path="/data/f", size=32 * M)
+    pid = k.call("spawn", comm="w", cgroup="/g").result["pid"]
+    for _ in range(2):
+        assert k.call(op, pid, path="/data/f", offset=0, length=32 * M).errno is None
+    vmstat = dict(line.split() for line in k.read("/proc/vmstat").decode().splitlines())
+    assert (int(vmstat["workingset_refault_file"]) > 4000) == refaults
+    assert (int(vmstat["workingset_refault_file"]) == 0) != refaults
+    k.verify()
+
+
+@pytest.mark.parametrize(("name", "least"), [("dirty_bytes", 8192), ("dirty_background_bytes", 1)])
+def test_limits_in_bytes_have_a_least(name: str, least: int) -> None:
+    k = Kernel.boot(Machine.from_dict({"memory": "512M"}))
+    for value, errno in ((least - 1, "EINVAL"), (least, None)):
+        assert k.call("put", path=f"/proc/sys/vm/{name}", data=str(value).encode()).errno == errno
+    assert int(k.read(f"/proc/sys/vm/{name}")) == least

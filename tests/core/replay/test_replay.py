@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import replay
+from core.mm.mm_types import MGLRU
 from core.replay import Trace
+from core.replay import frames as machines
+from tests.core.replay.generations import Generations
 
 BELADY = [1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5]
 NEVER = 1 << 40
@@ -116,6 +119,40 @@ def test_each_policy_is_its_reference(pages: list[int], frames: int) -> None:
     trace = Trace.of(pages)
     for policy, reference in REFERENCES.items():
         assert replay.faults(trace, policy, frames) == reference(pages, frames), policy
+
+
+def generations_of(trace: Trace, frames: int) -> tuple[list[object], list[list[int]]]:
+    """The multi-gen LRU after a trace: faults, the oldest and youngest generation, the controller; each generation's list, from its head."""
+    s, r, ranges = machines.machine(trace.pages, frames, MGLRU, 0)
+    count = machines.replay(s, r, trace.accesses, ranges, s.pt[1:].reshape(-1), s.xa[1:].reshape(-1))
+    vec = s.lrugens[0]
+    sizes = np.zeros((4, 2, 4), np.int64)
+    lists: list[list[int]] = []
+    for gen in range(4):
+        lists.append([])
+        pfn = int(vec["head"][gen * 8])
+        while pfn:
+            lists[gen].append(int(s.mem["index"][pfn]))
+            sizes[int(s.gens[pfn] & 7) - 1, 0, 0] += 1
+            pfn = int(s.mem["next"][pfn])
+    assert vec["nr"].tolist() == sizes.reshape(-1).tolist()  # each generation's size, though counted by batches
+    controller = [vec[name][:4].tolist() for name in ("avg_refaulted", "avg_total", "refaulted", "evicted", "protected")]
+    return [int(count), int(vec["min_seq"][0]), int(vec["max_seq"]), *controller], lists
+
+
+@pytest.mark.parametrize("pattern", ["zipf", "hot-cold", "working-set", "random", "sequential"])
+@pytest.mark.parametrize(("pages", "frames", "length"), [(700, 300, 6000), (400, 70, 4000), (1500, 900, 9000), (90, 20, 900)])
+def test_the_multi_gen_lru_is_its_reference_access_by_access(pattern: str, pages: int, frames: int, length: int) -> None:
+    """Equal at the end of each of many prefixes of a trace: the same pages on the same lists in the same order, and the same controller."""
+    whole = replay.generate_trace(pattern, pages, length, seed=pages, skew=0.7).accesses.tolist()
+    for end in range(length // 8, length + 1, length // 8):
+        trace = Trace.of(whole[:end])
+        if frames >= trace.pages:
+            continue
+        slow = Generations(trace.pages, frames)
+        faults = slow.run(trace.accesses.tolist())
+        controller = [slow.before_refaulted, slow.before_total, slow.refaulted, slow.evicted, slow.protected]
+        assert generations_of(trace, frames) == ([len(faults), slow.min_anon, slow.max_seq, *controller], slow.lists)
 
 
 @settings(max_examples=60, deadline=None)
