@@ -120,7 +120,7 @@ class Workers:
         end = time.monotonic() + START_S * self._patience
         while not (line := self._out.read_text() if self._out.exists() else "").endswith("\n"):
             if not is_alive(self.process.pid):
-                raise GaveUp(self.said()[-2000:])
+                raise GaveUp(self.said())
             assert time.monotonic() < end, self.said()
             time.sleep(0.02)
         assert line.startswith(READY), (line, self.said())
