@@ -34,7 +34,7 @@ from core.sched import task as sched
 from core.syscalls.file import lookup
 from core.syscalls.mm import one_page
 from core.syscalls.table import CALLS
-from core.untold import Untold, after_causes, times_and_causes, write_back
+from core.untold import Fresh, Untold, after_causes
 
 if TYPE_CHECKING:
     from core.clock import Clock
@@ -483,16 +483,16 @@ class Kernel:
             self.nr_ordered = self.nr_events
             return
         first, events = self.nr_ordered + 1, self.events[len(self.events) - fresh :]
-        times, causes = times_and_causes(self.untold, events)
+        columns = Fresh(self.untold, events)
         if not self.nr_programs:
-            np.minimum(times, self.clock.now, out=times)
-        due = after_causes(times, causes, first)
+            np.minimum(columns.times, self.clock.now, out=columns.times)
+        due = after_causes(columns.times, columns.causes, first)
         order = np.argsort(due, kind="stable")
         numbers = np.empty(fresh, np.int64)
         numbers[order] = np.arange(first, first + fresh)
-        ours = causes >= first
-        causes[ours] = numbers[causes[ours] - first]
-        write_back(self.untold, events, times, causes)
+        ours = columns.causes >= first
+        columns.causes[ours] = numbers[columns.causes[ours] - first]
+        columns.write_back()
         self.events[len(self.events) - fresh :] = [events[at] for at in order.tolist()]
         new = numbers.tolist()
 

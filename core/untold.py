@@ -7,7 +7,7 @@ event of the row when the log is drained:
     events   Fault   17   18   Watermark   19          rows   17: at, cause, FAULT, "/a", ...
 
 A row is as good as the event: it has its number in the order of all events, it is put in order of time and renumbered with the others
-(`times_and_causes`, `write_back`), and what it says is fixed when it is noted: words (a cgroup's path, a timer's name) stand in `words`.
+(`Fresh`), and what it says is fixed when it is noted: words (a cgroup's path, a timer's name) stand in `words`.
 """
 
 from __future__ import annotations
@@ -59,15 +59,28 @@ class Untold:
         self.words.clear()
 
 
-def times_and_causes(untold: Untold, events: list[Event | int]) -> tuple[Array, Array]:
-    """When each event was, and the number of its cause (0: none)."""
-    times, causes = np.empty(len(events), np.int64), np.zeros(len(events), np.int64)
-    at, numbers = _rows_of(events)
-    times[at], causes[at] = untold.rows[numbers, AT], untold.rows[numbers, CAUSE]
-    for place, event in enumerate(events):
-        if not isinstance(event, int):
-            times[place], causes[place] = event.clock_ns, event.cause or 0
-    return times, causes
+class Fresh:
+    """Events that are to be put in order, rows or not, as columns: `times`, ns; `causes`, the number of each one's cause, 0: none."""
+
+    __slots__ = ("untold", "events", "at", "rows", "objects", "times", "causes")
+
+    def __init__(self, untold: Untold, events: list[Event | int]) -> None:
+        self.untold, self.events = untold, events
+        numbers = np.array([event if isinstance(event, int) else -1 for event in events], np.int64)
+        self.at, self.objects = np.flatnonzero(numbers >= 0), np.flatnonzero(numbers < 0).tolist()
+        self.rows = numbers[self.at]
+        self.times, self.causes = np.empty(len(events), np.int64), np.zeros(len(events), np.int64)
+        self.times[self.at], self.causes[self.at] = untold.rows[self.rows, AT], untold.rows[self.rows, CAUSE]
+        for place in self.objects:
+            event: Any = events[place]
+            self.times[place], self.causes[place] = event.clock_ns, event.cause or 0
+
+    def write_back(self) -> None:
+        """Give the events these times and causes."""
+        self.untold.rows[self.rows, AT], self.untold.rows[self.rows, CAUSE] = self.times[self.at], self.causes[self.at]
+        for place in self.objects:
+            event: Any = self.events[place]
+            event.clock_ns, event.cause = int(self.times[place]), int(self.causes[place]) or None
 
 
 def after_causes(times: Array, causes: Array, first: int) -> Array:
@@ -79,18 +92,3 @@ def after_causes(times: Array, causes: Array, first: int) -> Array:
         due[at] = np.maximum(due[at], due[before])
     return due
 
-
-def write_back(untold: Untold, events: list[Event | int], times: Array, causes: Array) -> None:
-    """Give the events these times and causes."""
-    at, numbers = _rows_of(events)
-    untold.rows[numbers, AT], untold.rows[numbers, CAUSE] = times[at], causes[at]
-    for event, time, cause in zip(events, times.tolist(), causes.tolist(), strict=True):
-        if not isinstance(event, int):
-            event.clock_ns, event.cause = time, cause or None
-
-
-def _rows_of(events: list[Event | int]) -> tuple[Array, Array]:
-    """Which of the events are rows, and which rows they are."""
-    rows = np.array([event if isinstance(event, int) else -1 for event in events], np.int64)
-    at = np.flatnonzero(rows >= 0)
-    return at, rows[at]

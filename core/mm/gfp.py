@@ -155,8 +155,7 @@ def kswapd_keeps_pace(k: Kernel, nodes: list[int]) -> bool:
     worked = False
     for node in nodes:
         while k.kswapd[node]["awake"] and k.kswapd[node]["until"] <= k.clock.now:
-            with fair.kswapd_turn(k, node):
-                vmscan.kswapd_run(k, node, 1)
+            fair.kswapd_works(k, node)
             worked = True
     return worked
 
@@ -281,8 +280,7 @@ def kswapd_finish(k: Kernel) -> None:
         steal(k)  # for slab, which does not wait
     for node, kswapd in enumerate(k.kswapd):
         while kswapd["awake"]:
-            with fair.kswapd_turn(k, node):
-                vmscan.kswapd_run(k, node, 8)
+            fair.kswapd_works(k, node, 8)
     compaction.kcompactd_finish(k)
 
 

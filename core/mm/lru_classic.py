@@ -60,7 +60,7 @@ from core.mm.mm_types import (
 from core.mm.page_alloc import zone_of
 from core.mm.page_ops import drop_buffers, free_page, remove_from_page_cache, stat_add, xa_leaf
 from core.mm.pgtable import PFN_MASK, PTE_A, PTE_PRESENT, PTE_SPECIAL, find_pte_table, find_table, huge_entry
-from core.mm.rmap_walk import Rmap, page_referenced, try_to_unmap
+from core.mm.rmap_walk import Rmap, keep_near, page_referenced, pte_table, try_to_unmap
 from core.mm.shmem_swap import shmem_writepage
 from core.mm.swap import (
     age_nonresident,
@@ -294,7 +294,7 @@ def prefetch_entries(s: State, r: Rmap, taken: int) -> None:
         elif page["flags"] & PG_ANON and page["mapcount"] and not page["flags"] & (PG_KSM | PG_HEAD):
             vma = r.vt[r.av_rows[r.av_start[page["mapping"]]]]
             vpn = vma["start"] + page["index"] - vma["pgoff"]
-            tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn) if vpn >= 0 else 0
+            tid = pte_table(s, r, s.mms[vma["mm"]]["pgd"], vpn) if vpn >= 0 else 0
             if tid:
                 prefetch(s.pt, tid, vpn & 511)
         if page["flags"] & PG_SWAPCACHE:
@@ -394,6 +394,7 @@ def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     """
     c, batch = s.sc[0], r.batch
     freed, written, i = 0, 0, -1
+    keep_near(r, 1)
     prefetch_entries(s, r, taken)
     if s.ctl[CTL_TRACE_TABLES]:
         return shrink_traced(s, r, taken, how)
@@ -419,6 +420,7 @@ def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
             batch[written] = pfn
             written += 1
         putback(s, pfn, fate, how, nr)
+    keep_near(r, 0)
     c["nr_written"] = written
     return freed
 
@@ -528,6 +530,7 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
     c = s.sc[0]
     memcg = lruvec // s.ctl[CTL_NR_NODES]
     taken, deactivated = 0, 0
+    keep_near(r, 1)
     while taken < nr:
         pfn = s.lruvecs[lruvec]["tail"][lru]
         if pfn == 0:
@@ -554,6 +557,7 @@ def shrink_active_list(s: State, r: Rmap, lruvec: int, lru: int, nr: int) -> Non
         page["flags"] = page["flags"] & ~(PG_ACTIVE | PG_LRU) | PG_WORKINGSET
         lru_add(s, zid, pfn)
         deactivated += pages
+    keep_near(r, 0)
     if c["target"] == 0:
         s.vm_event[PGREFILL] += taken
     s.memcgs[memcg]["stat"][MEMCG_PGREFILL] += taken

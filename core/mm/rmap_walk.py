@@ -58,7 +58,8 @@ class Rmap(NamedTuple):
     """What loops need of the Python objects, and their room: mappings by anchor; the rest is reclaim's.
 
     order: cgroups in the order in which they are visited.
-    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it.
+    batch: pages taken from a list; plan: how many of each list to look at; visits: what came of it. near: while a batch is judged, the PTE table
+    found last (`pte_table`).
     """
 
     vt: Array
@@ -73,6 +74,10 @@ class Rmap(NamedTuple):
     batch: Array
     plan: Array
     visits: Array
+    near: Array
+
+
+NEAR_PGD, NEAR_BLOCK, NEAR_TABLE, NEAR_KEPT = range(4)  # Rmap.near: of which address space, which 2 MiB, its row; is it kept at all
 
 
 def tables(k: Kernel) -> Rmap:
@@ -88,8 +93,8 @@ def tables(k: Kernel) -> Rmap:
 
 
 def room() -> tuple[Array, ...]:
-    """What reclaim writes into: batch, plan, visits."""
-    return np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT)
+    """What reclaim writes into: batch, plan, visits, near."""
+    return np.zeros(2 * HPAGE_PMD_NR, np.int64), np.zeros(8, np.int64), np.zeros(MAX_VISITS, VISIT), np.zeros(4, np.int64)
 
 
 def settle(k: Kernel) -> None:
@@ -129,6 +134,24 @@ def _compressed(groups: list[tuple[int, list[int]]], count: int) -> tuple[Array,
 
 
 @inline
+def keep_near(r: Rmap, kept: int) -> None:
+    """A batch of pages is judged from now on, or it has been: within it no page table is freed, so the one found last may be remembered."""
+    r.near[NEAR_PGD], r.near[NEAR_KEPT] = -1, kept
+
+
+@inline
+def pte_table(s: State, r: Rmap, pgd: int, vpn: int) -> int:
+    """`find_pte_table`. Pages that follow each other on a list are neighbours more often than not, and each is looked up several times."""
+    near = r.near
+    if near[NEAR_PGD] == pgd and near[NEAR_BLOCK] == vpn >> 9:
+        return near[NEAR_TABLE]
+    tid = find_pte_table(s, pgd, vpn)
+    if near[NEAR_KEPT] and tid:
+        near[NEAR_PGD], near[NEAR_BLOCK], near[NEAR_TABLE] = pgd, vpn >> 9, tid
+    return tid
+
+
+@inline
 def entry_at(s: State, r: Rmap, row: int, pfn: int) -> int:
     """Where mapping `row` maps the frame: table row * 512 + slot, or -1."""
     return entry_of(s, r, row, r.vt[row]["start"] + s.mem[pfn]["index"] - r.vt[row]["pgoff"], pfn)
@@ -140,7 +163,7 @@ def entry_of(s: State, r: Rmap, row: int, vpn: int, pfn: int) -> int:
     vma = r.vt[row]
     if vpn < vma["start"] or vpn >= vma["end"]:
         return -1
-    tid = find_pte_table(s, s.mms[vma["mm"]]["pgd"], vpn)
+    tid = pte_table(s, r, s.mms[vma["mm"]]["pgd"], vpn)
     if tid == 0:
         return -1
     pte = s.pt[tid, vpn & 511]

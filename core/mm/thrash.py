@@ -43,6 +43,7 @@ from core.mm.mm_types import (
     CTL_RECLAIM_MODE,
     CTL_SHRINKLIST,
     CTL_STEAL,
+    MAX_RUNS,
     WMARK_LOW,
     WMARK_MIN,
     ZONES_PER_NODE,
@@ -87,7 +88,7 @@ BESIDE = np.dtype([(name, "i8") for name in (
     "cpu", "asid", "gen", "flushed", "local_all", "local_one", "accesses", "hits", "l2_hits", "misses", "cycles", "walk", "l2",  # the TLB
     "access_ns", "scan_ns", "swap_out_ns", "visits", "populate",
 )])  # fmt: skip
-NOTES, CHANGES = 1024, 2048  # rows of the logs: of events, of visits and of stalls; of tasks' states
+NOTES = 1024  # rows of a log, after which a stretch ends; there is room for all runs that the next accesses may come to
 MOST_ROUNDS = 39  # of a direct reclaim: 13 priorities, three times over
 MAX_TRIES = 64  # decisions that one access may take before memory counts as exhausted
 DIRECT, KSWAPD = range(2)  # who reclaims; rows of `Beside.fresh`
@@ -125,12 +126,13 @@ def stretch(s: State, r: Rmap, b: Beside, perm) -> None:
     """Go on with the accesses of `vmf` through one common stop after another, until there is nothing left to do or one is not common."""
     v, w = s.vmf[0], b.row[0]
     while True:
+        if not room(w, len(s.runs), len(r.order)):
+            w["before"], w["stage"] = v["done"], DECIDED
+            return
         before = v["done"]
         access_pages(s, perm)
         w["before"], w["stage"] = before, UNSETTLED
         w["tries"] = count_tries(v, before, w["tries"])
-        if not room(w, v["nr_runs"], len(r.order)):
-            return
         settle(s, v, b, v["done"] - before)
         w["stage"] = UNWALKED
         if v["done"] > before and not w["populate"] and not walk(s, v, b, perm, before):
@@ -148,7 +150,8 @@ def stretch(s: State, r: Rmap, b: Beside, perm) -> None:
 @inline
 def room(w, runs: int, visits: int) -> bool:
     """Is there room in the logs for the runs of some accesses, and for so many visits of one who reclaims?"""
-    return w["told"] + runs + 2 * visits + ZONES_PER_NODE <= NOTES and w["changed"] + 4 * runs + 2 <= CHANGES and w["visited"] + visits <= NOTES
+    most = NOTES + MAX_RUNS
+    return w["told"] + runs + 2 * visits + ZONES_PER_NODE <= most and w["changed"] + 4 * runs + 2 <= 4 * most and w["visited"] + visits <= most
 
 
 @step
@@ -191,11 +194,11 @@ def direct_reclaim(s: State, r: Rmap, b: Beside) -> int:
     s.vm_event[ALLOCSTALL] += 1
     state_changes(b, begin, w["state"] | psi.MEMSTALL)
     begin_reclaim(s, b, DIRECT)
-    while True:
-        w["stopped"] = try_to_free_pages(s, r)
+    reason = FULL
+    while reason == FULL:
+        reason = try_to_free_pages(s, r)
         tell(s, r, b)
-        if w["stopped"] != FULL:
-            break
+    w["stopped"] = max(w["stopped"], reason)
     state_changes(b, w["now"], w["state"])
     stalled(b, begin, w["now"], IN_RECLAIM)
     drain_zones(s.zones, b.pcp)
@@ -384,7 +387,7 @@ def kswapd_run(s: State, r: Rmap, b: Beside) -> bool:
         return kswapd_sleep(s, r, b, True)
     begin_reclaim(s, b, KSWAPD)
     c["priority"] = w["priority"]
-    w["stopped"] = balance_round(s, r)
+    w["stopped"] = max(w["stopped"], balance_round(s, r))
     tell(s, r, b)
     w["reclaimed"] += c["nr_reclaimed"]
     if c["nr_scanned"] < c["nr_to_reclaim"] or c["nr_reclaimed"] == 0:
@@ -480,7 +483,8 @@ class Stretch:
         self.k, self.task, self.rq = k, task, fair.kswapd_rq(k, 0)
         cols, prices = k.tlb_columns, [told.price(k, kind) for kind in range(len(told.PRICES))]
         row, words = np.zeros(1, BESIDE), k.s.sc.view(np.ndarray).view(np.int64)
-        events, changes, visits, stalls = (np.empty(shape, np.int64) for shape in ((NOTES, WIDTH), (CHANGES, 5), (NOTES, 6), (NOTES, 3)))
+        most = NOTES + MAX_RUNS
+        events, changes, visits, stalls = (np.empty(shape, np.int64) for shape in ((most, WIDTH), (4 * most, 5), (most, 6), (most, 3)))
         fresh = np.zeros((2, len(words)), np.int64)
         self.beside = Beside(row, np.array(prices, np.int64), events, changes, visits, stalls, words, fresh, k.pcp.rows,
                              cols.tags, cols.stamps, cols.state, cols.geom)  # fmt: skip

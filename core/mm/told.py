@@ -11,7 +11,7 @@ A row has the columns of `untold` and then, by its kind:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.abi.mman import PMD_PAGES
 from core.events import Event, Fault, Reclaim, SwapIn, SwapOut, Thp, Watermark
@@ -19,6 +19,7 @@ from core.mm.fault import COW, KIND_NAMES, ZERO_COW
 from core.mm.huge_memory import HUGE, HUGE_SHMEM
 from core.mm.mm_types import ZONE_NAMES, ZONES_PER_NODE
 from core.mm.vmscan import lists_by_name
+from core.untold import AT, CAUSE, CGROUP, REST, TIMER, WHAT
 
 if TYPE_CHECKING:
     from core.kernel import Kernel
@@ -47,7 +48,7 @@ def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: i
 def faults(k: Kernel, task: Task, kind: int, vpn: int, n: int, step: int, at: int | None = None) -> None:
     """A run of faults of one kind, and what the processor has to forget for it. `at`: when, if not now."""
     at = k.clock.now if at is None else at
-    k.emit(_faults(at, task.cgroup.path, task.pid, kind, vpn, n, step))
+    k.emit(Fault(at, task.pid, KIND_NAMES[kind], False, vpn << 12, n, step or None, task.cgroup.path))
     if kind in (COW, ZERO_COW):
         k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
     if kind in (HUGE, HUGE_SHMEM):
@@ -56,7 +57,7 @@ def faults(k: Kernel, task: Task, kind: int, vpn: int, n: int, step: int, at: in
 
 def reads(k: Kernel, task: Task, slot: int, vpn: int, n: int, pages: int) -> None:
     """A run of reads from swap: `n` faults read `pages` pages."""
-    k.emit(_reads(k.clock.now, task.cgroup.path, task.pid, vpn, n, pages, slot, swap_device(k, slot)))
+    k.emit(SwapIn(k.clock.now, pages, swap_device(k, slot), slot, pages - n, task.cgroup.path, task.pid, vpn << 12, n))
 
 
 def swap_device(k: Kernel, slot: int) -> int:
@@ -70,39 +71,44 @@ def swap_device(k: Kernel, slot: int) -> int:
 # ---------------------------------------------------------------- an event of a row
 
 
-def _faults(at: int, cgroup: str | None, pid: int, kind: int, vpn: int, n: int, step: int, *_: int) -> Event:
-    return Fault(at, pid, KIND_NAMES[kind], False, vpn << 12, n, step or None, cgroup)
+def _faults(words: list[str | None], row: list[int]) -> Event:
+    at, _, _, _, cgroup, pid, kind, vpn, n, step = row[:10]
+    return Fault(at, pid, KIND_NAMES[kind], False, vpn << 12, n, step or None, words[cgroup])
 
 
-def _reads(at: int, cgroup: str | None, pid: int, vpn: int, n: int, pages: int, slot: int, area: int, *_: int) -> Event:
-    return SwapIn(at, pages, area, slot, pages - n, cgroup, pid, vpn << 12, n)
+def _reads(words: list[str | None], row: list[int]) -> Event:
+    at, _, _, _, cgroup, pid, vpn, n, pages, slot, area = row[:11]
+    return SwapIn(at, pages, area, slot, pages - n, words[cgroup], pid, vpn << 12, n)
 
 
-def _shortage(at: int, _: str | None, zone: int, free: int, low: int, *__: int) -> Event:
-    return Watermark(at, 0, ZONE_NAMES[zone % ZONES_PER_NODE], "low", free, low, "kswapd")
+def _shortage(_: list[str | None], row: list[int]) -> Event:
+    return Watermark(row[AT], 0, ZONE_NAMES[row[REST] % ZONES_PER_NODE], "low", row[REST + 1], row[REST + 2], "kswapd")
 
 
-def _reclaim(at: int, cgroup: str | None, kswapd: int, priority: int, scanned: int, freed: int, *lists: int) -> Event:
-    assert cgroup is not None
-    return Reclaim(at, RECLAIMERS[kswapd], 0, cgroup, priority, scanned, freed, lists_by_name(lists[:4], lists[4:8]))
+def _reclaim(words: list[str | None], row: list[int]) -> Event:
+    at, _, _, _, cgroup, kswapd, priority, scanned, freed = row[:9]
+    return Reclaim(at, RECLAIMERS[kswapd], 0, words[cgroup] or "", priority, scanned, freed, lists_by_name(row[9:13], row[13:]))
 
 
-def _written(at: int, cgroup: str | None, pages: int, *_: int) -> Event:
-    return SwapOut(at, pages, 0, 0, cgroup)
+def _written(words: list[str | None], row: list[int]) -> Event:
+    return SwapOut(row[AT], row[REST], 0, 0, words[row[CGROUP]])
 
 
-MAKE: tuple[Any, ...] = (_faults, _reads, _shortage, _reclaim, _written)  # by kind of row
+MAKE = (_faults, _reads, _shortage, _reclaim, _written)  # by kind of row
 
 
 def tell(untold: Untold, events: list[Event | int]) -> list[Event]:
     """The events, those that are rows made of them."""
-    return [_tell(untold.words, *untold.rows[event].tolist()) if isinstance(event, int) else event for event in events]
+    if not untold.nr:
+        return events  # type: ignore[return-value]  # no number is among them
+    rows = iter(untold.rows[[event for event in events if isinstance(event, int)]].tolist())
+    return [_tell(untold.words, next(rows)) if isinstance(event, int) else event for event in events]
 
 
-def _tell(words: list[str | None], at: int, cause: int, what: int, timer: int, cgroup: int, *rest: int) -> Event:
-    event: Event = MAKE[what](at, words[cgroup], *rest)
-    if cause:
-        event.cause = cause
+def _tell(words: list[str | None], row: list[int]) -> Event:
+    event = MAKE[row[WHAT]](words, row)
+    if row[CAUSE]:
+        event.cause = row[CAUSE]
     else:
-        event.timer = words[timer]
+        event.timer = words[row[TIMER]]
     return event

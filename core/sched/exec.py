@@ -14,7 +14,9 @@ Every program here is one small static executable, laid out as the recorded one 
 The file lies in the root file system, which is memory (tmpfs): its pages are page cache of shmem kind, in RAM once
 for all processes. So a fresh process has VmSize 1392 kB, RssShmem 720 kB that it shares, RssAnon 648 kB of its own,
 and 7 page tables (VmPTE 28 kB). None of these numbers is written anywhere: exec maps the segments and then
-touches their pages through the fault path, like the program would; the faults do not count in the answers of calls.
+touches their pages through the fault path, like the program would; the faults do not count in the answers of calls. The recorded one
+began with mlockall and munlockall: what stays of them is that each page was marked as accessed (`get_user_pages`), so reclaim that finds
+it in use takes it for active at once.
 
 Whoever returns from fork runs a few instructions before it asks for anything: `run_user` touches that working set.
 The child faults in what it executes (fault-around brings 16 pages a fault) and copies the stack and data pages it
@@ -200,7 +202,7 @@ def lay_out(k: Kernel, task: Task, mm: Mm, exe: Inode) -> None:
 
 
 def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
-    """The start-up code: relocate, write data and heap, read the rest; then protect what was relocated."""
+    """The start-up code: relocate, write data and heap, read the rest; then protect what was relocated, and see that all is there."""
     with quietly(k, task):
         for start, pages, _, _, written in SEGMENTS:
             if written:
@@ -211,6 +213,7 @@ def with_quiet_faults(k: Kernel, task: Task, mm: Mm) -> None:
         memory.touch(k, task, STACK, STACK_PAGES, 1, memory.WRITE)
         map_vdso(k, task)
         _protect_relro(k, mm)
+        mmap.mm_populate(k, task, 0, STACK + STACK_PAGES)
 
 
 def _protect_relro(k: Kernel, mm: Mm) -> None:

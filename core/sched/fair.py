@@ -425,8 +425,13 @@ def kswapd_round(k: Kernel, node: int, at: int) -> None:
     """kswapd goes on by itself, between the slices."""
     k.clock.now = at
     k.work_left -= KSWAPD_WORK
+    kswapd_works(k, node)
+
+
+def kswapd_works(k: Kernel, node: int, rounds: int = 1) -> bool:
+    """kswapd of a node works for some rounds, in a turn; True when it is done and sleeps."""
     with kswapd_turn(k, node):
-        vmscan.kswapd_run(k, node, 1)
+        return vmscan.kswapd_run(k, node, rounds)
 
 
 KSWAPD_WORK = 64  # accesses that a round counts as

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from core import Event, Kernel, Machine
 from core.kernel import Result
 from core.mm import thrash
+from core.panic import KernelBug
 
 M = 1 << 20
 SIZE = 96 * M
@@ -167,3 +168,10 @@ def test_events_that_nobody_has_taken_are_in_a_snapshot() -> None:
     twin = Kernel.restore(k.snapshot())
     assert [event.to_dict() for event in twin.drain()] == [event.to_dict() for event in k.drain()]
     assert twin.digest() == k.digest()
+
+
+def test_a_round_that_stops_for_a_decision_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not carried on with as if it had not stopped: the multi-gen LRU ages its lists in Python."""
+    monkeypatch.setattr(thrash, "common", lambda *_: True)
+    with pytest.raises(KernelBug, match=r"thrash\.common"):
+        Story({"reclaim_policy": "mglru"}, {}, [FILL, touch()])
