@@ -190,10 +190,11 @@ def test_workers_add_up():
     two.request("GET", "/a", 200, 3_000_000_000)
     two.request("GET", "/a", 404, 10**11)
     one.operations, two.operations = 3, 4
-    carried = json.loads(json.dumps(two.snapshot({"sessions": 2, "journal_lag_seconds": 0.2})))
-    both = add([one.snapshot({"sessions": 1, "journal_lag_seconds": 0.5}), carried])
+    carried = json.loads(json.dumps(two.snapshot({"sessions": 3, "sessions_live": 1, "journal_lag_seconds": 0.2})))
+    both = add([one.snapshot({"sessions": 2, "sessions_live": 1, "journal_lag_seconds": 0.5}), carried])
     found = families(render(both, "1", "")[0].decode())
-    assert value(found, "pagewalk_operations_total") == 7 and value(found, "pagewalk_sessions") == 3
+    assert value(found, "pagewalk_operations_total") == 7 and value(found, "pagewalk_sessions_live") == 2
+    assert value(found, "pagewalk_sessions") == 3  # all workers count the same sessions, one of them some seconds ago
     assert value(found, "pagewalk_journal_lag_seconds") == 0.5
     assert value(found, "pagewalk_http_requests_total", status="200") == 2
     buckets = [value(found, "pagewalk_http_request_duration_seconds_bucket", le=str(bound)) for bound in (*BOUNDS, "+Inf")]
