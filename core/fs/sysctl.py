@@ -104,6 +104,7 @@ def drop_caches(k: Kernel, text: str) -> None:
     kind = parse_int(text, 1, 4, "vm.drop_caches")
     if kind & 1:
         filemap.drop_pagecache(k)
+        k.s.vm_event[EVENT["drop_pagecache"]] += 1
     if kind & 2:
         k.s.vm_event[EVENT["drop_slab"]] += 1
 

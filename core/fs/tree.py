@@ -45,7 +45,8 @@ PSI_NOTE = "a trigger reports by the event psi and stays as long as the machine"
 ROWS: tuple[Row, ...] = (
     # ---- /proc
     Row("/proc/meminfo", 0o444, "memory by use, kB", proc.meminfo, support="partial", note="Buffers and Zswap are 0"),
-    Row("/proc/vmstat", 0o444, "counters and events of the whole machine", proc.vmstat),
+    Row("/proc/vmstat", 0o444, "counters and events of the whole machine", proc.vmstat, support="partial",
+        note="workingset_nodes, pgscan_direct_throttle, allocstall_normal, unevictable_pgs_stranded and the classic LRU's pgskip_* stay 0"),
     Row("/proc/buddyinfo", 0o444, "free blocks by zone and order 0..10", proc.buddyinfo),
     Row("/proc/pagetypeinfo", 0o400, "free blocks by migrate type", proc.pagetypeinfo, support="partial",
         note="HighAtomic and Isolate are empty: nobody asks in an interrupt, no memory goes offline"),

@@ -57,7 +57,7 @@ from core.mm.shrink_node import DEF_PRIORITY, FULL, SWAP_CLUSTER_MAX, balance_ro
 from core.mm.swap_readahead import ZRAM
 from core.mm.swapfile import swap_area
 from core.mm.tlb_walk import access_tlb, flush_asid
-from core.mm.vmscan import MAX_RECLAIM_RETRIES
+from core.mm.vmscan import MAX_RECLAIM_RETRIES, SHORT_SLEEP_NS
 from core.panic import KernelBug
 from core.record import keep_all
 from core.sched import fair, psi
@@ -70,7 +70,8 @@ if TYPE_CHECKING:
     from core.mm.mm_types import Vma
     from core.sched.task import Task
 
-PAGEOUTRUN, LOW_WMARK_HIT_QUICKLY, ALLOCSTALL = EVENT["pageoutrun"], EVENT["kswapd_low_wmark_hit_quickly"], EVENT["allocstall_movable"]
+PAGEOUTRUN, ALLOCSTALL = EVENT["pageoutrun"], EVENT["allocstall_movable"]
+LOW_WMARK_HIT_QUICKLY, HIGH_WMARK_HIT_QUICKLY = EVENT["kswapd_low_wmark_hit_quickly"], EVENT["kswapd_high_wmark_hit_quickly"]
 CYCLES_PER_NS = 3
 
 # How far the last stop is carried out when a stretch ends.
@@ -382,6 +383,8 @@ def kswapd_run(s: State, r: Rmap, b: Beside) -> bool:
     """One round of kswapd (vmscan.kswapd_run): True if it sleeps now."""
     w, c = b.row[0], s.sc[0]
     if not w["awake"]:
+        if w["now"] < w["until"] + SHORT_SLEEP_NS:
+            s.vm_event[LOW_WMARK_HIT_QUICKLY] += 1
         begin_run(s, b)
     if pgdat_balanced(s, 0):
         return kswapd_sleep(s, r, b, True)
@@ -413,12 +416,10 @@ def kswapd_sleep(s: State, r: Rmap, b: Beside, useful: bool) -> bool:
     w = b.row[0]
     w["failures"] = 0 if useful else w["failures"] + 1
     snapshot_refaults(s, r, 0)
-    balanced = pgdat_balanced(s, 0)
-    if useful and balanced:
-        s.vm_event[LOW_WMARK_HIT_QUICKLY] += 1
-    if balanced or w["failures"] >= MAX_RECLAIM_RETRIES:
+    if pgdat_balanced(s, 0) or w["failures"] >= MAX_RECLAIM_RETRIES:
         w["awake"], w["for"] = 0, 0
         return True
+    s.vm_event[HIGH_WMARK_HIT_QUICKLY] += 1
     begin_run(s, b)
     return False
 

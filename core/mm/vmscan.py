@@ -61,6 +61,7 @@ SCAN_CONTROL = fresh(SC, "target", "priority", "nr_to_reclaim", "may_swap", "may
                      "nr_visits", "recursive")  # fmt: skip
 BALANCED, BALANCE, TRY, ONE = map(Direct, (is_balanced, balance_round, try_to_free_pages, one_round))
 MAX_RECLAIM_RETRIES = 16
+SHORT_SLEEP_NS = 100_000_000  # a sleep of kswapd that counts as short: HZ / 10
 LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
 
 
@@ -187,6 +188,8 @@ def kswapd_run(k: Kernel, node: int, rounds: int) -> bool:
     """
     state = k.kswapd[node]
     if not state["awake"]:
+        if k.clock.now < state["until"] + SHORT_SLEEP_NS:
+            k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
         begin_run(k, node)
     if pgdat_balanced(k, node):
         boost_reclaim(k, node)
@@ -258,17 +261,19 @@ def release_boosts(k: Kernel, node: int) -> None:
 
 
 def kswapd_sleep(k: Kernel, node: int, useful: bool) -> bool:
-    """A run is over. kswapd sleeps if the node is balanced, or hopeless after 16 fruitless runs; else the next run begins (kswapd_try_to_sleep)."""
+    """A run is over. kswapd sleeps if the node is balanced, or hopeless after 16 fruitless runs; else the next run begins (kswapd_try_to_sleep).
+
+    Two counters say how well it sleeps: whoever wakes it within 100 ms has brought the low mark back quickly (`kswapd_run`), and where it cannot
+    even lie down the high mark was missed. Simplified: that the high mark is lost again within the 100 ms while nobody wakes it is not looked for.
+    """
     state = k.kswapd[node]
     release_boosts(k, node)
     state["failures"] = 0 if useful else state["failures"] + 1
     remember_refaults(k.s, rmap_walk.tables(k), 0)
-    balanced = pgdat_balanced(k, node)
-    if useful and balanced:
-        k.s.vm_event[EVENT["kswapd_low_wmark_hit_quickly"]] += 1
-    if balanced or state["failures"] >= MAX_RECLAIM_RETRIES:
+    if pgdat_balanced(k, node) or state["failures"] >= MAX_RECLAIM_RETRIES:
         state["awake"], state["cause"] = False, 0
         return True
+    k.s.vm_event[EVENT["kswapd_high_wmark_hit_quickly"]] += 1
     begin_run(k, node)
     return False
 

@@ -135,6 +135,14 @@ def test_read_only_and_write_only(kernel: Kernel) -> None:
     assert refused(kernel.read, f"/proc/{pids(kernel)[0]}/clear_refs") == "EACCES"
 
 
+@pytest.mark.parametrize(("kind", "page_cache", "slab"), ((b"1", 1, 0), (b"2", 0, 1), (b"3", 1, 1)))
+def test_drop_caches_counts_what_it_dropped(kind: bytes, page_cache: int, slab: int) -> None:
+    k = Kernel.boot(Machine.from_dict({"memory": "64M"}))
+    tree.write(k, "/proc/sys/vm/drop_caches", kind)
+    lines = k.read("/proc/vmstat").decode().splitlines()
+    assert f"drop_pagecache {page_cache}" in lines and f"drop_slab {slab}" in lines
+
+
 def test_pagemap_is_never_read_whole(kernel: Kernel) -> None:
     path = f"/proc/{pids(kernel)[0]}/pagemap"
     assert kernel.stat(path)["size"] == 0x7FFFFFFFF000 // 4096 * 8
