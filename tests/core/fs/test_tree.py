@@ -135,7 +135,7 @@ def test_read_only_and_write_only(kernel: Kernel) -> None:
     assert refused(kernel.read, f"/proc/{pids(kernel)[0]}/clear_refs") == "EACCES"
 
 
-@pytest.mark.parametrize(("kind", "page_cache", "slab"), ((b"1", 1, 0), (b"2", 0, 1), (b"3", 1, 1)))
+@pytest.mark.parametrize(("kind", "page_cache", "slab"), [(b"1", 1, 0), (b"2", 0, 1), (b"3", 1, 1)])
 def test_drop_caches_counts_what_it_dropped(kind: bytes, page_cache: int, slab: int) -> None:
     k = Kernel.boot(Machine.from_dict({"memory": "64M"}))
     tree.write(k, "/proc/sys/vm/drop_caches", kind)

@@ -51,7 +51,7 @@ def test_a_task_that_finds_kswapd_ahead_does_not_reclaim() -> None:
     assert space.vmstat("pageoutrun") > 10
 
 
-@pytest.mark.parametrize(("pause_ms", "quickly"), ((20, True), (200, False)))
+@pytest.mark.parametrize(("pause_ms", "quickly"), [(20, True), (200, False)])
 def test_who_wakes_kswapd_within_100_ms_does_so_quickly(pause_ms: int, quickly: bool) -> None:
     """It is counted when it is woken; a run that ends without balance is followed by the next, and missed the high mark."""
     space = Space("256M", swap="512M")
