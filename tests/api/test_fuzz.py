@@ -101,6 +101,7 @@ def test_writes_that_lead_nowhere(session: Client) -> None:
 
     @given(st.sampled_from(WRITES), st.sampled_from(("/fs/", "/fs/sys/fs/cgroup/", "/fs/proc/")), PATHS, st.binary(max_size=40))
     @example("PUT", "/fs/", [b"..", b"..", b"tmp", b"x"], b"1")
+    @example("MKCOL", "/fs/sys/fs/cgroup/", ["日本".encode()], b"")
     @example("MKCOL", "/fs/sys/fs/cgroup/", [b"x" * 4096], b"")
     @example("MKCOL", "/fs/sys/fs/cgroup/", [b"a%00b"], b"")
     @FUZZ
