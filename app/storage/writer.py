@@ -26,6 +26,8 @@ T = TypeVar("T")
 Work = Callable[[Connection], Any]
 READERS: Final = 4
 MAX_UNITS: Final = 4096
+TRIES: Final = 16  # of a unit that loses races
+LOST: Final = frozenset({"40001", "40P01"})  # PostgreSQL: serialization_failure, deadlock_detected
 _AFTER: Final = StorageError("an earlier operation of this session could not be stored")
 
 
@@ -47,6 +49,11 @@ class Unit:
     def appends(self) -> list[Append]:
         """Its appends."""
         return [item for item in self.items if isinstance(item, Append)]
+
+
+def lost_a_race(error: Exception) -> bool:
+    """Did the database give up this transaction for another's sake? Then nothing of it was done, and it may be tried again."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) in LOST
 
 
 class Writer:
@@ -148,14 +155,16 @@ class Writer:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
-    def _commit(self, units: Sequence[Unit]) -> list[Exception | None]:
-        """Commit a group; for each unit None, or why it was not committed."""
+    def _commit(self, units: Sequence[Unit], tries: int = TRIES) -> list[Exception | None]:
+        """Commit a group; for each unit None, or why it was not committed. Who lost a race to another service tries again."""
         self.groups, self.units = self.groups + 1, self.units + len(units)
         try:
             outcomes = self._try(units)
         except Exception as error:
             self._let_go()
-            if len(units) == 1:
+            if len(units) == 1 and tries and lost_a_race(error):
+                outcomes = self._commit(units, tries - 1)
+            elif len(units) == 1:
                 outcomes = [self._ours(error)]
             else:
                 outcomes = [outcome for unit in units for outcome in self._commit([unit])]
@@ -214,7 +223,7 @@ class Writer:
                     elif sql.append(self.database, conn, conn.connection.driver_connection, [item]):
                         raise Fenced(item.lease.session)
         except Exception as error:
-            if conn.invalidated:
+            if conn.invalidated or lost_a_race(error):
                 raise
             return self._ours(error) if isinstance(error, DBAPIError) else error
         return None
