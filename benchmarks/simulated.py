@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.main import settle_in
 from core import Event, Kernel, Machine, parse_program
 from core.mm import tlb
 from core.mm.tlb_walk import access_tlb
@@ -55,11 +56,9 @@ class Program:
         """CPU nanoseconds of the call. What it left in the event log is told within the clock, or dropped outside it."""
         begin = time.process_time_ns()
         self._result(op, pid or self.pid, **args)
-        if told:
-            self.kernel.drain()
-        spent = time.process_time_ns() - begin
+        done = time.process_time_ns()
         self.kernel.drain()
-        return float(spent)
+        return float((time.process_time_ns() if told else done) - begin)
 
     def mmap(self, length: int, **more: Any) -> int:
         return int(self.call("mmap", length=length, **{**ANONYMOUS, **more})["address"])
@@ -279,15 +278,6 @@ def clean_reclaim(pages: int = 1_000_000, memory: str = "8G") -> float:
 def reclaim_by_size(pages: int = 4_096) -> dict[str, float]:
     """CPU nanoseconds a page to reclaim the same number of clean pages on machines of 64 MiB and of 64 GiB: the best of five."""
     return {f"reclaim_{memory}": min(clean_reclaim(pages, memory) for _ in range(5)) * 1e6 / pages for memory in ("64M", "1G", "64G")}
-
-
-GARBAGE = (10_000, 20, 50)
-
-
-def settle_in() -> None:
-    """What is loaded stays, and circles of garbage are looked for as seldom as in the service (`app.main.settle_in`)."""
-    gc.freeze()
-    gc.set_threshold(*GARBAGE)
 
 
 def warm_up() -> None:

@@ -61,12 +61,11 @@ class Run:
         """The number of the last event up to and with each, where `before` came before."""
         return list(accumulate(map(bool, self.made.fault), initial=before))[1:]
 
-    def answers(self, seq: int, before: int) -> list[bytes]:
-        """What each answers, as JSON (`Outcome.answer`): the first is number `seq`, and its first event comes after `before`."""
+    def answers(self, seq: int, ends: Sequence[int]) -> list[bytes]:
+        """What each answers, as JSON (`Outcome.answer`): the first is number `seq`; `ends`, their `last_events`."""
         made = self.made
         spans: Iterable[bytes] = repeat(b"null")
         if self.events:
-            ends = self.last_events(before)
             spans = [b'{"first":%d,"last":%d}' % (last, last) if fault else b"null" for fault, last in zip(made.fault, ends, strict=True)]
         rows = zip(
             map(bool, made.fault), made.elapsed_ns, made.clock_ns, spans, count(seq), made.l1_hits, made.l2_hits, made.misses, made.walk_cycles,

@@ -14,7 +14,7 @@ The machine, the seed and the operations up to a number are the session at that 
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -259,12 +259,12 @@ class Session:
         seq, before, made = self.seq + 1, self.last_event, run.made
         ends = run.last_events(before)
         rows = list(map(Entry, count(seq), ends, made.clock_ns, map(op_body, run.ops)))
-        self.history.stage(rows, partial(self._publish, run, seq, before) if run.events else None)
+        self.history.stage(rows, partial(self._publish, run, seq, before, ends) if run.events else None)
         self.seq, self.last_event, self.clock_ns = rows[-1].seq, ends[-1], made.clock_ns[-1]
         self._committed(run.ops[0].op, len(rows))
         self.meter.operations += len(rows)
         self.meter.minor += sum(map(bool, made.fault))
-        return run.answers(seq, before)
+        return run.answers(seq, ends)
 
     def _committed(self, op: str, times: int) -> None:
         """What follows from an operation, or from several that were one step."""
@@ -273,10 +273,10 @@ class Session:
             self.change(panicked=self.panicked)
         self.keeper.ran(self, times * self._took_ns.get(op, NEVER)[1])
 
-    def _publish(self, run: Run, seq: int, before: int) -> None:
+    def _publish(self, run: Run, seq: int, before: int, ends: Sequence[int]) -> None:
         """The events of a run's operations, each with the number of its own."""
         at = 0
-        for number, last in enumerate(run.last_events(before), seq):
+        for number, last in enumerate(ends, seq):
             if last > before + at:
                 self.ring.publish(number, run.events[at : last - before])
                 at = last - before

@@ -7,7 +7,6 @@ by hand, here it is done on the way. systemd's words (`MemoryMax`, a pasted `[Se
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Request
@@ -150,7 +149,7 @@ async def create_cgroup(request: Request, session: TheSession, if_match: IfMatch
     enable = _enable(path, settings)
     ops = [*enable, Op("mkdir", None, {"path": MOUNT + path}), *_writes(path, settings)]
     await _apply(session, ops, ["path"] * (len(enable) + 1) + [one.member for one in settings], if_match)
-    return await _show(session, path, 201, {"Location": f"/v1/sessions/{session.id}/cgroups{quote(path)}"})
+    return await _show(session, path, 201, reply.location(session, f"/cgroups{path}"))
 
 
 @router.get("/{path:path}", responses=docs.ok("Cgroup"))

@@ -5,7 +5,6 @@ GET is cat, PUT is echo, MKCOL is mkdir, DELETE is rmdir, PROPFIND is ls.
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
@@ -152,7 +151,7 @@ async def make_directory(request: Request, session: TheSession, path: str, if_ma
     clean = _path(path)
     session.locks.require(clean, webdav.parse_if(if_))
     await _change(session, Op("mkdir", None, {"path": clean}), if_match, MAKING)
-    return Response(status_code=201, headers={"ETag": session.etag, "Location": f"/v1/sessions/{session.id}/fs{quote(clean)}"})
+    return Response(status_code=201, headers={"ETag": session.etag, **reply.location(session, f"/fs{clean}")})
 
 
 def dav(method: str) -> Callable[[Handler], Handler]:
@@ -276,5 +275,4 @@ async def create_file(request: Request, session: TheSession, if_match: IfMatch =
     require_json(request.headers.get("content-type", ""))
     args = parse_body("create_file", raw)
     answer = await _change(session, Op("create_file", None, args), if_match)
-    location = f"/v1/sessions/{session.id}/fs{quote(args['path'])}"
-    return reply.json({"path": args["path"], "size": args["size"]} | answer, session, 201, {"Location": location})
+    return reply.json({"path": args["path"], "size": args["size"]} | answer, session, 201, reply.location(session, f"/fs{args['path']}"))

@@ -35,8 +35,7 @@ async def create_observer(body: ObserverCreate, session: TheSession, gate: TheGa
     secret, token = new_token(tokens.OBSERVER, subject, caller, body.expires, body.label, session.course, session.id)
     await gate.store.add_token(token)
     link = f"/v1/sessions/{session.id}/events?token={secret}"
-    location = {"Location": f"/v1/sessions/{session.id}/observers/{token.id}"}
-    return reply.json(show_token(token) | {"token": secret, "events": link}, session, 201, location)
+    return reply.json(show_token(token) | {"token": secret, "events": link}, session, 201, reply.location(session, f"/observers/{token.id}"))
 
 
 @router.get("/observers", responses=docs.ok("TokenList"))

@@ -38,7 +38,7 @@ async def spawn_process(request: Request, session: TheSession, if_match: IfMatch
     if answer["errno"] is not None:
         return reply.json({"pid": None} | answer, session)
     pid = answer["result"]["pid"]
-    return reply.json({"pid": pid} | answer, session, 201, {"Location": f"/v1/sessions/{session.id}/processes/{pid}"})
+    return reply.json({"pid": pid} | answer, session, 201, reply.location(session, f"/processes/{pid}"))
 
 
 @router.get("", responses=docs.ok("ProcessList"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from starlette.requests import Request
@@ -17,6 +18,11 @@ def json(value: Any, session: Session | None = None, status: int = 200, headers:
     """A JSON answer; with a session, its ETag."""
     tags = {} if session is None else {"ETag": session.etag}
     return Response(orjson.dumps(value), status, {**tags, **(headers or {})}, JSON)
+
+
+def location(session: Session, below: str = "") -> dict[str, str]:
+    """The header that says where what was made is: the path below the session, quoted, since a name may have any letters and a header not."""
+    return {"Location": quote(f"/v1/sessions/{session.id}{below}")}
 
 
 def view(value: Any, session: Session) -> Response:

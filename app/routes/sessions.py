@@ -56,7 +56,7 @@ def _record(session: Session) -> dict[str, Any]:
 
 
 def _created(session: Session, token: str) -> Response:
-    return reply.json(_record(session) | {"token": token}, session, 201, {"Location": f"/v1/sessions/{session.id}"})
+    return reply.json(_record(session) | {"token": token}, session, 201, reply.location(session))
 
 
 def _course(wanted: str | None, caller: Caller) -> str | None:
@@ -168,7 +168,7 @@ def _snapshot(kept: Named) -> dict[str, Any]:
 async def create_snapshot(body: SnapshotCreate, session: TheSession) -> Response:
     """Name the present state."""
     kept = await travel.name_state(session, body.name or f"seq-{session.seq}")
-    return reply.json(_snapshot(kept), session, 201, {"Location": f"/v1/sessions/{session.id}/snapshots"})
+    return reply.json(_snapshot(kept), session, 201, reply.location(session, "/snapshots"))
 
 
 @router.get("/{sid}/snapshots", tags=["time travel"], responses=docs.ok("SnapshotList"))

@@ -155,16 +155,14 @@ class Writer:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
-    def _commit(self, units: Sequence[Unit], tries: int = TRIES) -> list[Exception | None]:
+    def _commit(self, units: Sequence[Unit]) -> list[Exception | None]:
         """Commit a group; for each unit None, or why it was not committed. Who lost a race to another service tries again."""
         self.groups, self.units = self.groups + 1, self.units + len(units)
         try:
-            outcomes = self._try(units)
+            outcomes = self._try_again(units)
         except Exception as error:
             self._let_go()
-            if len(units) == 1 and tries and lost_a_race(error):
-                outcomes = self._commit(units, tries - 1)
-            elif len(units) == 1:
+            if len(units) == 1:
                 outcomes = [self._ours(error)]
             else:
                 outcomes = [outcome for unit in units for outcome in self._commit([unit])]
@@ -172,6 +170,17 @@ class Writer:
             if outcome is not None and unit.owner is not None:
                 unit.owner.broken = True
         return outcomes
+
+    def _try_again(self, units: Sequence[Unit]) -> list[Exception | None]:
+        """A unit by itself loses no race to the others of its group: it is tried until it wins."""
+        for _ in range(TRIES if len(units) == 1 else 0):
+            try:
+                return self._try(units)
+            except Exception as error:
+                if not lost_a_race(error):
+                    raise
+                self._let_go()
+        return self._try(units)
 
     def _try(self, units: Sequence[Unit]) -> list[Exception | None]:
         if any(unit.owner is not None and unit.owner.broken for unit in units):

@@ -397,7 +397,9 @@ def shrink_folio_list(s: State, r: Rmap, taken: int, how: int) -> int:
     keep_near(r, 1)
     prefetch_entries(s, r, taken)
     if s.ctl[CTL_TRACE_TABLES]:
-        return shrink_traced(s, r, taken, how)
+        freed = shrink_traced(s, r, taken, how)
+        keep_near(r, 0)
+        return freed
     later = batch[taken] if taken < len(batch) else 0
     while i + 1 < taken:
         i += 1

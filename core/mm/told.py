@@ -40,19 +40,18 @@ def price(k: Kernel, kind: int) -> int:
     return k.costs.fault + int(getattr(k.costs, PRICES[kind]))
 
 
-def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool) -> None:
-    """One run of like faults."""
-    k.emit(Fault(k.clock.now, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
+def emit_fault(k: Kernel, task: Task, kind: str, vpn: int, pages: int, stride: int | None, *, major: bool, at: int | None = None) -> None:
+    """One run of like faults; `at`: when, if not now."""
+    k.emit(Fault(k.clock.now if at is None else at, task.pid, kind, major, vpn << 12, pages, stride, task.cgroup.path))
 
 
 def faults(k: Kernel, task: Task, kind: int, vpn: int, n: int, step: int, at: int | None = None) -> None:
     """A run of faults of one kind, and what the processor has to forget for it. `at`: when, if not now."""
-    at = k.clock.now if at is None else at
-    k.emit(Fault(at, task.pid, KIND_NAMES[kind], False, vpn << 12, n, step or None, task.cgroup.path))
+    emit_fault(k, task, KIND_NAMES[kind], vpn, n, step or None, major=False, at=at)
     if kind in (COW, ZERO_COW):
         k.tlb.cpus[task.cpu].local_one += n  # ptep_clear_flush; tlb.access walks again
     if kind in (HUGE, HUGE_SHMEM):
-        k.emit(Thp(at, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
+        k.emit(Thp(k.clock.now if at is None else at, "alloc", n * PMD_PAGES, task.pid, (vpn & -PMD_PAGES) << 12, cgroup=task.cgroup.path))
 
 
 def reads(k: Kernel, task: Task, slot: int, vpn: int, n: int, pages: int) -> None:

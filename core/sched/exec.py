@@ -105,13 +105,14 @@ START_STACK = 0x7FFFFFFFEDC0
 CODE = (0x401000, 0x488381)  # start_code, end_code
 DATA = (0x4B2698, 0x4B8370)  # start_data, end_data
 
+OWN_STACK, OWN_HEAP = (0x7FFFFFFFD, 0x7FFFFFFFE), (0x4B9, 0x4BA, 0x513)  # pages that it writes whatever it does
 # what the instructions touch that a task has of its own to run: pages read or executed, pages written
 WORKING_SETS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
     PARENT: ((), (0x7FFFFFFFD, 0x4B6)),
-    CHILD: ((0x412, 0x430), (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B9, 0x4BA, 0x513)),  # to where it waits for what it shall do
+    CHILD: ((0x412, 0x430), (*OWN_STACK, 0x4B6, *OWN_HEAP)),  # to where it waits for what it shall do
     FIRST_CALL: ((0x402, 0x420, 0x440, 0x460, 0x470, 0x480, 0x489, 0x499, 0x4A0), (0x4B7,)),  # what any call needs beyond that
     # after clear_refs 4 whatever it writes to faults once: all that, and its buffers on the heap (three faults in the recording)
-    PROTECTED: ((), (0x7FFFFFFFD, 0x7FFFFFFFE, 0x4B6, 0x4B7, 0x4B9, 0x4BA, 0x513, 0x4BB, 0x4BC, 0x4BD)),
+    PROTECTED: ((), (*OWN_STACK, 0x4B6, 0x4B7, *OWN_HEAP, 0x4BB, 0x4BC, 0x4BD)),
 }
 
 IMAGE_PAGES = 185 + 162 + 7 + 1 + 4 + 6  # frames that init takes: file, own pages, tables, pgd, stack, slab
